@@ -1,0 +1,1 @@
+"""From run folders to numbers: no network, no torch, only what is stored on disk."""

@@ -1,0 +1,139 @@
+"""The shell around every command: sweeps switch multirun on, and a mistake gets one line."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from hydra.types import RunMode
+from omegaconf import OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
+
+from cnmc.config import CONFIG_DIR, register, to_config
+from cnmc.errors import CnmcError
+
+_OTHER_COMMANDS = ("-h", "--help", "--hydra-help", "-c", "--cfg", "-i", "--info", "-r", "--run")
+_MULTIRUN = ("-m", "--multirun")
+
+
+def swept_keys(arguments: Sequence[str]) -> list[str]:
+    """Return the keys that a command line sweeps, in their order.
+
+    Args:
+        arguments: The command line without the program's name; flags are passed over.
+
+    Raises:
+        HydraException: An override cannot be parsed.
+    """
+    overrides = [argument for argument in arguments if "=" in argument and argument[0] != "-"]
+    parsed = OverridesParser.create().parse_overrides(overrides)
+    return [item.get_key_element().lstrip("+~") for item in parsed if item.is_sweep_override()]
+
+
+def with_multirun(arguments: Sequence[str]) -> list[str]:
+    """Add ``--multirun`` and the names of the swept keys where the command line sweeps.
+
+    The names travel as ``run.swept`` because a job of a multirun sees only its own values, and
+    its run folder is named after the swept ones.
+    """
+    keys = swept_keys(arguments)
+    if not keys or any(argument.split("=")[0] in _OTHER_COMMANDS for argument in arguments):
+        return list(arguments)
+    flags = [] if any(argument in _MULTIRUN for argument in arguments) else ["--multirun"]
+    return [*arguments, *flags, f"run.swept=[{','.join(keys)}]"]
+
+
+def one_line(error: BaseException) -> str:
+    """Return the message of an error, and of what caused it, as one line."""
+    parts: list[str] = []
+    seen: BaseException | None = error
+    while seen is not None:
+        for line in str(seen).splitlines():
+            text = line.strip().rstrip(".")
+            if text.startswith("Config search path"):
+                break
+            # OmegaConf ends its messages with the path and type of the node.
+            if text.startswith("full_key: "):
+                text = text.removeprefix("full_key: ")
+                text = "" if any(text in part for part in parts) else f"key {text}"
+            if text and not text.startswith(("object_type=", "reference_type=")):
+                parts += [text] if text not in parts else []
+        seen = seen.__cause__
+    return "; ".join(parts) or type(error).__name__
+
+
+def compose(overrides: Sequence[str], config_name: str = "config") -> tuple[Any, dict[str, Any]]:
+    """Compose a configuration outside of a command, for notebooks and tests.
+
+    Args:
+        overrides: As on the command line, without sweeps.
+        config_name: ``config`` for training, ``prepare`` for preparing data.
+
+    Returns:
+        The typed configuration, and the same as resolved plain values.
+    """
+    register()
+    with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
+        whole = hydra_compose(config_name, list(overrides), return_hydra_config=True)
+    HydraConfig.instance().set_config(whole)
+    with open_dict(whole):
+        del whole.hydra
+    resolved: Any = OmegaConf.to_container(whole, resolve=True)
+    return to_config(whole), resolved
+
+
+@contextmanager
+def user_errors() -> Iterator[None]:
+    """End the program with one line where a user's mistake is found while a single run works.
+
+    Hydra would add lines of its own to an exception that leaves the main function. In a multirun
+    they say which job it was, and the other jobs go on.
+    """
+    try:
+        yield
+    except CnmcError as error:
+        if HydraConfig.get().mode == RunMode.MULTIRUN:
+            raise
+        sys.stderr.write(f"error: {one_line(error)}\n")
+        sys.exit(2)
+
+
+def run_app(
+    main: Callable[[], Any], *, sweeps: bool = False, close: Callable[[], bool] | None = None
+) -> None:
+    """Run a Hydra main function as a command.
+
+    Args:
+        main: The function that ``hydra.main`` made.
+        sweeps: Whether a sweep among the overrides switches multirun on.
+        close: Called at the end, whether jobs of the sweep failed or not; returns whether all that
+            was asked for is there.
+    """
+    status = 0
+    # Hydra then raises instead of printing several lines and leaving, so all errors end below.
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")
+    try:
+        if sweeps:
+            sys.argv[1:] = with_multirun(sys.argv[1:])
+        main()
+    except (CnmcError, HydraException, OmegaConfBaseException) as error:
+        sys.stderr.write(f"error: {one_line(error)}\n")
+        status = 2
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted; the same command goes on from here\n")
+        sys.exit(130)
+    except Exception:
+        traceback.print_exc()
+        status = 1
+    if close is not None and not close():
+        status = status or 1
+    sys.exit(status)

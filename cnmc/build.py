@@ -1,0 +1,101 @@
+"""From a typed configuration to the objects that train: the one place that knows both."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import Callback, TQDMProgressBar
+from pytorch_lightning.loggers import Logger
+
+from cnmc.callbacks.progress import SparseProgress
+from cnmc.callbacks.recorder import RunRecorder
+from cnmc.config import Config
+from cnmc.data.augment import CellAugmentation
+from cnmc.data.datamodule import CellDataModule
+from cnmc.data.store import CellStore
+from cnmc.model.backbone import build_network
+from cnmc.model.module import CellClassifier
+
+
+def build_datamodule(config: Config, store: CellStore) -> CellDataModule:
+    """Return the data module of a run."""
+    return CellDataModule(
+        store.cells,
+        store.split,
+        store.cache,
+        augmentation=CellAugmentation(**asdict(config.augment)),
+        batch_size=config.data.batch_size,
+        eval_batch_size=config.data.eval_batch_size,
+        num_workers=config.data.num_workers,
+        seed=config.seed,
+        pin_memory=torch.cuda.is_available(),
+    )
+
+
+def build_classifier(config: Config, pos_weight: float) -> CellClassifier:
+    """Return the classifier of a run; its network starts as ``config.model`` says."""
+    network = build_network(
+        config.model.name,
+        pretrained=config.model.pretrained,
+        weights=config.model.weights,
+        drop_rate=config.model.drop_rate,
+    )
+    return CellClassifier(
+        network,
+        stages=asdict(config.model.stages),
+        rates=config.optimizer.rates,
+        pos_weight=pos_weight,
+        num_rotations=config.tta.num_rotations,
+        decay_every=config.optimizer.decay_every,
+        decay_factor=config.optimizer.decay_factor,
+        weight_decay=config.optimizer.weight_decay,
+        mean=config.model.mean if config.model.normalize else None,
+        std=config.model.std if config.model.normalize else None,
+        seed=config.seed,
+    )
+
+
+def build_trainer(
+    config: Config,
+    *,
+    callbacks: Sequence[Callback],
+    recorder: RunRecorder,
+    loggers: Sequence[Logger],
+    terminal: bool,
+) -> pl.Trainer:
+    """Return the trainer of a run, on one device.
+
+    Args:
+        config: The configuration.
+        callbacks: What records and keeps the run, in their order.
+        recorder: The one of them that progress is read from.
+        loggers: Where metrics go besides the run folder.
+        terminal: Draw a progress bar; otherwise print sparse lines.
+    """
+    progress: list[Callback] = [TQDMProgressBar()] if terminal else [SparseProgress(recorder)]
+    options: dict[str, Any] = {
+        "accelerator": config.trainer.accelerator,
+        "devices": 1,
+        "precision": config.trainer.precision,
+        "deterministic": config.trainer.deterministic,
+        "max_epochs": config.trainer.max_epochs,
+        "limit_train_batches": config.trainer.limit_train_batches,
+        "limit_val_batches": config.trainer.limit_val_batches,
+        "limit_test_batches": config.trainer.limit_val_batches,
+    }
+    return pl.Trainer(
+        **options,
+        callbacks=[*callbacks, *(progress if config.trainer.progress_bar else [])],
+        logger=list(loggers) or False,
+        # The run folder has its own; the network before training is evaluated as epoch 0.
+        enable_progress_bar=terminal and config.trainer.progress_bar,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        # The metrics keep their state from evaluation to evaluation, across which training runs.
+        inference_mode=False,
+        log_every_n_steps=10,
+    )

@@ -1,0 +1,441 @@
+"""Typed schema of every configuration key.
+
+The YAML files under ``conf/`` hold the values; these dataclasses hold the types, the meaning of
+each key and the checks of its range. Hydra refuses a misspelt key or a wrong type while it
+composes; :func:`to_config` turns the composed node into these plain dataclasses, and their
+``__post_init__`` refuses a value out of range. Nothing below the entry points sees a config node.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING, DictConfig, OmegaConf
+
+from cnmc.errors import CnmcError
+
+STAGES = ("stage1", "stage2", "stage3", "stage4", "stage5", "head")
+"""The parts of a network that have a learning rate of their own, from the input to the output."""
+
+
+def _config_dir() -> Path:
+    """Return the folder of the YAML files: inside an installed wheel, or of the checkout."""
+    installed = Path(__file__).parent / "conf"
+    return installed if installed.is_dir() else Path(__file__).parents[1] / "conf"
+
+
+CONFIG_DIR = _config_dir()
+
+
+def _require(condition: bool, key: str, value: object, expected: str) -> None:
+    if not condition:
+        raise CnmcError(f"{key}={value}: expected {expected}")
+
+
+def _positive(key: str, value: float) -> None:
+    _require(value > 0, key, value, "a number above 0")
+
+
+def _probability(key: str, value: float) -> None:
+    _require(0.0 <= value <= 1.0, key, value, "a number from 0 to 1")
+
+
+def _one_of(key: str, value: object, choices: Sequence[object]) -> None:
+    _require(value in choices, key, value, "one of " + ", ".join(map(str, choices)))
+
+
+@dataclass
+class SyntheticConfig:
+    """Generated cells in the layout of the release (see ``cnmc.data.synthetic``).
+
+    Numbers of subjects and of cells are given by part and class; the defaults are the paper's
+    Table 1, and 2,586 cells of 9 + 8 subjects for the final part, half of whose classes is a guess.
+    """
+
+    seed: int = 0
+    """Seed of the whole data set: the same seed gives the same files."""
+    image_size: int = 450
+    """Side of an image in pixels; cells scale with it (450 is the size of the release)."""
+    train_subjects_all: int = 47
+    train_subjects_hem: int = 26
+    train_cells_all: int = 7272
+    train_cells_hem: int = 3389
+    prelim_subjects_all: int = 13
+    prelim_subjects_hem: int = 15
+    prelim_cells_all: int = 1219
+    prelim_cells_hem: int = 648
+    final_subjects_all: int = 9
+    final_subjects_hem: int = 8
+    final_cells_all: int = 1761
+    final_cells_hem: int = 825
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        _require(self.image_size >= 48, "data.synthetic.image_size", self.image_size, "at least 48")
+        for item in fields(self):
+            if "subjects" in item.name or "cells" in item.name:
+                value = getattr(self, item.name)
+                _require(value >= 0, f"data.synthetic.{item.name}", value, "0 or more")
+        for part in ("train", "prelim", "final"):
+            for name in ("all", "hem"):
+                subjects = getattr(self, f"{part}_subjects_{name}")
+                cells = getattr(self, f"{part}_cells_{name}")
+                _require(
+                    cells >= subjects and (subjects > 0 or cells == 0),
+                    f"data.synthetic.{part}_cells_{name}",
+                    cells,
+                    f"at least one cell for each of the {subjects} subjects, none without subjects",
+                )
+
+
+@dataclass
+class DataConfig:
+    """Where the cells are and how they are fed."""
+
+    root: str = MISSING
+    """Folder of the data set, in any of the three layouts of the release."""
+    work_dir: str = MISSING
+    """Folder for what is made from the data: manifest, splits, image cache."""
+    crop: int = 300
+    """Side of the central crop in pixels (section 2 of the paper)."""
+    resize: int | None = None
+    """Side in pixels to which the crop is resized by area averaging; null leaves it."""
+    skip_unreadable: bool = False
+    """Leave unreadable images and those smaller than the crop out instead of refusing to train."""
+    batch_size: int = 16
+    """Cells in a training batch (section 4.1)."""
+    eval_batch_size: int = 32
+    """Cells in an evaluation batch; each costs as many forward passes as there are rotations."""
+    num_workers: int = 2
+    """Processes that augment training images; 0 augments in the training process. No effect on
+    results."""
+    synthetic: SyntheticConfig | None = None
+    """Composition of generated data; null for data that is found."""
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        _positive("data.crop", self.crop)
+        if self.resize is not None:
+            _positive("data.resize", self.resize)
+        _positive("data.batch_size", self.batch_size)
+        _positive("data.eval_batch_size", self.eval_batch_size)
+        _require(self.num_workers >= 0, "data.num_workers", self.num_workers, "0 or more")
+        if self.synthetic is not None:
+            _require(
+                self.crop <= self.synthetic.image_size,
+                "data.crop",
+                self.crop,
+                f"at most data.synthetic.image_size={self.synthetic.image_size}",
+            )
+
+
+SPLIT_KINDS = ("official", "nested", "subject_kfold", "subject_holdout")
+
+
+@dataclass
+class SplitConfig:
+    """Which cells train, which choose the epoch, which are reported (see ``cnmc.data.splits``)."""
+
+    kind: str = MISSING
+    """One of ``official``, ``nested``, ``subject_kfold``, ``subject_holdout``."""
+    seed: int = 0
+    """Seed of the assignment of subjects; independent of the seed of a run."""
+    val_fraction: float = 0.2
+    """``nested`` and ``subject_holdout``: share of the training cells, in each class, whose
+    subjects are set aside."""
+    num_folds: int = 5
+    """``subject_kfold``: number of folds."""
+    fold: int = 0
+    """``subject_kfold``: the fold that is set aside, from 0."""
+    subjects: list[str] = field(default_factory=list)
+    """``subject_holdout``: the subjects that are set aside; empty draws ``val_fraction``."""
+    path: str | None = None
+    """A saved split to use as it is instead of making one."""
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        _one_of("split.kind", self.kind, SPLIT_KINDS)
+        _require(
+            0.0 < self.val_fraction < 1.0, "split.val_fraction", self.val_fraction, "0 < value < 1"
+        )
+        _require(self.num_folds >= 2, "split.num_folds", self.num_folds, "at least 2")
+        _require(
+            0 <= self.fold < self.num_folds,
+            "split.fold",
+            self.fold,
+            f"0 to split.num_folds - 1 = {self.num_folds - 1}",
+        )
+
+
+@dataclass
+class AugmentConfig:
+    """Random changes of a training image (section 2 of the paper)."""
+
+    hflip: float = 0.5
+    """Probability of a horizontal flip."""
+    vflip: float = 0.5
+    """Probability of a vertical flip."""
+    rotate: float = 360.0
+    """Angles are uniform over [0, rotate) degrees."""
+    translate: float = 0.2
+    """Shifts are uniform over plus and minus this share of each side."""
+    scale: float = 0.0
+    """Scales are uniform over 1 - scale to 1 + scale. The paper uses none."""
+    color: float = 0.0
+    """Strength of brightness, contrast, saturation and hue jitter. The paper uses none."""
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        _probability("augment.hflip", self.hflip)
+        _probability("augment.vflip", self.vflip)
+        _require(0.0 <= self.rotate <= 360.0, "augment.rotate", self.rotate, "0 to 360 degrees")
+        _probability("augment.translate", self.translate)
+        _require(0.0 <= self.scale < 1.0, "augment.scale", self.scale, "0 <= value < 1")
+        _require(0.0 <= self.color <= 0.5, "augment.color", self.color, "0 to 0.5")
+
+
+@dataclass
+class StagesConfig:
+    """Name patterns of the parameters of each stage; shell wildcards, first match wins."""
+
+    stage1: list[str] = MISSING
+    stage2: list[str] = MISSING
+    stage3: list[str] = MISSING
+    stage4: list[str] = MISSING
+    stage5: list[str] = MISSING
+    head: list[str] = MISSING
+
+
+@dataclass
+class ModelConfig:
+    """A timm network with one output logit."""
+
+    name: str = MISSING
+    """timm's name of the network."""
+    pretrained: bool = True
+    """Start from ImageNet weights: from ``weights`` where given, else from timm's hub."""
+    weights: str | None = None
+    """Local file of weights (``.safetensors``, or a PyTorch state dict)."""
+    drop_rate: float = 0.0
+    """Dropout before the head. The paper has none (timm's default for its network is 0.2)."""
+    normalize: bool = False
+    """Normalise by ``mean`` and ``std`` after scaling to [0, 1]. The paper does not."""
+    mean: list[float] = field(default_factory=lambda: [0.485, 0.456, 0.406])
+    std: list[float] = field(default_factory=lambda: [0.229, 0.224, 0.225])
+    stages: StagesConfig = field(default_factory=StagesConfig)
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        _require(0.0 <= self.drop_rate < 1.0, "model.drop_rate", self.drop_rate, "0 <= value < 1")
+        _require(len(self.mean) == 3, "model.mean", self.mean, "three numbers (RGB)")
+        _require(
+            len(self.std) == 3 and min(self.std) > 0, "model.std", self.std, "three numbers above 0"
+        )
+
+
+@dataclass
+class LayerwiseRates:
+    """One learning rate by stage (section 4.1), multiplied by the base of the schedule."""
+
+    stage1: float = 1e-6
+    stage2: float = 1e-6
+    stage3: float = 1e-4
+    stage4: float = 1e-4
+    stage5: float = 1e-4
+    head: float = 1e-2
+
+
+@dataclass
+class OptimizerConfig:
+    """Adam with a base rate that starts at 1 and falls in steps (section 4.1)."""
+
+    decay_every: int = 2
+    """Epochs between two steps of the base."""
+    decay_factor: float = 0.1
+    """Factor of one step."""
+    weight_decay: float = 0.0
+
+    @property
+    def rates(self) -> dict[str, float]:
+        """Learning rate by stage while the base is 1."""
+        raise NotImplementedError
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        _positive("optimizer.decay_every", self.decay_every)
+        _require(
+            0.0 < self.decay_factor <= 1.0,
+            "optimizer.decay_factor",
+            self.decay_factor,
+            "0 < value <= 1",
+        )
+        _require(self.weight_decay >= 0.0, "optimizer.weight_decay", self.weight_decay, "0 or more")
+
+
+@dataclass
+class LayerwiseOptimizerConfig(OptimizerConfig):
+    """Learning rates by stage: PROPOSAL."""
+
+    lr: LayerwiseRates = field(default_factory=LayerwiseRates)
+
+    @property
+    def rates(self) -> dict[str, float]:
+        """Learning rate by stage while the base is 1."""
+        return {stage: getattr(self.lr, stage) for stage in STAGES}
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        super().__post_init__()
+        for stage, rate in self.rates.items():
+            _require(
+                rate >= 0.0 and math.isfinite(rate), f"optimizer.lr.{stage}", rate, "0 or more"
+            )
+
+
+@dataclass
+class FlatOptimizerConfig(OptimizerConfig):
+    """One learning rate for all layers: NOSPECLR (section 4.4)."""
+
+    lr: float = 1e-4
+
+    @property
+    def rates(self) -> dict[str, float]:
+        """Learning rate by stage while the base is 1."""
+        return dict.fromkeys(STAGES, self.lr)
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        super().__post_init__()
+        _require(self.lr >= 0.0 and math.isfinite(self.lr), "optimizer.lr", self.lr, "0 or more")
+
+
+@dataclass
+class TTAConfig:
+    """Views of a cell that are averaged when it is evaluated."""
+
+    num_rotations: int = 8
+    """1, 2, 4 or 8 rotations, equally spaced over the circle; their logits are averaged."""
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        _one_of("tta.num_rotations", self.num_rotations, (1, 2, 4, 8))
+
+
+PRECISIONS = ("32-true", "16-mixed", "bf16-mixed")
+
+
+@dataclass
+class TrainerConfig:
+    """How long and on what to train. One run trains on one device."""
+
+    max_epochs: int = 6
+    accelerator: str = "auto"
+    precision: str = "32-true"
+    deterministic: bool = False
+    """Ask PyTorch for deterministic kernels. On a CPU a run repeats itself without it."""
+    num_threads: int | None = None
+    """Threads of PyTorch on the CPU; null leaves its choice. Sums round differently with another
+    number, so keep it when results must repeat to the last bit."""
+    limit_train_batches: int | None = None
+    """Stop an epoch after so many batches, for a quick trial; null takes all."""
+    limit_val_batches: int | None = None
+    """Evaluate so many batches only, for a quick trial; null takes all."""
+    progress_bar: bool = True
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        _positive("trainer.max_epochs", self.max_epochs)
+        _one_of("trainer.precision", self.precision, PRECISIONS)
+        for name in ("num_threads", "limit_train_batches", "limit_val_batches"):
+            value = getattr(self, name)
+            if value is not None:
+                _positive(f"trainer.{name}", value)
+
+
+LOGGER_KINDS = ("wandb", "csv", "none")
+
+
+@dataclass
+class LoggerConfig:
+    """Where metrics go besides the run folder, which always has them."""
+
+    kind: str = MISSING
+    """``wandb``, ``csv`` (one line a step, in the run folder) or ``none``."""
+    project: str = "cnmc"
+    """W&B project."""
+    entity: str | None = None
+    """W&B user or team; null takes the account's default."""
+    mode: str | None = None
+    """``online``, ``offline`` or ``disabled``; null is online when logged in, else offline."""
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        _one_of("logger.kind", self.kind, LOGGER_KINDS)
+        _one_of("logger.mode", self.mode, (None, "online", "offline", "disabled"))
+
+
+@dataclass
+class RunConfig:
+    """The run folder, ``<root>/<experiment>/<name>``."""
+
+    root: str = "runs"
+    name: str | None = None
+    """Name of the run folder; null makes it of the seed and the other swept overrides."""
+    overwrite: bool = False
+    """Start over where a run folder exists already."""
+    swept: list[str] = field(default_factory=list)
+    """Keys that the command line sweeps. Filled in by the program, never by hand."""
+
+
+@dataclass
+class Config:
+    """Everything that ``python -m cnmc.train`` can be told."""
+
+    experiment: str = "${hydra:runtime.choices.experiment}"
+    """Name of the experiment file; set by choosing one, ``experiment=norot``."""
+    seed: int = 0
+    """Seed of the run: initial head, order of the cells, augmentation."""
+    data: DataConfig = MISSING
+    split: SplitConfig = MISSING
+    augment: AugmentConfig = MISSING
+    model: ModelConfig = MISSING
+    optimizer: OptimizerConfig = MISSING
+    tta: TTAConfig = MISSING
+    trainer: TrainerConfig = MISSING
+    logger: LoggerConfig = MISSING
+    run: RunConfig = field(default_factory=RunConfig)
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        _require(0 <= self.seed < 2**32, "seed", self.seed, "a whole number from 0 to 2**32 - 1")
+
+
+@dataclass
+class PrepareConfig:
+    """Everything that ``python -m cnmc.prepare`` can be told."""
+
+    data: DataConfig = MISSING
+    split: SplitConfig = MISSING
+
+
+def register() -> None:
+    """Make the schema known to Hydra; every entry point calls it before composing."""
+    store = ConfigStore.instance()
+    store.store(name="train_schema", node=Config)
+    store.store(name="prepare_schema", node=PrepareConfig)
+    store.store(group="optimizer", name="layerwise_schema", node=LayerwiseOptimizerConfig)
+    store.store(group="optimizer", name="flat_schema", node=FlatOptimizerConfig)
+
+
+def to_config(node: DictConfig) -> Any:
+    """Turn a composed node into its dataclasses, which check their values.
+
+    Raises:
+        CnmcError: A value is out of range; the message names its key.
+    """
+    return OmegaConf.to_object(node)

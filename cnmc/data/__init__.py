@@ -1,0 +1,1 @@
+"""From files on disk to images in memory: manifest, audit, splits, cache, augmentation."""

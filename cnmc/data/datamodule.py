@@ -1,0 +1,118 @@
+"""Subject-aware cells for Lightning."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+import pytorch_lightning as pl
+from torch.utils.data import DataLoader
+
+from cnmc.data.cache import CellCache
+from cnmc.data.dataset import (
+    Augmentation,
+    CellDataset,
+    EpochSampler,
+    collate,
+    use_one_thread,
+)
+from cnmc.data.splits import Split
+
+
+class CellDataModule(pl.LightningDataModule):
+    """Feeds the roles of a split: ``train`` augmented, ``val`` and ``test`` as they are.
+
+    Args:
+        cells: The manifest's cells; ``cell_id`` and ``label`` are used.
+        split: The role of each cell.
+        cache: The decoded images.
+        augmentation: Applied to the cells that train.
+        batch_size: Cells in a training batch; the last partial batch is dropped (as published).
+        eval_batch_size: Cells in an evaluation batch.
+        num_workers: Processes that augment; 0 augments in the training process.
+        seed: Seed of the run, for order and augmentation.
+        pin_memory: Copy batches through page-locked memory, for a GPU.
+    """
+
+    def __init__(
+        self,
+        cells: pd.DataFrame,
+        split: Split,
+        cache: CellCache,
+        *,
+        augmentation: Augmentation | None,
+        batch_size: int,
+        eval_batch_size: int,
+        num_workers: int,
+        seed: int,
+        pin_memory: bool = False,
+    ) -> None:
+        super().__init__()
+        self.split = split
+        self.batch_size = batch_size
+        self.eval_batch_size = eval_batch_size
+        self.num_workers = num_workers
+        self.seed = seed
+        self.pin_memory = pin_memory
+        labels = cells.set_index("cell_id")["label"]
+        self._roles: dict[str, pd.DataFrame] = {}
+        self._datasets: dict[str, CellDataset] = {}
+        for role, part in split.cells.groupby("role"):
+            table = part[["cell_id", "subject"]].reset_index(drop=True)
+            table["label"] = labels.loc[table["cell_id"]].astype("int64").to_numpy()
+            self._roles[str(role)] = table
+            self._datasets[str(role)] = CellDataset(
+                cache,
+                table["cell_id"].tolist(),
+                table["label"].tolist(),
+                augmentation=augmentation if role == "train" else None,
+                seed=seed,
+            )
+
+    @property
+    def evaluated(self) -> dict[str, pd.DataFrame]:
+        """By role, the cells that are evaluated, in their order: cell_id, subject, label."""
+        return {role: table for role, table in self._roles.items() if role != "train"}
+
+    @property
+    def has_test(self) -> bool:
+        """Whether the split keeps cells for one evaluation at the end."""
+        return "test" in self._roles
+
+    @property
+    def pos_weight(self) -> float:
+        """Weight of the positive class: n_neg / n_pos of the training cells (section 4.1)."""
+        labels = self._roles["train"]["label"]
+        return float((labels == 0).sum() / (labels == 1).sum())
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        """Return shuffled, augmented batches of the training cells."""
+        dataset = self._datasets["train"]
+        return DataLoader(
+            dataset,
+            batch_size=self.batch_size,
+            sampler=EpochSampler(len(dataset), self.seed),
+            drop_last=True,
+            num_workers=self.num_workers,
+            persistent_workers=self.num_workers > 0,
+            collate_fn=collate,
+            worker_init_fn=use_one_thread,
+            pin_memory=self.pin_memory,
+        )
+
+    def val_dataloader(self) -> DataLoader[Any]:
+        """Return the cells that choose the epoch."""
+        return self._eval_dataloader("val")
+
+    def test_dataloader(self) -> DataLoader[Any]:
+        """Return the cells that are evaluated once, at the end."""
+        return self._eval_dataloader("test")
+
+    def _eval_dataloader(self, role: str) -> DataLoader[Any]:
+        # The cache needs no decoding, and a cell costs a network many passes: no workers.
+        return DataLoader(
+            self._datasets[role],
+            batch_size=self.eval_batch_size,
+            collate_fn=collate,
+            pin_memory=self.pin_memory,
+        )

@@ -1,0 +1,123 @@
+"""Cells as a PyTorch dataset: uint8 pixels from the cache, augmented where they train."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple, Protocol
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset, Sampler
+
+from cnmc.data.cache import CellCache
+
+Image = npt.NDArray[np.uint8]
+
+
+class Augmentation(Protocol):
+    """A random change of an image that depends on nothing but the seed it is given."""
+
+    def __call__(self, image: Image, *, seed: Sequence[int]) -> Image:
+        """Return a changed copy of ``image`` (H x W x 3, uint8)."""
+
+
+class CellBatch(NamedTuple):
+    """A batch as it travels to the device.
+
+    Attributes:
+        images: B x H x W x 3, uint8, RGB. The device makes floats of them: a quarter of the bytes.
+        labels: B, float32; 1 is ALL, 0 is HEM.
+        index: B, int64; positions in the dataset.
+    """
+
+    images: Tensor
+    labels: Tensor
+    index: Tensor
+
+
+class SampleKey(NamedTuple):
+    """What a training sample depends on besides the seed of the run."""
+
+    epoch: int
+    index: int
+
+
+class CellDataset(Dataset[tuple[Image, int, int]]):
+    """Cells of one role of a split.
+
+    Args:
+        cache: The decoded images.
+        cell_ids: The cells, in the order of the dataset.
+        labels: 0 or 1 for each of them.
+        augmentation: Changes the images that train; None evaluates them as they are.
+        seed: Seed of the run.
+    """
+
+    def __init__(
+        self,
+        cache: CellCache,
+        cell_ids: Sequence[str],
+        labels: Sequence[int],
+        *,
+        augmentation: Augmentation | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.cache = cache
+        self.rows = np.array([cache.rows[cell_id] for cell_id in cell_ids], dtype=np.int64)
+        self.labels = np.asarray(labels, dtype=np.int64)
+        self.augmentation = augmentation
+        self.seed = seed
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, key: SampleKey | int) -> tuple[Image, int, int]:
+        epoch, index = key if isinstance(key, tuple) else (0, key)
+        image: Image = np.asarray(self.cache.images[self.rows[index]])
+        if self.augmentation is not None:
+            # By run, epoch and cell and not by worker: no two draws are the same stream, and the
+            # number of workers changes nothing.
+            image = self.augmentation(image, seed=(self.seed, epoch, index))
+        return image, int(self.labels[index]), index
+
+
+class EpochSampler(Sampler[SampleKey]):
+    """Every cell once an epoch, in an order that seed and epoch decide.
+
+    Lightning calls :meth:`set_epoch` before each epoch, also after a resume, so a resumed run sees
+    the order and the augmentation that an uninterrupted one would.
+    """
+
+    def __init__(self, num_samples: int, seed: int) -> None:
+        self.num_samples = num_samples
+        self.seed = seed
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch, counted from 0."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.num_samples
+
+    def __iter__(self) -> Iterator[SampleKey]:
+        order = np.random.default_rng([self.seed, self.epoch]).permutation(self.num_samples)
+        return (SampleKey(self.epoch, int(index)) for index in order)
+
+
+def collate(samples: Sequence[tuple[Image, int, int]]) -> CellBatch:
+    """Stack samples into a :class:`CellBatch`."""
+    images, labels, index = zip(*samples, strict=True)
+    return CellBatch(
+        images=torch.from_numpy(np.stack(images)),
+        labels=torch.tensor(labels, dtype=torch.float32),
+        index=torch.tensor(index, dtype=torch.int64),
+    )
+
+
+def use_one_thread(_worker: int) -> None:
+    """Keep OpenCV in a worker process to its own core: the workers are the parallelism."""
+    cv2.setNumThreads(0)

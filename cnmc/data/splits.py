@@ -1,0 +1,305 @@
+"""Splits: which cells train, which choose the epoch, which are reported.
+
+A split is a saved file that is made once from a seed and read again by every run of a study. No
+group of subjects (see :mod:`cnmc.data.grouping`) ever stands on two sides of it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+
+from cnmc.config import SplitConfig
+from cnmc.data.grouping import count_by_group, deal_folds, draw_fraction, groups
+from cnmc.data.names import natural_key
+from cnmc.data.workdir import make_work_dir, write_text
+from cnmc.errors import CnmcError
+
+ROLES = ("train", "val", "test")
+COLUMNS = ["cell_id", "subject", "role"]
+
+Protocol = Literal["paper", "honest"]
+
+_CLASS_NAMES = ("HEM", "ALL")
+# Part of a saved split's name: raise it when the assignment changes for the same seed.
+_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Split:
+    """Roles of cells.
+
+    Attributes:
+        cells: One row a labelled cell with ``cell_id``, ``subject`` and ``role`` (``train``,
+            ``val`` or ``test``).
+        protocol: ``honest`` where a ``test`` role exists: ``val`` chooses the epoch and ``test``
+            is touched once. Else ``paper``: ``val`` chooses and is reported, which flatters.
+        fingerprint: SHA-256 (hexadecimal) over the rows, in whatever order they are.
+        path: The file it was read from.
+    """
+
+    cells: pd.DataFrame
+    protocol: Protocol
+    fingerprint: str
+    path: Path | None = None
+
+
+def make_split(cells: pd.DataFrame, split: SplitConfig) -> Split:
+    """Assign roles to cells.
+
+    ===================  =======================  =========================  ==================
+    kind                 train                    val                        test
+    ===================  =======================  =========================  ==================
+    ``official``         training part            preliminary part
+    ``nested``           rest of training part    ``val_fraction`` of it     preliminary part
+    ``subject_kfold``    other folds of training  ``fold`` of ``num_folds``
+    ``subject_holdout``  rest of training part    ``subjects``, or
+                                                  ``val_fraction`` of it
+    ===================  =======================  =========================  ==================
+
+    Args:
+        cells: Rows of a manifest; those without a label take no part.
+        split: What is wanted.
+
+    Raises:
+        CnmcError: The data do not have what is wanted; the message names the key.
+    """
+    names = groups(cells)
+    labelled = cells[cells["label"].notna()]
+    train = labelled[labelled["part"] == "train"]
+    prelim = labelled[labelled["part"] == "prelim"]
+    if train.empty:
+        raise CnmcError(
+            f"split.kind={split.kind}: no labelled cell of the training part; expected images in "
+            "fold_N/{all,hem} below data.root"
+        )
+    if split.kind in {"official", "nested"} and prelim.empty:
+        raise CnmcError(
+            f"split.kind={split.kind}: no labelled cell of the preliminary part below data.root; "
+            "add its images and its label file, or give split=subject_holdout or "
+            "split=subject_kfold, which do without"
+        )
+    if split.kind == "official":
+        roles = ["train"] * len(train)
+    else:
+        aside = _set_aside(train, names, split)
+        roles = ["val" if name in aside else "train" for name in names[train["cell_id"]]]
+    chosen = train[["cell_id", "subject"]].assign(role=roles)
+    if split.kind in {"official", "nested"}:
+        role = "val" if split.kind == "official" else "test"
+        reported = prelim[["cell_id", "subject"]].assign(role=role)
+        chosen = pd.concat([chosen, reported], ignore_index=True)
+    made = _split(chosen.reset_index(drop=True))
+    wish = f"split.subjects={','.join(split.subjects)}" if split.subjects else ""
+    _verify(made, cells, names, source=wish or f"split.kind={split.kind}")
+    return made
+
+
+def load_split(
+    manifest_fingerprint: str, cells: pd.DataFrame, split: SplitConfig, work_dir: Path
+) -> Split:
+    """Return the saved split, which is made where it is not there yet.
+
+    It lies in ``<work_dir>/splits/<kind>-<hash>.csv``, with what it was made from in a JSON file
+    beside it. ``split.path`` names a file of the user's own instead.
+
+    Args:
+        manifest_fingerprint: Fingerprint of the data set.
+        cells: The usable rows of its manifest.
+        split: What is wanted.
+        work_dir: Folder for what is made from the data.
+
+    Raises:
+        CnmcError: The split cannot be made, or its file was changed, belongs to other data or
+            lets a group stand on two sides.
+    """
+    if split.path is not None:
+        path = Path(split.path)
+        own = _split(_read(path, source=f"split.path={path}"), path)
+        _verify(own, cells, groups(cells), source=f"split.path={path}")
+        return own
+
+    made_from = {
+        "version": _VERSION,
+        "manifest": manifest_fingerprint,
+        # Cells may be left out as unreadable or too small; a split belongs to those that remain.
+        "cells": _digest(cells["cell_id"].to_list()),
+        "kind": split.kind,
+        "parameters": _parameters(split),
+    }
+    key = hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()[:12]
+    path = make_work_dir(work_dir / "splits") / f"{split.kind}-{key}.csv"
+    sidecar = path.with_suffix(".json")
+    if not path.exists():
+        made = make_split(cells, split)
+        facts = {"fingerprint": made.fingerprint, "protocol": made.protocol, **made_from}
+        buffer = io.StringIO()
+        made.cells.to_csv(buffer, index=False)
+        # The table last: where it stands, so does what it is checked against. Two processes at
+        # once write the same.
+        write_text(sidecar, json.dumps(facts, indent=2) + "\n")
+        write_text(path, buffer.getvalue())
+    saved = _split(_read(path, source=str(path)), path)
+    if saved.fingerprint != _saved_fingerprint(sidecar):
+        raise CnmcError(
+            f"{path}: changed since it was made, its fingerprint is not that in {sidecar.name}; "
+            "expected the saved split, remove both files to have it made again, or give a split "
+            "of your own with split.path=FILE"
+        )
+    _verify(saved, cells, groups(cells), source=str(path))
+    return saved
+
+
+def _split(cells: pd.DataFrame, path: Path | None = None) -> Split:
+    protocol: Protocol = "honest" if (cells["role"] == "test").any() else "paper"
+    rows = zip(*(cells[name] for name in COLUMNS), strict=True)
+    return Split(cells, protocol, _digest(["\t".join(row) for row in rows]), path)
+
+
+def _digest(lines: Sequence[str]) -> str:
+    return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()
+
+
+def _parameters(split: SplitConfig) -> dict[str, Any]:
+    """Return what the assignment depends on; other keys may change without a new split."""
+    match split.kind:
+        case "nested":
+            return {"seed": split.seed, "val_fraction": split.val_fraction}
+        case "subject_kfold":
+            return {"seed": split.seed, "num_folds": split.num_folds, "fold": split.fold}
+        case "subject_holdout" if split.subjects:
+            return {"subjects": sorted(set(_listed(split)), key=natural_key)}
+        case "subject_holdout":
+            return {"seed": split.seed, "val_fraction": split.val_fraction}
+    return {}
+
+
+def _listed(split: SplitConfig) -> list[str]:
+    return [str(subject).strip().upper() for subject in split.subjects]
+
+
+def _set_aside(train: pd.DataFrame, names: pd.Series, split: SplitConfig) -> set[str]:
+    """Return the groups of the training part that become ``val``."""
+    if split.kind == "subject_holdout" and split.subjects:
+        return _listed_groups(train, names, split)
+    order, counts = count_by_group(
+        train["label"].astype(int).to_list(), names[train["cell_id"]].to_list()
+    )
+    needed = split.num_folds if split.kind == "subject_kfold" else 2
+    for label, class_name in enumerate(_CLASS_NAMES):
+        number = int((counts[:, label] > 0).sum())
+        if number < needed:
+            wish = (
+                f"split.num_folds={needed}"
+                if split.kind == "subject_kfold"
+                else f"split.kind={split.kind}"
+            )
+            raise CnmcError(
+                f"{wish}: the training part has {number} independent {class_name} "
+                f"{'subject' if number == 1 else 'subjects'}; expected at least {needed} so that "
+                "every side has some (subjects that share an image count as one), "
+                + ("give fewer folds" if number > 1 else "add subjects")
+            )
+    if split.kind == "subject_kfold":
+        folds = deal_folds(counts, num_folds=split.num_folds, seed=split.seed)
+        drawn = None if folds is None else np.asarray(folds == split.fold)
+    else:
+        drawn = draw_fraction(counts, fraction=split.val_fraction, seed=split.seed)
+    if drawn is None:
+        raise CnmcError(
+            f"split.kind={split.kind}: no division of the {len(order)} independent subjects of the "
+            "training part found that has both classes on every side; expected more subjects, or "
+            "a split of your own with split.path=FILE"
+        )
+    return {name for name, yes in zip(order, drawn, strict=True) if yes}
+
+
+def _listed_groups(train: pd.DataFrame, names: pd.Series, split: SplitConfig) -> set[str]:
+    listed = set(_listed(split))
+    known = set(train["subject"])
+    if unknown := sorted(listed - known, key=natural_key):
+        raise CnmcError(
+            f"split.subjects: no subject {', '.join(unknown)} in the training part; expected some "
+            f"of {', '.join(sorted(known, key=natural_key))}"
+        )
+    by_subject = dict(zip(train["subject"], names[train["cell_id"]], strict=True))
+    chosen = {by_subject[subject] for subject in listed}
+    # A list that grew in silence would not be the user's any more.
+    joined = {subject for subject, name in by_subject.items() if name in chosen} - listed
+    if joined:
+        raise CnmcError(
+            f"split.subjects: {', '.join(sorted(joined, key=natural_key))} must be listed too: "
+            "byte-identical images join them to subjects of the list"
+        )
+    return chosen
+
+
+def _read(path: Path, *, source: str) -> pd.DataFrame:
+    try:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    except (OSError, ValueError) as error:
+        raise CnmcError(
+            f"{source}: not a readable CSV file ({error}); expected one with the columns "
+            f"{','.join(COLUMNS)}"
+        ) from error
+    if missing := [name for name in COLUMNS if name not in table.columns]:
+        raise CnmcError(
+            f"{source}: no column {', '.join(missing)} among {', '.join(table.columns)}; expected "
+            f"{','.join(COLUMNS)}"
+        )
+    return table[COLUMNS]
+
+
+def _saved_fingerprint(sidecar: Path) -> str | None:
+    try:
+        facts = json.loads(sidecar.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return str(facts.get("fingerprint")) if isinstance(facts, dict) else None
+
+
+def _verify(split: Split, cells: pd.DataFrame, names: pd.Series, *, source: str) -> None:
+    """Refuse a split that does not fit the cells or leaks between its sides."""
+    table = split.cells
+    known = cells[cells["label"].notna()].set_index("cell_id")
+
+    def refuse(what: str, some: Sequence[str], expected: str) -> None:
+        if some:
+            shown = ", ".join(some[:5]) + (f" and {len(some) - 5:,} more" if len(some) > 5 else "")
+            raise CnmcError(f"{source}: {what} {shown}; expected {expected}")
+
+    refuse(
+        "unknown role",
+        sorted(set(table["role"]) - set(ROLES)),
+        "train, val or test",
+    )
+    ids = table["cell_id"]
+    refuse("cell twice:", ids[ids.duplicated()].unique().tolist(), "every cell once")
+    refuse(
+        "no such labelled and usable cell:",
+        ids[~ids.isin(known.index)].to_list(),
+        "cells of this data set, a split belongs to the data that it was made from",
+    )
+    other = table[table["subject"].to_numpy() != known.loc[ids, "subject"].to_numpy()]
+    refuse("another subject than in the data:", other["cell_id"].to_list(), "the data's subjects")
+    sides = table["role"].groupby(names[ids].to_numpy()).nunique()
+    refuse(
+        "subjects on two sides:",
+        sorted(sides.index[sides > 1], key=natural_key),
+        "one role for a subject and all that share an image with it; keep those cells in one part",
+    )
+    for role in ROLES if split.protocol == "honest" else ROLES[:2]:
+        labels = set(known.loc[ids[table["role"] == role], "label"])
+        refuse(
+            f"role {role} without cells of class",
+            [name for label, name in enumerate(_CLASS_NAMES) if label not in labels],
+            "both classes in every role",
+        )

@@ -1,0 +1,59 @@
+"""From a folder on disk to what training reads: manifest, cells, split, cache."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from cnmc.config import DataConfig, SplitConfig
+from cnmc.data.audit import usable_cells
+from cnmc.data.cache import CellCache, open_cache
+from cnmc.data.manifest import Manifest, load_manifest
+from cnmc.data.splits import Split, load_split
+from cnmc.data.synthetic import generate
+
+
+@dataclass(frozen=True)
+class CellStore:
+    """What a run needs of the data."""
+
+    manifest: Manifest
+    cells: pd.DataFrame
+    split: Split
+    cache: CellCache
+
+
+def find_cells(data: DataConfig, *, show_progress: bool = True) -> Manifest:
+    """Return the manifest of the data set; generated data is generated where it is not there."""
+    root = Path(data.root)
+    workers = max(data.num_workers, 1)
+    if data.synthetic is not None:
+        generate(root, data.synthetic, num_workers=workers, show_progress=show_progress)
+    return load_manifest(
+        root, Path(data.work_dir), num_workers=workers, show_progress=show_progress
+    )
+
+
+def open_cells(data: DataConfig, split: SplitConfig, *, show_progress: bool = True) -> CellStore:
+    """Find, check, split and decode the cells; whatever exists already is read again.
+
+    Raises:
+        CnmcError: The data holds what training cannot live with, or the split is impossible.
+    """
+    manifest = find_cells(data, show_progress=show_progress)
+    cells = usable_cells(manifest, crop=data.crop, skip_unreadable=data.skip_unreadable)
+    labelled = cells[cells["label"].notna()]
+    work_dir = Path(data.work_dir)
+    chosen = load_split(manifest.fingerprint, labelled, split, work_dir)
+    cache = open_cache(
+        manifest,
+        labelled,
+        crop=data.crop,
+        resize=data.resize,
+        work_dir=work_dir,
+        num_workers=max(data.num_workers, 1),
+        show_progress=show_progress,
+    )
+    return CellStore(manifest=manifest, cells=labelled, split=chosen, cache=cache)

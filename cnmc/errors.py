@@ -1,0 +1,9 @@
+"""The one exception that users are meant to read."""
+
+
+class CnmcError(ValueError):
+    """Bad input: a file, key or value at fault, what was expected, and the way out.
+
+    Entry points print the message of this exception as one line, without a traceback, and exit
+    with status 2. Anything else that escapes is a defect of the program and keeps its traceback.
+    """

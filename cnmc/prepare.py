@@ -1,0 +1,48 @@
+"""``python -m cnmc.prepare``: finds the data, checks it, and builds what training reads."""
+
+from __future__ import annotations
+
+import sys
+
+import hydra
+from omegaconf import DictConfig
+
+from cnmc.app import run_app, user_errors
+from cnmc.config import CONFIG_DIR, PrepareConfig, register, to_config
+from cnmc.data.audit import audit
+from cnmc.data.composition import format_composition
+from cnmc.data.store import find_cells, open_cells
+
+register()
+
+
+def prepare(config: PrepareConfig) -> None:
+    """Print what the data set holds and what is wrong with it; build split and cache."""
+    manifest = find_cells(config.data)
+    print(
+        f"{len(manifest.cells)} cells in {manifest.root} (fingerprint {manifest.fingerprint[:12]})"
+    )
+    print(format_composition(manifest.cells))
+    findings = audit(manifest, crop=config.data.crop, skip_unreadable=config.data.skip_unreadable)
+    for finding in findings:
+        print(f"{finding.level}: {finding.message}")
+    errors = sum(finding.level == "error" for finding in findings)
+    if errors:
+        sys.stderr.write(f"error: {errors} of the findings above must be mended before training\n")
+        sys.exit(1)
+    store = open_cells(config.data, config.split)
+    print(f"split {config.split.kind} (protocol {store.split.protocol}): {store.split.path}")
+    print(
+        f"{len(store.cells)} cells of {config.data.crop} x {config.data.crop}: {store.cache.path}"
+    )
+
+
+@hydra.main(version_base="1.3", config_path=str(CONFIG_DIR), config_name="prepare")
+def main(node: DictConfig) -> None:
+    """Prepare the data that a composed configuration describes."""
+    with user_errors():
+        prepare(to_config(node))
+
+
+if __name__ == "__main__":
+    run_app(main)

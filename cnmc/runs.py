@@ -1,0 +1,322 @@
+"""The run folder: the contract between training and everything that comes after it.
+
+``<root>/<experiment>/<name>/`` holds
+
+========================  ========================================================================
+``config.yaml``           the resolved configuration
+``run.json``              :class:`RunInfo`: status, identity, fingerprints, time, best epoch, error
+``metrics.csv``           one row an epoch, epoch 0 (before training) first
+``predictions.parquet``   ``epoch, role, cell_id, subject, label`` and one logit a rotation
+``checkpoints/``          ``best.ckpt`` and ``last.ckpt``
+========================  ========================================================================
+
+Every file is written under a temporary name and renamed, so a reader never sees half of one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import secrets
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal
+
+import pandas as pd
+import yaml
+from filelock import FileLock, Timeout
+
+from cnmc.errors import CnmcError
+
+CONFIG, INFO, METRICS, PREDICTIONS = "config.yaml", "run.json", "metrics.csv", "predictions.parquet"
+
+PREDICTION_KEYS = ("epoch", "role", "cell_id", "subject", "label")
+"""Columns of the predictions before the logits."""
+
+F1, F1_NOROT = "val/f1", "val/f1_norot"
+"""Columns of the metrics: weighted F1 of the mean logit, and of the original orientation alone."""
+
+NUM_EIGHTHS = 8
+"""Rotations are counted in eighths of a turn, 45 degrees: the k of ``logit_<k>``."""
+
+Status = Literal["running", "finished", "failed"]
+
+# What a run is, is everything but where it lies, how it is shown and how fast it is fed.
+_NOT_IDENTITY = (
+    "run",
+    "logger",
+    "data.root",
+    "data.work_dir",
+    "data.num_workers",
+    "data.eval_batch_size",
+    "model.weights",
+    "split.path",
+    "trainer.accelerator",
+    "trainer.num_threads",
+    "trainer.progress_bar",
+)
+
+
+def logit_column(num_eighths: int) -> str:
+    """Return the column of the logit of a rotation by ``num_eighths`` times 45 degrees."""
+    return f"logit_{num_eighths}"
+
+
+def logit_columns(predictions: pd.DataFrame) -> list[str]:
+    """Return the logit columns that a predictions table has, by growing angle."""
+    return [c for c in map(logit_column, range(NUM_EIGHTHS)) if c in predictions.columns]
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a temporary path that takes the place of ``path`` if nothing is raised."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        yield temporary
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return a nested mapping as one of dotted keys."""
+    flat: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def identity(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the keys of a resolved configuration that decide what a run computes."""
+    return {
+        key: value
+        for key, value in flatten(config).items()
+        if not any(key == name or key.startswith(f"{name}.") for name in _NOT_IDENTITY)
+    }
+
+
+def config_hash(config: Mapping[str, Any]) -> str:
+    """Return 12 hexadecimal digits over the :func:`identity` of a resolved configuration."""
+    text = json.dumps(identity(config), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def differing_keys(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
+    """Return the keys of the :func:`identity` in which two configurations differ, sorted."""
+    a, b = identity(one), identity(other)
+    missing = object()
+    return sorted(key for key in a.keys() | b.keys() if a.get(key, missing) != b.get(key, missing))
+
+
+def run_name(seed: int | str, swept: Mapping[str, str]) -> str:
+    """Return the name of a run folder: the seed, then every other swept override by its key.
+
+    Sorted keys let the same command find the same folder whatever the order of its overrides.
+    """
+    others = sorted(
+        (key, value) for key, value in swept.items() if key not in ("seed", "experiment")
+    )
+    name = ",".join(f"{key}={value}" for key, value in [("seed", str(seed)), *others])
+    return re.sub(r"[^\w.=+,@-]", "_", name)
+
+
+@dataclass
+class RunInfo:
+    """What ``run.json`` holds."""
+
+    status: Status
+    experiment: str
+    name: str
+    seed: int
+    protocol: str
+    config_hash: str
+    manifest_fingerprint: str
+    split_fingerprint: str
+    started: str
+    """Start of the run's first process, ISO 8601 with the zone."""
+    seconds: float = 0.0
+    """Time spent, over all processes that worked on the run, up to the last whole epoch."""
+    max_epochs: int = 0
+    epochs_done: int = 0
+    best_epoch: int | None = None
+    """The epoch with the highest F1 among 1 to ``epochs_done``; the earliest of equals."""
+    best_f1: float | None = None
+    git_commit: str | None = None
+    versions: dict[str, str] = field(default_factory=dict)
+    hardware: dict[str, Any] = field(default_factory=dict)
+    error: str | None = None
+
+    def identity(self) -> dict[str, Any]:
+        """Return what tells where a checkpoint of this run comes from."""
+        names = ("experiment", "name", "seed", "protocol", "config_hash", "manifest_fingerprint",
+                 "split_fingerprint", "git_commit")  # fmt: skip
+        return {name: getattr(self, name) for name in names}
+
+
+class RunFolder:
+    """Reads and writes one run folder."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @property
+    def best_checkpoint(self) -> Path:
+        """The network of the best epoch."""
+        return self.path / "checkpoints" / "best.ckpt"
+
+    @property
+    def last_checkpoint(self) -> Path:
+        """Everything that is needed to go on after the last whole epoch."""
+        return self.path / "checkpoints" / "last.ckpt"
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Keep other processes from working on this run; a dead process holds no lock.
+
+        Raises:
+            CnmcError: Another process works on it.
+        """
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        # Beside the folder, so that starting over can remove the whole folder.
+        lock = FileLock(self.path.with_name(f".{self.path.name}.lock"))
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise CnmcError(f"{self.path}: another process is training this run") from None
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def read_config(self) -> dict[str, Any]:
+        """Return the resolved configuration.
+
+        Raises:
+            CnmcError: The file is missing or is not YAML.
+        """
+        try:
+            return dict(yaml.safe_load((self.path / CONFIG).read_text()))
+        except (OSError, yaml.YAMLError, TypeError, ValueError) as error:
+            raise self._unreadable(CONFIG, error) from error
+
+    def write_config(self, config: Mapping[str, Any]) -> None:
+        """Store the resolved configuration."""
+        with replacing(self.path / CONFIG) as temporary:
+            temporary.write_text(yaml.safe_dump(dict(config), sort_keys=False))
+
+    def read_info(self) -> RunInfo | None:
+        """Return what ``run.json`` holds, or None where there is none.
+
+        Raises:
+            CnmcError: The file is not what this version writes.
+        """
+        path = self.path / INFO
+        if not path.is_file():
+            return None
+        try:
+            values = json.loads(path.read_text())
+            known = {item.name for item in fields(RunInfo)}
+            return RunInfo(**{key: value for key, value in values.items() if key in known})
+        except (OSError, TypeError, ValueError, AttributeError) as error:
+            raise self._unreadable(INFO, error) from error
+
+    def write_info(self, info: RunInfo) -> None:
+        """Store ``run.json``."""
+        with replacing(self.path / INFO) as temporary:
+            temporary.write_text(json.dumps(asdict(info), indent=2) + "\n")
+
+    def read_metrics(self) -> pd.DataFrame:
+        """Return one row an epoch; no row where nothing was evaluated yet."""
+        path = self.path / METRICS
+        if not path.is_file():
+            return pd.DataFrame({"epoch": pd.Series(dtype=int)})
+        try:
+            return pd.read_csv(path)
+        except (OSError, ValueError) as error:
+            raise self._unreadable(METRICS, error) from error
+
+    def add_metrics(self, row: Mapping[str, float]) -> None:
+        """Add the row of an epoch; it takes the place of an earlier one of the same epoch."""
+        before = self.read_metrics()
+        table = pd.concat([before[before["epoch"] != row["epoch"]], pd.DataFrame([row])])
+        self._write_metrics(table.sort_values("epoch"))
+
+    def read_predictions(self) -> pd.DataFrame | None:
+        """Return all stored logits, or None where nothing was evaluated yet."""
+        path = self.path / PREDICTIONS
+        if not path.is_file():
+            return None
+        try:
+            return pd.read_parquet(path)
+        except (OSError, ValueError) as error:
+            raise self._unreadable(PREDICTIONS, error) from error
+
+    def add_predictions(self, rows: pd.DataFrame) -> None:
+        """Add predictions; they take the place of earlier ones of the same epochs and roles.
+
+        Args:
+            rows: Columns :data:`PREDICTION_KEYS`, then ``logit_<k>`` (float32).
+        """
+        before = self.read_predictions()
+        if before is not None:
+            new = set(zip(rows["epoch"], rows["role"], strict=True))
+            old = pd.Series(list(zip(before["epoch"], before["role"], strict=True)))
+            rows = pd.concat([before[~old.isin(new).to_numpy()], rows], ignore_index=True)
+        self._write_predictions(rows)
+
+    def forget_after(self, epoch: int) -> None:
+        """Drop what was stored of epochs after ``epoch``, which a resumed run repeats."""
+        metrics = self.read_metrics()
+        if (metrics["epoch"] > epoch).any():
+            self._write_metrics(metrics[metrics["epoch"] <= epoch])
+        predictions = self.read_predictions()
+        if predictions is not None and (predictions["epoch"] > epoch).any():
+            self._write_predictions(predictions[predictions["epoch"] <= epoch])
+
+    def best_epoch(self) -> tuple[int, float] | None:
+        """Return the epoch with the highest F1 and that F1; None before the first trained epoch.
+
+        Epoch 0, the network before training, is not a candidate. The earliest of equals is taken.
+        """
+        metrics = self.read_metrics()
+        trained = metrics[metrics["epoch"] > 0]
+        if trained.empty or trained[F1].isna().all():
+            return None
+        row = trained.loc[trained[F1].idxmax()]
+        return int(row["epoch"]), float(row[F1])
+
+    def _write_metrics(self, table: pd.DataFrame) -> None:
+        with replacing(self.path / METRICS) as temporary:
+            table.to_csv(temporary, index=False)
+
+    def _write_predictions(self, table: pd.DataFrame) -> None:
+        with replacing(self.path / PREDICTIONS) as temporary:
+            table.to_parquet(temporary, index=False)
+
+    def _unreadable(self, name: str, error: Exception) -> CnmcError:
+        return CnmcError(
+            f"{self.path / name} cannot be read ({error}); "
+            "run.overwrite=true starts this run over, or remove its folder"
+        )
+
+
+def find_runs(root: Path, experiments: Sequence[str] | None = None) -> list[RunFolder]:
+    """Return the run folders below ``root``, sorted by experiment and then naturally by name."""
+    found = [
+        RunFolder(path.parent)
+        for path in root.glob(f"*/*/{INFO}")
+        if experiments is None or path.parent.parent.name in experiments
+    ]
+
+    def natural(folder: RunFolder) -> tuple[str, list[tuple[int, str]]]:
+        parts = re.split(r"(\d+)", folder.path.name)
+        return folder.path.parent.name, [(int(p) if p.isdigit() else -1, p) for p in parts]
+
+    return sorted(found, key=natural)

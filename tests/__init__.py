@@ -1,0 +1,1 @@
+"""Tests of cnmc, one folder or file for each part of the package."""

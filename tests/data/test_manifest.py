@@ -1,0 +1,208 @@
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+import cnmc.data.manifest as module
+from cnmc.data.manifest import COLUMNS, Manifest, load_manifest
+from cnmc.errors import CnmcError
+
+from .trees import (
+    FINAL,
+    FOLDERS,
+    PRELIM,
+    TRAIN,
+    Layout,
+    by_id,
+    pixels,
+    write_bmp,
+    write_labels,
+    write_release,
+)
+
+
+def load(root: Path, work_dir: Path) -> Manifest:
+    return load_manifest(root, work_dir, num_workers=2, show_progress=False)
+
+
+@pytest.fixture
+def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Record which files are read."""
+    names: list[str] = []
+    original = module._read_file
+
+    def read(root: Path, path: str) -> object:
+        names.append(path)
+        return original(root, path)
+
+    monkeypatch.setattr(module, "_read_file", read)
+    return names
+
+
+@pytest.mark.parametrize("layout", ["archive", "mirror", "paper"])
+def test_every_layout_gives_the_same_cells(tmp_path: Path, layout: Layout) -> None:
+    reference = load(write_release(tmp_path / "reference"), tmp_path / "work")
+    manifest = load(write_release(tmp_path / layout / "nested", layout).parent, tmp_path / "work")
+    same = [name for name in COLUMNS if name not in {"path", "mtime_ns"}]
+    pd.testing.assert_frame_equal(manifest.cells[same], reference.cells[same])
+    assert manifest.fingerprint == reference.fingerprint
+    assert manifest.labels_without_image == manifest.ignored == ()
+    assert manifest.label_file == f"nested/{FOLDERS[layout]['labels']}"
+
+
+def test_rows(tmp_path: Path) -> None:
+    cells = load(write_release(tmp_path / "data"), tmp_path / "work").cells
+    assert len(cells) == len(TRAIN) + len(PRELIM) + len(FINAL)
+    assert cells["cell_id"].to_list()[-3:] == ["final/1", "final/2", "final/10"]
+    assert cells.loc[cells["part"] == "final", "label"].isna().all()
+    rows = by_id(cells)
+    path = tmp_path / "data/C-NMC_training_data/fold_1/hem/UID_h3_10_1_hem.bmp"
+    assert rows["train/UID_h3_10_1_hem"] == {
+        "cell_id": "train/UID_h3_10_1_hem",
+        "path": path.relative_to(tmp_path / "data").as_posix(),
+        "part": "train",
+        "fold": "fold_1",
+        "subject": "H3",
+        "label": 0,
+        "original_name": "UID_h3_10_1_hem.bmp",
+        "size_bytes": path.stat().st_size,
+        "mtime_ns": path.stat().st_mtime_ns,
+        "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+        "width": 48,
+        "height": 48,
+        "error": "",
+    }
+    for original, name, label in PRELIM:
+        row = rows[f"prelim/{name.removesuffix('.bmp')}"]
+        assert (row["original_name"], row["label"]) == (original, label)
+
+
+def test_only_changed_files_are_read_again(tmp_path: Path, reads: list[str]) -> None:
+    root = write_release(tmp_path / "data", "paper")
+    first = load(root, tmp_path / "work")
+    assert len(reads) == len(first.cells)
+    reads.clear()
+    again = load(root, tmp_path / "work")
+    assert reads == []
+    pd.testing.assert_frame_equal(again.cells, first.cells)
+    assert again.fingerprint == first.fingerprint
+
+    write_bmp(root / "phase2/2.bmp", pixels(999))
+    os.utime(root / "phase2/2.bmp", ns=(1, 1))
+    write_bmp(root / "phase3/11.bmp", pixels(998))
+    changed = load(root, tmp_path / "work")
+    assert sorted(reads) == ["phase2/2.bmp", "phase3/11.bmp"]
+    assert changed.fingerprint != first.fingerprint
+    reads.clear()
+    load(root, tmp_path / "work")
+    assert reads == []
+
+
+def test_data_that_moved_keep_their_fingerprint(tmp_path: Path) -> None:
+    first = load(write_release(tmp_path / "data"), tmp_path / "work")
+    shutil.move(tmp_path / "data", tmp_path / "elsewhere")
+    assert load(tmp_path / "elsewhere", tmp_path / "work").fingerprint == first.fingerprint
+
+
+def test_a_changed_label_changes_the_fingerprint_without_reading(
+    tmp_path: Path, reads: list[str]
+) -> None:
+    root = write_release(tmp_path / "data", "paper")
+    first = load(root, tmp_path / "work")
+    reads.clear()
+    write_labels(root / "phase2.csv", [("UID_H7_1_1_hem.bmp", "2.bmp", 0), *PRELIM[2:]])
+    changed = load(root, tmp_path / "work")
+    assert reads == []
+    assert changed.fingerprint != first.fingerprint
+    rows = by_id(changed.cells)
+    assert (rows["prelim/2"]["subject"], rows["prelim/2"]["label"]) == ("H7", 0)
+    assert pd.isna(rows["prelim/10"]["label"])
+
+
+@pytest.mark.parametrize("damage", ["", "nonsense\n1,2\n", "cell_id,path\nx,y\n"])
+def test_a_damaged_kept_manifest_is_made_again(tmp_path: Path, damage: str) -> None:
+    root = write_release(tmp_path / "data")
+    first = load(root, tmp_path / "work")
+    (kept,) = (tmp_path / "work").glob("manifest-*.csv")
+    kept.write_text(damage)
+    pd.testing.assert_frame_equal(load(root, tmp_path / "work").cells, first.cells)
+    assert kept.read_text().startswith("cell_id,path,part")
+
+
+def test_two_data_sets_in_one_working_folder_do_not_mix(tmp_path: Path) -> None:
+    roots = [write_release(tmp_path / name, "paper") for name in ("a", "b")]
+    write_bmp(roots[1] / "phase3/1.bmp", pixels(999))
+    for root in roots:
+        os.utime(root / "phase3/1.bmp", ns=(5, 5))
+    hashes = [by_id(load(root, tmp_path / "work").cells)["final/1"]["sha256"] for root in roots]
+    assert hashes[0] != hashes[1]
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [(b"", "empty"), (b"not an image", "not an image"), (None, "truncated")],
+)
+def test_unreadable_images_are_kept_with_the_reason(
+    tmp_path: Path, content: bytes | None, reason: str
+) -> None:
+    root = write_release(tmp_path / "data", "paper")
+    path = root / "phase3/2.bmp"
+    # One row of pixels short.
+    path.write_bytes(path.read_bytes()[: -48 * 3] if content is None else content)
+    row = by_id(load(root, tmp_path / "work").cells)["final/2"]
+    assert reason in row["error"]
+    assert (row["width"], row["height"]) == (0, 0)
+    assert by_id(load(root, tmp_path / "work").cells)["final/2"] == row
+
+
+def test_a_partial_release_is_accepted(tmp_path: Path) -> None:
+    root = write_release(tmp_path / "data", "paper")
+    shutil.rmtree(root / "phase2")
+    shutil.rmtree(root / "phase3")
+    shutil.rmtree(root / "fold_0")
+    manifest = load(root, tmp_path / "work")
+    assert set(manifest.cells["part"]) == {"train"}
+    assert manifest.labels_without_image == ("1.bmp", "2.bmp", "3.bmp", "10.bmp")
+
+
+def test_links_are_followed_and_shadow_files_are_not_cells(tmp_path: Path) -> None:
+    root = tmp_path / "data"
+    root.mkdir()
+    complete = write_release(tmp_path / "elsewhere", "paper")
+    (root / "phase2").symlink_to(complete / "phase2")
+    (root / "phase2" / "loop").symlink_to(root)
+    (root / "phase2.csv").symlink_to(complete / "phase2.csv")
+    write_bmp(root / "__MACOSX/phase2/4.bmp", pixels(0))
+    write_bmp(root / "phase2/._1.bmp", pixels(0))
+    cells = load(root, tmp_path / "work").cells
+    assert cells["cell_id"].to_list() == ["prelim/1", "prelim/2", "prelim/3", "prelim/10"]
+    assert cells["label"].to_list() == [0, 1, 1, 0]
+
+
+@pytest.mark.parametrize("make", [False, True])
+def test_no_data_names_the_key_and_the_ways_out(tmp_path: Path, make: bool) -> None:
+    root = tmp_path / "nothing"
+    if make:
+        write_bmp(root / "holiday/1.bmp", pixels(0))
+    with pytest.raises(CnmcError, match=r"data\.root=.*nothing: no .*10\.7937.*data=synthetic"):
+        load(root, tmp_path / "work")
+
+
+def test_two_label_files_must_agree(tmp_path: Path) -> None:
+    root = write_release(tmp_path / "data", "paper")
+    write_labels(root / "copy/phase2.csv", PRELIM[::-1])
+    assert load(root, tmp_path / "work").label_file == "copy/phase2.csv"
+    write_labels(root / "copy/phase2.csv", PRELIM[1:])
+    with pytest.raises(CnmcError, match=r"copy/phase2\.csv and .*phase2\.csv: two label files"):
+        load(root, tmp_path / "work")
+
+
+def test_a_working_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "work").write_text("a file")
+    with pytest.raises(CnmcError, match=r"data\.work_dir.*give data\.work_dir=DIR"):
+        load(write_release(tmp_path / "data"), tmp_path / "work")
