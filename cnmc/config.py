@@ -231,6 +231,10 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         """Check ranges."""
+        if self.weights is not None and not self.pretrained:
+            raise CnmcError(
+                f"model.weights={self.weights} goes with model.pretrained=true, which is false"
+            )
         _require(0.0 <= self.drop_rate < 1.0, "model.drop_rate", self.drop_rate, "0 <= value < 1")
         _require(len(self.mean) == 3, "model.mean", self.mean, "three numbers (RGB)")
         _require(

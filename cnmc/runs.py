@@ -17,8 +17,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import secrets
 import re
+import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
@@ -289,8 +289,8 @@ class RunFolder:
         trained = metrics[metrics["epoch"] > 0]
         if trained.empty or trained[F1].isna().all():
             return None
-        row = trained.loc[trained[F1].idxmax()]
-        return int(row["epoch"]), float(row[F1])
+        position = int(trained[F1].argmax())
+        return int(trained["epoch"].iloc[position]), float(trained[F1].iloc[position])
 
     def _write_metrics(self, table: pd.DataFrame) -> None:
         with replacing(self.path / METRICS) as temporary:

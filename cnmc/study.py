@@ -18,6 +18,7 @@ from omegaconf import DictConfig
 from cnmc.analysis.metrics import evaluate_run
 from cnmc.callbacks.checkpoints import load_checkpoint
 from cnmc.config import Config
+from cnmc.data.splits import Split
 from cnmc.errors import CnmcError
 from cnmc.provenance import git_commit, hardware, versions
 from cnmc.runs import RunFolder, RunInfo, config_hash, differing_keys, identity, run_name
@@ -67,22 +68,12 @@ def begin_run(
     folder: RunFolder,
     config: Config,
     resolved: Mapping[str, Any],
-    *,
-    data: str,
-    split: str,
-    protocol: str,
+    manifest_fingerprint: str,
+    split: Split,
 ) -> RunInfo:
     """Write down that a run is being worked on, and return what ``run.json`` then holds.
 
     What was stored of epochs after the last checkpoint is dropped, since they are repeated.
-
-    Args:
-        folder: The run folder.
-        config: The configuration.
-        resolved: The same as plain values.
-        data: Fingerprint of the manifest.
-        split: Fingerprint of the split.
-        protocol: ``paper`` or ``honest``.
 
     Raises:
         CnmcError: The run was begun on other data or another split.
@@ -91,8 +82,8 @@ def begin_run(
     epoch = 0
     if before is not None:
         for what, old, new in (
-            ("data set", before.manifest_fingerprint, data),
-            ("split", before.split_fingerprint, split),
+            ("data set", before.manifest_fingerprint, manifest_fingerprint),
+            ("split", before.split_fingerprint, split.fingerprint),
         ):
             if old != new:
                 raise CnmcError(
@@ -109,10 +100,10 @@ def begin_run(
         experiment=config.experiment,
         name=folder.path.name,
         seed=config.seed,
-        protocol=protocol,
+        protocol=split.protocol,
         config_hash=config_hash(resolved),
-        manifest_fingerprint=data,
-        split_fingerprint=split,
+        manifest_fingerprint=manifest_fingerprint,
+        split_fingerprint=split.fingerprint,
         started=before.started if before else now(),
         seconds=float(metrics["seconds"].sum()) if len(metrics) else 0.0,
         max_epochs=config.trainer.max_epochs,
@@ -254,10 +245,9 @@ def _runs_table(part: pd.DataFrame) -> list[str]:
     epochs = part.drop_duplicates("run").set_index("run")["best_epoch"]
     width = max(len("run"), *(len(str(run)) for run in f1.index))
     lines = [f"  {'run':<{width}}  epoch  F1 rotations  F1 no rotation"]
-    for run, row in f1.iterrows():
+    for run, rotations, none in f1[list(VIEWS)].itertuples():
         lines += [
-            f"  {run:<{width}}  {epochs[run]:>5}  {100 * row['rotations']:>12.2f}"
-            f"  {100 * row['no rotation']:>14.2f}"
+            f"  {run:<{width}}  {epochs[run]:>5}  {100 * rotations:>12.2f}  {100 * none:>14.2f}"
         ]
     return lines
 

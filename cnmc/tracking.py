@@ -63,8 +63,8 @@ def tracked(
     try:
         yield [logger]
     except BaseException:
-        wandb.finish(exit_code=1, quiet=True)
+        wandb.finish(exit_code=1)
         raise
-    wandb.finish(quiet=True)
+    wandb.finish()
     if mode == "offline":
         print(f"W&B files lie in {folder.path / 'wandb'}; wandb sync sends them")

@@ -34,10 +34,7 @@ def train(config: Config, resolved: dict[str, Any], folder: RunFolder) -> None:
             print(f"{folder.path}: finished already")
             return
         store = open_cells(config.data, config.split)
-        info = begin_run(
-            folder, config, resolved, data=store.manifest.fingerprint, split=store.split.fingerprint,
-            protocol=store.split.protocol,
-        )  # fmt: skip
+        info = begin_run(folder, config, resolved, store.manifest.fingerprint, store.split)
         try:
             fit(config, resolved, folder, store, info, resume=action == "resume")
         except Exception:
@@ -64,7 +61,7 @@ def fit(
     data = build_datamodule(config, store)
     module = build_classifier(config, data.pos_weight)
     recorder = RunRecorder(folder, info, data.evaluated, config.tta.num_rotations)
-    checkpoints = EpochCheckpoints(folder, {"config": resolved, "info": info.identity()})
+    checkpoints = EpochCheckpoints(folder, info, resolved)
     with tracked(config.logger, folder=folder, info=info, config=resolved) as loggers:
         trainer = build_trainer(
             config,

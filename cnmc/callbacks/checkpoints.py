@@ -10,7 +10,7 @@ import pytorch_lightning as pl
 import torch
 
 from cnmc.errors import CnmcError
-from cnmc.runs import RunFolder, replacing
+from cnmc.runs import RunFolder, RunInfo, replacing
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
@@ -51,39 +51,41 @@ class EpochCheckpoints(pl.callbacks.Checkpoint):
     checkpoint; here the run folder's metrics decide, which also the analysis reads.
 
     Args:
-        folder: The run folder; its metrics of the epoch must have been stored before.
-        metadata: Plain values that make a checkpoint speak for itself, stored under ``cnmc``.
+        folder: The run folder.
+        info: The run's identity and progress; the recorder, which must come first, keeps it.
+        config: The resolved configuration: a checkpoint speaks for itself.
     """
 
-    def __init__(self, folder: RunFolder, metadata: dict[str, Any]) -> None:
+    def __init__(self, folder: RunFolder, info: RunInfo, config: dict[str, Any]) -> None:
         self.folder = folder
-        self.metadata = metadata
+        self.info = info
+        self.config = config
 
     def on_save_checkpoint(
-        self, trainer: pl.Trainer, _module: pl.LightningModule, checkpoint: dict[str, Any]
+        self, _trainer: pl.Trainer, _module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Add the metadata and the epoch as the run folder counts it."""
-        checkpoint["cnmc"] = {**self.metadata, "epoch": _epochs_done(trainer)}
+        """Add what tells where the network comes from, and the epoch as the run folder counts."""
+        checkpoint["cnmc"] = {
+            "config": self.config,
+            "run": self.info.identity(),
+            "epoch": self.info.epochs_done,
+        }
 
     def on_train_start(self, trainer: pl.Trainer, _module: pl.LightningModule) -> None:
         """Make up for a best network that was not written before the process died."""
-        epoch = trainer.current_epoch
-        best = self.folder.best_epoch()
-        if epoch > 0 and best is not None and best[0] == epoch:
-            self._save(trainer, self.folder.best_checkpoint, weights_only=True)
+        if self.info.epochs_done > 0:
+            self._save_best(trainer)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, _module: pl.LightningModule) -> None:
         """Write the checkpoints of this epoch."""
         self._save(trainer, self.folder.last_checkpoint, weights_only=False)
-        best = self.folder.best_epoch()
-        if best is not None and best[0] == _epochs_done(trainer):
+        self._save_best(trainer)
+
+    def _save_best(self, trainer: pl.Trainer) -> None:
+        if self.info.best_epoch == self.info.epochs_done:
             self._save(trainer, self.folder.best_checkpoint, weights_only=True)
 
     @staticmethod
     def _save(trainer: pl.Trainer, path: Path, *, weights_only: bool) -> None:
         with replacing(path) as temporary:
             trainer.save_checkpoint(temporary, weights_only=weights_only)
-
-
-def _epochs_done(trainer: pl.Trainer) -> int:
-    return trainer.fit_loop.epoch_progress.current.processed

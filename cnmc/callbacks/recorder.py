@@ -49,9 +49,13 @@ class RunRecorder(pl.Callback):
         self, _trainer: pl.Trainer, _module: pl.LightningModule, outputs: Any, batch: Any, *_: Any
     ) -> None:
         """Collect the logits of a batch."""
-        self._batches.append((batch.index.cpu(), outputs.cpu()))
+        self._collect(outputs, batch)
 
-    on_test_batch_end = on_validation_batch_end
+    def on_test_batch_end(
+        self, _trainer: pl.Trainer, _module: pl.LightningModule, outputs: Any, batch: Any, *_: Any
+    ) -> None:
+        """Collect the logits of a batch."""
+        self._collect(outputs, batch)
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, _module: pl.LightningModule) -> None:
         """Store the logits of this epoch."""
@@ -70,6 +74,9 @@ class RunRecorder(pl.Callback):
         """Store the logits of the cells that are evaluated once, under the chosen epoch."""
         best = self.folder.best_epoch()
         self._store_logits("test", best[0] if best else self.info.epochs_done)
+
+    def _collect(self, logits: Tensor, batch: Any) -> None:
+        self._batches.append((batch.positions.cpu(), logits.cpu()))
 
     def _store_logits(self, role: str, epoch: int) -> None:
         batches, self._batches = self._batches, []

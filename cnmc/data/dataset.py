@@ -30,19 +30,19 @@ class CellBatch(NamedTuple):
     Attributes:
         images: B x H x W x 3, uint8, RGB. The device makes floats of them: a quarter of the bytes.
         labels: B, float32; 1 is ALL, 0 is HEM.
-        index: B, int64; positions in the dataset.
+        positions: B, int64; where the cells stand in the dataset.
     """
 
     images: Tensor
     labels: Tensor
-    index: Tensor
+    positions: Tensor
 
 
 class SampleKey(NamedTuple):
     """What a training sample depends on besides the seed of the run."""
 
     epoch: int
-    index: int
+    position: int
 
 
 class CellDataset(Dataset[tuple[Image, int, int]]):
@@ -75,13 +75,13 @@ class CellDataset(Dataset[tuple[Image, int, int]]):
         return len(self.rows)
 
     def __getitem__(self, key: SampleKey | int) -> tuple[Image, int, int]:
-        epoch, index = key if isinstance(key, tuple) else (0, key)
-        image: Image = np.asarray(self.cache.images[self.rows[index]])
+        epoch, position = key if isinstance(key, tuple) else (0, key)
+        image: Image = np.asarray(self.cache.images[self.rows[position]])
         if self.augmentation is not None:
             # By run, epoch and cell and not by worker: no two draws are the same stream, and the
             # number of workers changes nothing.
-            image = self.augmentation(image, seed=(self.seed, epoch, index))
-        return image, int(self.labels[index]), index
+            image = self.augmentation(image, seed=(self.seed, epoch, position))
+        return image, int(self.labels[position]), position
 
 
 class EpochSampler(Sampler[SampleKey]):
@@ -105,16 +105,16 @@ class EpochSampler(Sampler[SampleKey]):
 
     def __iter__(self) -> Iterator[SampleKey]:
         order = np.random.default_rng([self.seed, self.epoch]).permutation(self.num_samples)
-        return (SampleKey(self.epoch, int(index)) for index in order)
+        return (SampleKey(self.epoch, int(position)) for position in order)
 
 
 def collate(samples: Sequence[tuple[Image, int, int]]) -> CellBatch:
     """Stack samples into a :class:`CellBatch`."""
-    images, labels, index = zip(*samples, strict=True)
+    images, labels, positions = zip(*samples, strict=True)
     return CellBatch(
         images=torch.from_numpy(np.stack(images)),
         labels=torch.tensor(labels, dtype=torch.float32),
-        index=torch.tensor(index, dtype=torch.int64),
+        positions=torch.tensor(positions, dtype=torch.int64),
     )
 
 

@@ -131,7 +131,7 @@ class CellClassifier(pl.LightningModule):
         state = np.random.SeedSequence([self.seed, self.current_epoch]).generate_state(1)
         torch.manual_seed(int(state[0]))
 
-    def training_step(self, batch: Batch, _batch_idx: int) -> Tensor:
+    def training_step(self, batch: Batch, _position: int) -> Tensor:
         """Return the loss of a batch."""
         loss = self.loss(self(batch.images), batch.labels)
         size = len(batch.labels)
@@ -139,7 +139,7 @@ class CellClassifier(pl.LightningModule):
         self.log("train/loss_step", loss, prog_bar=True, batch_size=size)
         return loss
 
-    def validation_step(self, batch: Batch, _batch_idx: int) -> Tensor:
+    def validation_step(self, batch: Batch, _position: int) -> Tensor:
         """Return one logit a rotation (B x K) and count them in the metrics."""
         rotations = self.rotation_logits(batch.images)
         logits = rotations.mean(dim=1)
@@ -168,11 +168,11 @@ class CellClassifier(pl.LightningModule):
             # The recorder passes them on to the loggers, under the epoch that they belong to.
             self.log(f"val/{name}", value, prog_bar=name == "f1", logger=False)
 
-    def test_step(self, batch: Batch, _batch_idx: int) -> Tensor:
+    def test_step(self, batch: Batch, _position: int) -> Tensor:
         """Return one logit a rotation (B x K)."""
         return self.rotation_logits(batch.images)
 
-    def predict_step(self, batch: Batch, _batch_idx: int) -> Tensor:
+    def predict_step(self, batch: Batch, _position: int) -> Tensor:
         """Return one logit a rotation (B x K)."""
         return self.rotation_logits(batch.images)
 
