@@ -25,6 +25,10 @@ _OTHER_COMMANDS = ("-h", "--help", "--hydra-help", "-c", "--cfg", "-i", "--info"
 _MULTIRUN = ("-m", "--multirun")
 
 
+def _is_override(argument: str) -> bool:
+    return "=" in argument and not argument.startswith("-")
+
+
 def swept_keys(arguments: Sequence[str]) -> list[str]:
     """Return the keys that a command line sweeps, in their order.
 
@@ -34,7 +38,7 @@ def swept_keys(arguments: Sequence[str]) -> list[str]:
     Raises:
         HydraException: An override cannot be parsed.
     """
-    overrides = [argument for argument in arguments if "=" in argument and argument[0] != "-"]
+    overrides = list(filter(_is_override, arguments))
     parsed = OverridesParser.create().parse_overrides(overrides)
     return [item.get_key_element().lstrip("+~") for item in parsed if item.is_sweep_override()]
 
@@ -48,8 +52,11 @@ def with_multirun(arguments: Sequence[str]) -> list[str]:
     keys = swept_keys(arguments)
     if not keys or any(argument.split("=")[0] in _OTHER_COMMANDS for argument in arguments):
         return list(arguments)
+    swept = f"run.swept=[{','.join(keys)}]"
+    # Among the overrides: the parser of the command line takes them in one piece only.
+    last = max(i for i, argument in enumerate(arguments) if _is_override(argument))
     flags = [] if any(argument in _MULTIRUN for argument in arguments) else ["--multirun"]
-    return [*arguments, *flags, f"run.swept=[{','.join(keys)}]"]
+    return [*arguments[: last + 1], swept, *arguments[last + 1 :], *flags]
 
 
 def one_line(error: BaseException) -> str:

@@ -76,6 +76,7 @@ class SyntheticConfig:
 
     def __post_init__(self) -> None:
         """Check ranges."""
+        _require(self.seed >= 0, "data.synthetic.seed", self.seed, "0 or more")
         _require(self.image_size >= 48, "data.synthetic.image_size", self.image_size, "at least 48")
         for item in fields(self):
             if "subjects" in item.name or "cells" in item.name:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import traceback
+import warnings
 from typing import Any, cast
 
 import hydra
@@ -24,6 +26,9 @@ from cnmc.study import begin_run, close_study, job_folder, open_run, summary
 from cnmc.tracking import tracked
 
 register()
+# Lightning's advice and its notes on the machine would drown the lines about the runs.
+logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+warnings.filterwarnings("ignore", module="pytorch_lightning")
 
 
 def train(config: Config, resolved: dict[str, Any], folder: RunFolder) -> None:

@@ -93,7 +93,8 @@ class RunRecorder(pl.Callback):
     def _store_metrics(self, trainer: pl.Trainer, epoch: int) -> None:
         now = time.monotonic()
         seconds, self._clock = now - self._clock, now
-        logged = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        # Lightning keeps float32: seven digits are what they hold.
+        logged = {name: float(f"{value:.7g}") for name, value in trainer.callback_metrics.items()}
         row: dict[str, float] = {"epoch": epoch}
         row["train/loss"] = logged.get("train/loss", float("nan")) if epoch else float("nan")
         row |= {name: value for name, value in logged.items() if name.startswith("val/")}

@@ -1,0 +1,88 @@
+"""The command line: sweeps, one-line errors, composition."""
+
+from __future__ import annotations
+
+import pytest
+
+from cnmc.app import compose, one_line, swept_keys, with_multirun
+from cnmc.errors import CnmcError
+
+
+@pytest.mark.parametrize(
+    ("arguments", "keys"),
+    [
+        (["seed=range(24)"], ["seed"]),
+        (["experiment=proposal,norot", "seed=1,2"], ["experiment", "seed"]),
+        (["seed=3", "split.subjects=[H14,2]", "model.weights='a,b'"], []),
+        (["+model.x=glob(*)", "optimizer.lr=choice(1,2)"], ["model.x", "optimizer.lr"]),
+        (["--cfg", "job"], []),
+    ],
+)
+def test_sweeps_are_recognised(arguments: list[str], keys: list[str]) -> None:
+    assert swept_keys(arguments) == keys
+
+
+def test_a_sweep_switches_multirun_on_once() -> None:
+    expected = ["seed=range(2)", "run.swept=[seed]", "--multirun"]
+    assert with_multirun(["seed=range(2)"]) == expected
+    assert with_multirun(["-m", "seed=range(2)"]) == ["-m", "seed=range(2)", "run.swept=[seed]"]
+    assert with_multirun(["seed=range(2)", "-m"]) == ["seed=range(2)", "run.swept=[seed]", "-m"]
+
+
+@pytest.mark.parametrize("arguments", [["seed=1"], ["seed=1,2", "--cfg", "job"], ["--help"]])
+def test_other_commands_are_left_alone(arguments: list[str]) -> None:
+    assert with_multirun(arguments) == arguments
+
+
+def test_an_error_is_one_line_with_its_cause() -> None:
+    error = ValueError("Error merging\n")
+    error.__cause__ = ValueError("Value 'abc'.\n    full_key: seed\n    object_type=Config")
+    assert one_line(error) == "Error merging; Value 'abc'; key seed"
+
+
+@pytest.mark.parametrize(
+    ("override", "key"),
+    [
+        ("data.crop=-1", "data.crop=-1"),
+        ("data.resize=0", "data.resize=0"),
+        ("data.batch_size=0", "data.batch_size"),
+        ("data.num_workers=-1", "data.num_workers"),
+        ("split.kind=random", "split.kind=random"),
+        ("split.val_fraction=1.0", "split.val_fraction"),
+        ("split.fold=5", "split.fold=5"),
+        ("augment.hflip=1.5", "augment.hflip"),
+        ("augment.rotate=400", "augment.rotate"),
+        ("model.drop_rate=1.0", "model.drop_rate"),
+        ("model.std=[0,1,1]", "model.std"),
+        ("optimizer.lr.head=-1", "optimizer.lr.head"),
+        ("optimizer.decay_every=0", "optimizer.decay_every"),
+        ("tta.num_rotations=3", "tta.num_rotations=3"),
+        ("trainer.precision=64", "trainer.precision=64"),
+        ("trainer.limit_val_batches=0", "trainer.limit_val_batches"),
+        ("logger.kind=paper", "logger.kind=paper"),
+        ("logger.mode=on", "logger.mode"),
+        ("seed=-1", "seed=-1"),
+    ],
+)
+def test_a_value_out_of_range_is_refused_by_its_key(override: str, key: str) -> None:
+    with pytest.raises(CnmcError) as caught:
+        compose([override])
+    assert key in str(caught.value)
+    assert "expected" in str(caught.value)
+
+
+def test_weights_without_pretrained_are_refused() -> None:
+    with pytest.raises(CnmcError, match=r"model\.pretrained=true"):
+        compose(["model.weights=file.pth", "model.pretrained=false"])
+
+
+@pytest.mark.parametrize(
+    ("override", "key"),
+    [("seed=abc", "seed"), ("optimizer.lr.hed=1", "hed"), ("data.crpo=3", "crpo")],
+)
+def test_a_wrong_type_or_key_is_refused_by_name(override: str, key: str) -> None:
+    with pytest.raises(Exception, match=key) as caught:
+        compose([override])
+    line = one_line(caught.value)
+    assert "\n" not in line
+    assert key in line

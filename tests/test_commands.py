@@ -1,0 +1,135 @@
+"""The commands as a user types them: their output, exit status and files."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+
+pytestmark = pytest.mark.slow
+
+
+def _run(
+    module: str, *arguments: str, cwd: Path = ROOT, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", f"cnmc.{module}", *arguments]
+    keep = {k: v for k, v in os.environ.items() if not k.startswith(("WANDB", "HYDRA"))}
+    return subprocess.run(
+        command, cwd=cwd, env={**keep, **environment}, capture_output=True, text=True, check=False
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["data.crop=-1"], ["data.crop=-1"]),
+        (["seed=abc"], ["seed", "abc"]),
+        (["optimizer.lr.hed=1"], ["optimizer.lr.hed"]),
+        (["experiment=propsal"], ["propsal", "norot", "proposal"]),
+        (["data.root=/nowhere"], ["data.root", "/nowhere", "data=synthetic"]),
+    ],
+)
+def test_a_mistake_gets_one_line_and_no_traceback(arguments: list[str], words: list[str]) -> None:
+    done = _run("train", *arguments)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.count("\n") == 1
+    assert "Traceback" not in done.stderr + done.stdout
+    for word in words:
+        assert word in done.stderr
+
+
+def test_a_sweep_trains_every_seed_and_ends_with_a_table(tiny: list[str], tmp_path: Path) -> None:
+    done = _run("train", *tiny, "experiment=proposal,norot", "seed=range(2)")
+    assert done.returncode == 0, done.stderr
+    for experiment in ("proposal", "norot"):
+        for seed in (0, 1):
+            folder = tmp_path / "runs" / experiment / f"seed={seed}"
+            assert (folder / "checkpoints" / "best.ckpt").is_file()
+        assert f"{experiment}: 2 runs, protocol paper" in done.stdout
+    assert "mean ± std" in done.stdout
+    assert "best.ckpt" in done.stdout
+    again = _run("train", *tiny, "experiment=proposal,norot", "seed=range(2)")
+    assert again.stdout.count("finished already") == 4
+
+
+def test_a_sweep_names_its_folders_by_what_it_sweeps(tiny: list[str], tmp_path: Path) -> None:
+    overrides = ["experiment=nospeclr", "optimizer.lr=1e-3,1e-4", "trainer.max_epochs=1"]
+    done = _run("train", *tiny, *overrides)
+    assert done.returncode == 0, done.stderr
+    names = {path.name for path in (tmp_path / "runs" / "nospeclr").glob("seed*")}
+    assert names == {"seed=0,optimizer.lr=1e-3", "seed=0,optimizer.lr=1e-4"}
+
+
+def test_a_failing_run_leaves_the_others_alone(tiny: list[str], tmp_path: Path) -> None:
+    done = _run("train", *tiny, "data.crop=40,4000")
+    assert done.returncode != 0
+    assert (tmp_path / "runs/proposal/seed=0,data.crop=40/predictions.parquet").is_file()
+    assert "not finished" in done.stdout
+    assert "data.crop=4000" in done.stderr
+
+
+def test_wandb_logs_offline_without_asking_where_nobody_is_logged_in(
+    tiny: list[str], tmp_path: Path
+) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    overrides = ["logger=wandb", "trainer.max_epochs=1"]
+    done = _run("train", *tiny, *overrides, HOME=str(home), NETRC=str(home / ".netrc"))
+    assert done.returncode == 0, done.stderr
+    assert list((tmp_path / "runs/proposal/seed=0/wandb").glob("offline-run-*/*.wandb"))
+    assert "wandb sync" in done.stdout
+
+
+def test_csv_logs_steps_into_the_run_folder(tiny: list[str], tmp_path: Path) -> None:
+    done = _run("train", *tiny, "logger=csv", "trainer.max_epochs=1")
+    assert done.returncode == 0, done.stderr
+    assert "val/f1" in (tmp_path / "runs/proposal/seed=0/steps/metrics.csv").read_text()
+
+
+def test_prepare_prints_the_composition_and_builds_the_cache(tiny: list[str]) -> None:
+    data = [item for item in tiny if item.startswith("data") and "batch_size" not in item]
+    done = _run("prepare", *data)
+    assert done.returncode == 0, done.stderr
+    assert "Table 1" in done.stdout
+    assert "protocol paper" in done.stdout
+    assert ".npy" in done.stdout
+
+
+def test_prepare_fails_where_training_could_not_run(tiny: list[str], tmp_path: Path) -> None:
+    done = _run("prepare", *(item for item in tiny if item.startswith("data=")), "data.root=x")
+    assert done.returncode == 2 or done.returncode == 1
+    broken = tmp_path / "broken" / "fold_0" / "all"
+    broken.mkdir(parents=True)
+    (broken / "UID_1_1_1_all.bmp").write_bytes(b"BM not an image")
+    done = _run("prepare", f"data.root={tmp_path / 'broken'}", f"data.work_dir={tmp_path / 'w'}")
+    assert done.returncode == 1
+    assert "UID_1_1_1_all" in done.stdout
+
+
+def test_the_wheel_works_outside_the_checkout(tmp_path: Path) -> None:
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "-q"]
+    wheels = tmp_path / "wheels"
+    build = [*pip, "wheel", "--no-deps", "--no-build-isolation", "-w", str(wheels), str(ROOT)]
+    subprocess.run(build, check=True, capture_output=True)
+    (wheel,) = wheels.glob("*.whl")
+    names = zipfile.ZipFile(wheel).namelist()
+    assert "cnmc/conf/config.yaml" in names
+    assert not any(name.startswith(("tests/", "data/", "conf/")) for name in names)
+    target = tmp_path / "installed"
+    install = [*pip, "install", "--no-deps", "--no-index", "--target", str(target), str(wheel)]
+    subprocess.run(install, check=True, capture_output=True)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    done = _run("train", "experiment=norot", "--cfg", "job", cwd=elsewhere, PYTHONPATH=str(target))
+    assert done.returncode == 0, done.stderr
+    assert "num_rotations: 1" in done.stdout
+    done = _run("train", "--info", "searchpath", cwd=elsewhere, PYTHONPATH=str(target))
+    assert str(target / "cnmc" / "conf") in done.stdout
+    assert list(elsewhere.iterdir()) == []

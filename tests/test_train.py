@@ -1,0 +1,252 @@
+"""The main job on a tiny network and generated cells: what a run leaves, repeats and resumes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import pytorch_lightning as pl
+import torch
+
+from cnmc.analysis.metrics import evaluate_run, mean_logits, weighted_bce
+from cnmc.app import compose
+from cnmc.build import build_classifier
+from cnmc.callbacks.checkpoints import EpochCheckpoints, load_checkpoint
+from cnmc.data.store import open_cells
+from cnmc.errors import CnmcError
+from cnmc.model.module import CellClassifier
+from cnmc.runs import RunFolder, logit_columns
+from cnmc.study import job_folder
+from cnmc.train import train
+from tests.test_experiments import EXPERIMENTS
+
+Run = Callable[..., RunFolder]
+
+
+@pytest.fixture
+def run(tiny: list[str]) -> Run:
+    """Train in this process; returns the run folder."""
+
+    def _run(*overrides: str) -> RunFolder:
+        config, resolved = compose([*tiny, *overrides])
+        folder = job_folder(config, [], {})
+        train(config, resolved, folder)
+        return folder
+
+    return _run
+
+
+def _predictions(folder: RunFolder) -> pd.DataFrame:
+    stored = folder.read_predictions()
+    assert stored is not None
+    return stored
+
+
+def test_a_run_leaves_everything_in_its_folder(run: Run, tmp_path: Path) -> None:
+    folder = run("seed=3")
+    assert folder.path == tmp_path / "runs" / "proposal" / "seed=3"
+    names = {path.name for path in folder.path.iterdir()}
+    assert names == {"config.yaml", "run.json", "metrics.csv", "predictions.parquet", "checkpoints"}
+    assert {p.name for p in (folder.path / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
+
+    info = folder.read_info()
+    assert info is not None
+    assert (info.status, info.seed, info.protocol, info.epochs_done) == ("finished", 3, "paper", 2)
+    assert (info.best_epoch, info.best_f1) == folder.best_epoch()
+    assert info.versions["torch"] == version("torch")
+    assert info.seconds > 0
+
+    metrics = folder.read_metrics()
+    assert metrics["epoch"].tolist() == [0, 1, 2]
+    assert metrics["train/loss"].isna().tolist() == [True, False, False]
+    assert metrics["lr/head"].iloc[1:].tolist() == [0.01, 0.01]
+
+    table = _predictions(folder)
+    head = ["epoch", "role", "cell_id", "subject", "label"]
+    assert list(table.columns) == head + [f"logit_{k}" for k in range(8)]
+    assert table.groupby("epoch").size().tolist() == [18, 18, 18]
+    assert set(table["role"]) == {"val"}
+    assert table["cell_id"].str.startswith("prelim/").all()
+
+
+def test_stored_metrics_can_be_recomputed_from_the_predictions(run: Run) -> None:
+    folder = run()
+    table = _predictions(folder)
+    for row in folder.read_metrics().to_dict("records"):
+        epoch = int(row["epoch"])
+        whole = evaluate_run(table, epoch)
+        for name, value in whole.items():
+            assert row[f"val/{name}"] == pytest.approx(value, abs=1e-6), (epoch, name)
+        assert row["val/f1_norot"] == pytest.approx(
+            evaluate_run(table, epoch, rotations=False)["f1"], abs=1e-6
+        )
+        rows = table[table["epoch"] == epoch]
+        # 16 normal and 24 ALL cells train.
+        loss = weighted_bce(rows["label"].to_numpy(), mean_logits(rows), 16 / 24)
+        assert row["val/loss"] == pytest.approx(loss, rel=1e-5)
+
+
+def test_the_best_checkpoint_gives_the_stored_logits(run: Run, tiny: list[str]) -> None:
+    folder = run()
+    best = folder.best_epoch()
+    assert best is not None
+    checkpoint = load_checkpoint(folder.best_checkpoint)
+    assert checkpoint["cnmc"]["epoch"] == best[0]
+    config, _ = compose(tiny)
+    module = build_classifier(config, pos_weight=1.0)
+    module.load_state_dict(checkpoint["state_dict"])
+    module.eval()
+    store = open_cells(config.data, config.split)
+    rows = _predictions(folder).query(f"epoch == {best[0]}").reset_index(drop=True)
+    images = np.stack([store.cache.images[store.cache.rows[cell]] for cell in rows["cell_id"]])
+    with torch.no_grad():
+        logits = module.rotation_logits(torch.from_numpy(images))
+    stored = rows[logit_columns(rows)].to_numpy()
+    np.testing.assert_allclose(logits.numpy(), stored, atol=1e-5)
+
+
+def test_a_seed_repeats_itself_to_the_last_bit_whatever_the_workers(run: Run) -> None:
+    first = _predictions(run("run.name=a", "data.num_workers=0"))
+    again = _predictions(run("run.name=b", "data.num_workers=2"))
+    other = _predictions(run("run.name=c", "seed=1"))
+    pd.testing.assert_frame_equal(first, again, check_exact=True)
+    assert not np.array_equal(first["logit_0"], other["logit_0"])
+
+
+class Killed(BaseException):
+    """Ends a run as a signal would: nothing may catch it."""
+
+
+@pytest.mark.parametrize("after", ["last", "best"])
+def test_a_run_stopped_between_epochs_resumes_to_the_same_bits(
+    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, after: str
+) -> None:
+    whole = _predictions(run("run.name=whole", "trainer.max_epochs=3"))
+    save = EpochCheckpoints._save
+    written: list[str] = []
+
+    def save_then_die(trainer: pl.Trainer, path: Path, *, weights_only: bool) -> None:
+        save(trainer, path, weights_only=weights_only)
+        written.append(path.stem)
+        # Epoch 1 always writes both files, last.ckpt first.
+        if written == (["last"] if after == "last" else ["last", "best"]):
+            raise Killed
+
+    monkeypatch.setattr(EpochCheckpoints, "_save", staticmethod(save_then_die))
+    with pytest.raises(Killed):
+        run("run.name=cut", "trainer.max_epochs=3")
+    monkeypatch.undo()
+    info = RunFolder(tmp_path / "runs" / "proposal" / "cut").read_info()
+    assert info is not None
+    assert (info.status, info.epochs_done) == ("running", 1)
+    folder = run("run.name=cut", "trainer.max_epochs=3")
+    pd.testing.assert_frame_equal(_predictions(folder), whole, check_exact=True)
+    assert folder.read_metrics()["epoch"].tolist() == [0, 1, 2, 3]
+    best = folder.best_epoch()
+    assert best is not None
+    assert load_checkpoint(folder.best_checkpoint)["cnmc"]["epoch"] == best[0]
+
+
+def test_a_run_stopped_within_an_epoch_repeats_it(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = _predictions(run("run.name=whole"))
+    step = CellClassifier.training_step
+
+    def die_in_second_epoch(self: CellClassifier, batch: object, position: int) -> torch.Tensor:
+        if self.current_epoch == 1 and position == 2:
+            raise Killed
+        return step(self, batch, position)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(CellClassifier, "training_step", die_in_second_epoch)
+    with pytest.raises(Killed):
+        run("run.name=cut")
+    monkeypatch.undo()
+    pd.testing.assert_frame_equal(_predictions(run("run.name=cut")), whole, check_exact=True)
+
+
+def test_a_finished_run_is_skipped(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = run()
+    before = (folder.path / "run.json").stat().st_mtime_ns
+    run()
+    assert "finished already" in capsys.readouterr().out
+    assert (folder.path / "run.json").stat().st_mtime_ns == before
+
+
+def test_another_configuration_is_refused_with_its_keys(run: Run) -> None:
+    folder = run()
+    with pytest.raises(CnmcError, match=r"optimizer\.lr\.head \(there 0\.01, now 0\.02\)"):
+        run("optimizer.lr.head=0.02")
+    run("optimizer.lr.head=0.02", "run.overwrite=true")
+    assert folder.read_config()["optimizer"]["lr"]["head"] == 0.02
+
+
+def test_a_failed_run_is_recorded_and_can_be_run_again(
+    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr("cnmc.model.module.CellClassifier.training_step", fail)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        run()
+    path = tmp_path / "runs" / "proposal" / "seed=0" / "run.json"
+    values = json.loads(path.read_text())
+    assert values["status"] == "failed"
+    assert "RuntimeError: out of memory" in values["error"]
+    monkeypatch.undo()
+    info = run().read_info()
+    assert info is not None
+    assert (info.status, info.error) == ("finished", None)
+
+
+def test_the_honest_protocol_touches_the_test_cells_once(run: Run, tiny: list[str]) -> None:
+    folder = run("split=nested", "split.val_fraction=0.4")
+    info, best = folder.read_info(), folder.best_epoch()
+    assert info is not None
+    assert best is not None
+    assert info.protocol == "honest"
+    table = _predictions(folder)
+    test = table[table["role"] == "test"]
+    assert set(test["epoch"]) == {best[0]}
+    assert test["cell_id"].str.startswith("prelim/").all()
+    val = table[table["role"] == "val"]
+    assert val["cell_id"].str.startswith("train/").all()
+    config, _ = compose([*tiny, "split=nested", "split.val_fraction=0.4"])
+    split = open_cells(config.data, config.split).split.cells
+    trained = set(split[split["role"] == "train"]["subject"])
+    assert not trained & set(val["subject"])
+
+
+def test_norot_stores_one_logit(run: Run) -> None:
+    table = _predictions(run("experiment=norot"))
+    assert logit_columns(table) == ["logit_0"]
+
+
+def test_no_rotation_is_rotation_0_of_a_run(run: Run) -> None:
+    proposal, norot = _predictions(run()), _predictions(run("experiment=norot"))
+    np.testing.assert_array_equal(proposal["logit_0"], norot["logit_0"])
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_every_experiment_runs_one_batch(experiment: str, tiny: list[str], tmp_path: Path) -> None:
+    config, _ = compose([f"experiment={experiment}"])
+    own = [f"model.name={config.model.name}", "model.pretrained=false", "trainer.max_epochs=1"]
+    small = [item for item in tiny if not item.startswith("model=")]
+    overrides = [f"experiment={experiment}", *small, *own, "split.subjects=[]"]
+    overrides += [
+        "trainer.limit_train_batches=1",
+        "trainer.limit_val_batches=1",
+        "data.resize=null",
+    ]
+    config, resolved = compose(overrides)
+    folder = RunFolder(tmp_path / experiment)
+    train(config, resolved, folder)
+    info = folder.read_info()
+    assert info is not None
+    assert info.status == "finished"
