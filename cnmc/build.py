@@ -53,6 +53,7 @@ def build_classifier(config: Config, pos_weight: float) -> CellClassifier:
         decay_every=config.optimizer.decay_every,
         decay_factor=config.optimizer.decay_factor,
         weight_decay=config.optimizer.weight_decay,
+        fused=config.optimizer.fused,
         mean=config.model.mean if config.model.normalize else None,
         std=config.model.std if config.model.normalize else None,
         seed=config.seed,

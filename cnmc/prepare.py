@@ -10,7 +10,7 @@ from omegaconf import DictConfig
 from cnmc.app import run_app, user_errors
 from cnmc.config import CONFIG_DIR, PrepareConfig, register, to_config
 from cnmc.data.audit import audit
-from cnmc.data.composition import format_composition
+from cnmc.data.composition import composition, format_composition
 from cnmc.data.store import find_cells, open_cells
 
 register()
@@ -22,7 +22,7 @@ def prepare(config: PrepareConfig) -> None:
     print(
         f"{len(manifest.cells)} cells in {manifest.root} (fingerprint {manifest.fingerprint[:12]})"
     )
-    print(format_composition(manifest.cells))
+    print(format_composition(composition(manifest.cells)))
     findings = audit(manifest, crop=config.data.crop, skip_unreadable=config.data.skip_unreadable)
     for finding in findings:
         print(f"{finding.level}: {finding.message}")

@@ -65,6 +65,7 @@ class CellClassifier(pl.LightningModule):
         decay_every: Epochs between two steps of the base of the learning rates.
         decay_factor: Factor of one step.
         weight_decay: Weight decay of Adam.
+        fused: Use Adam's fused kernel.
         mean: Mean to normalise by, RGB in [0, 1]; None leaves the images in [0, 1].
         std: Standard deviation to normalise by.
         seed: Seed of the run, for what the network itself draws in training (dropout).
@@ -81,6 +82,7 @@ class CellClassifier(pl.LightningModule):
         decay_every: int = 2,
         decay_factor: float = 0.1,
         weight_decay: float = 0.0,
+        fused: bool = False,
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
         seed: int = 0,
@@ -92,6 +94,7 @@ class CellClassifier(pl.LightningModule):
         self.decay_every = decay_every
         self.decay_factor = decay_factor
         self.weight_decay = weight_decay
+        self.fused = fused
         self.mean = mean
         self.std = std
         self.pos_weight = pos_weight
@@ -120,7 +123,7 @@ class CellClassifier(pl.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """Return Adam with a rate by stage, and the base that falls in steps."""
-        optimizer = torch.optim.Adam(self.groups, weight_decay=self.weight_decay)
+        optimizer = torch.optim.Adam(self.groups, weight_decay=self.weight_decay, fused=self.fused)
         scheduler = torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda epoch: self.decay_factor ** (epoch // self.decay_every)
         )
