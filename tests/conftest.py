@@ -65,6 +65,7 @@ TINY = (
     "model=test_resnet",
     "trainer.max_epochs=2",
     "trainer.accelerator=cpu",
+    "trainer.num_threads=1",
     "logger=none",
 )
 """Overrides of a study that trains in seconds: 40 + 18 generated cells, timm's test network."""

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-import pytorch_lightning as pl
 import torch
 
 from cnmc.analysis.metrics import evaluate_run, mean_logits, weighted_bce
 from cnmc.app import compose
 from cnmc.build import build_classifier
-from cnmc.callbacks.checkpoints import EpochCheckpoints, load_checkpoint
+from cnmc.callbacks import checkpoints
+from cnmc.callbacks.checkpoints import load_checkpoint
 from cnmc.data.store import open_cells
 from cnmc.errors import CnmcError
 from cnmc.model.module import CellClassifier
@@ -127,17 +128,19 @@ def test_a_run_stopped_between_epochs_resumes_to_the_same_bits(
     run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, after: str
 ) -> None:
     whole = _predictions(run("run.name=whole", "trainer.max_epochs=3"))
-    save = EpochCheckpoints._save
+    write = checkpoints.replacing
     written: list[str] = []
 
-    def save_then_die(trainer: pl.Trainer, path: Path, *, weights_only: bool) -> None:
-        save(trainer, path, weights_only=weights_only)
+    @contextmanager
+    def write_then_die(path: Path) -> Iterator[Path]:
+        with write(path) as temporary:
+            yield temporary
         written.append(path.stem)
         # Epoch 1 always writes both files, last.ckpt first.
         if written == (["last"] if after == "last" else ["last", "best"]):
             raise Killed
 
-    monkeypatch.setattr(EpochCheckpoints, "_save", staticmethod(save_then_die))
+    monkeypatch.setattr(checkpoints, "replacing", write_then_die)
     with pytest.raises(Killed):
         run("run.name=cut", "trainer.max_epochs=3")
     monkeypatch.undo()

@@ -30,14 +30,15 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def strip_optimizer(path: Path) -> None:
-    """Leave a finished run's network and metadata in a checkpoint: a third of its size."""
+    """Leave the network and where it comes from in a finished run's checkpoint: a third of it."""
     checkpoint = load_checkpoint(path)
-    if not checkpoint.get("optimizer_states"):
-        return
-    for key in ("optimizer_states", "lr_schedulers", "loops", "callbacks"):
-        checkpoint.pop(key, None)
+    if checkpoint.keys() != {"state_dict", "cnmc"}:
+        _save_network(path, checkpoint["state_dict"], checkpoint["cnmc"])
+
+
+def _save_network(path: Path, state_dict: dict[str, Any], origin: dict[str, Any]) -> None:
     with replacing(path) as temporary:
-        torch.save(checkpoint, temporary)
+        torch.save({"state_dict": state_dict, "cnmc": origin}, temporary)
 
 
 class EpochCheckpoints(pl.callbacks.Checkpoint):
@@ -64,28 +65,27 @@ class EpochCheckpoints(pl.callbacks.Checkpoint):
     def on_save_checkpoint(
         self, _trainer: pl.Trainer, _module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Add what tells where the network comes from, and the epoch as the run folder counts."""
-        checkpoint["cnmc"] = {
+        """Add where the network comes from, and the epoch as the run folder counts it."""
+        checkpoint["cnmc"] = self._origin()
+
+    def on_train_start(self, _trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Make up for a best network that was not written before the process died."""
+        if self.info.epochs_done > 0:
+            self._save_if_best(module)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Write the checkpoints of this epoch."""
+        with replacing(self.folder.last_checkpoint) as temporary:
+            trainer.save_checkpoint(temporary)
+        self._save_if_best(module)
+
+    def _save_if_best(self, module: pl.LightningModule) -> None:
+        if self.info.best_epoch == self.info.epochs_done:
+            _save_network(self.folder.best_checkpoint, module.state_dict(), self._origin())
+
+    def _origin(self) -> dict[str, Any]:
+        return {
             "config": self.config,
             "run": self.info.identity(),
             "epoch": self.info.epochs_done,
         }
-
-    def on_train_start(self, trainer: pl.Trainer, _module: pl.LightningModule) -> None:
-        """Make up for a best network that was not written before the process died."""
-        if self.info.epochs_done > 0:
-            self._save_best(trainer)
-
-    def on_train_epoch_end(self, trainer: pl.Trainer, _module: pl.LightningModule) -> None:
-        """Write the checkpoints of this epoch."""
-        self._save(trainer, self.folder.last_checkpoint, weights_only=False)
-        self._save_best(trainer)
-
-    def _save_best(self, trainer: pl.Trainer) -> None:
-        if self.info.best_epoch == self.info.epochs_done:
-            self._save(trainer, self.folder.best_checkpoint, weights_only=True)
-
-    @staticmethod
-    def _save(trainer: pl.Trainer, path: Path, *, weights_only: bool) -> None:
-        with replacing(path) as temporary:
-            trainer.save_checkpoint(temporary, weights_only=weights_only)

@@ -33,18 +33,26 @@ class SparseProgress(pl.Callback):
         self, trainer: pl.Trainer, _module: pl.LightningModule, outputs: Any, *_: Any
     ) -> None:
         """Print a line when the last one is old."""
-        if time.monotonic() - self._last < self.every:
-            return
-        self._last = time.monotonic()
         batches = int(trainer.num_training_batches)
-        done = trainer.global_step % batches or batches
-        loss = float(outputs["loss"])
-        info = self.recorder.info
-        print(
-            f"{info.experiment}/{info.name} epoch {trainer.current_epoch + 1} "
-            f"batch {done}/{batches}  loss {loss:.4f}  {self._left(trainer)}",
-            flush=True,
-        )
+        if self._is_due():
+            self._print(
+                f"epoch {trainer.current_epoch + 1} "
+                f"batch {trainer.global_step % batches or batches}/{batches}  "
+                f"loss {float(outputs['loss']):.4f}  {self._left(trainer)}"
+            )
+
+    def on_validation_batch_end(
+        self,
+        trainer: pl.Trainer,
+        _module: pl.LightningModule,
+        _outputs: Any,
+        _batch: Any,
+        batch_idx: int,
+        *_: Any,
+    ) -> None:
+        """Print a line when the last one is old."""
+        if self._is_due():
+            self._print(f"evaluated batch {batch_idx + 1}/{int(trainer.num_val_batches[0])}")
 
     def on_validation_end(self, trainer: pl.Trainer, _module: pl.LightningModule) -> None:
         """Print the metrics of the network before training."""
@@ -56,6 +64,15 @@ class SparseProgress(pl.Callback):
         self._last = time.monotonic()
         line = self.recorder.progress_line(int(trainer.max_epochs or 0))
         print(f"{line}  {self._left(trainer)}", flush=True)
+
+    def _is_due(self) -> bool:
+        if time.monotonic() - self._last < self.every:
+            return False
+        self._last = time.monotonic()
+        return True
+
+    def _print(self, text: str) -> None:
+        print(f"{self.recorder.info.experiment}/{self.recorder.info.name} {text}", flush=True)
 
     def _left(self, trainer: pl.Trainer) -> str:
         done = trainer.global_step - self._first_step
