@@ -22,7 +22,8 @@ def prepare(config: PrepareConfig) -> None:
     print(
         f"{len(manifest.cells)} cells in {manifest.root} (fingerprint {manifest.fingerprint[:12]})"
     )
-    print(format_composition(composition(manifest.cells)))
+    print("\nComposition, beside that of the whole release (Table 1 of the paper)")
+    print(format_composition(composition(manifest.cells)), end="\n\n")
     findings = audit(manifest, crop=config.data.crop, skip_unreadable=config.data.skip_unreadable)
     for finding in findings:
         print(f"{finding.level}: {finding.message}")
@@ -32,9 +33,8 @@ def prepare(config: PrepareConfig) -> None:
         sys.exit(1)
     store = open_cells(config.data, config.split)
     print(f"split {config.split.kind} (protocol {store.split.protocol}): {store.split.path}")
-    print(
-        f"{len(store.cells)} cells of {config.data.crop} x {config.data.crop}: {store.cache.path}"
-    )
+    side = config.data.resize or config.data.crop
+    print(f"cache of {len(store.cells)} labelled cells, {side} x {side} pixels: {store.cache.path}")
 
 
 @hydra.main(version_base="1.3", config_path=str(CONFIG_DIR), config_name="prepare")

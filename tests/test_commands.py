@@ -64,7 +64,7 @@ def test_a_sweep_names_its_folders_by_what_it_sweeps(tiny: list[str], tmp_path: 
     done = _run("train", *tiny, *overrides)
     assert done.returncode == 0, done.stderr
     names = {path.name for path in (tmp_path / "runs" / "nospeclr").glob("seed*")}
-    assert names == {"seed=0,optimizer.lr=1e-3", "seed=0,optimizer.lr=1e-4"}
+    assert names == {"seed=0,optimizer.lr=0.001", "seed=0,optimizer.lr=0.0001"}
 
 
 def test_a_failing_run_leaves_the_others_alone(tiny: list[str], tmp_path: Path) -> None:
@@ -102,9 +102,10 @@ def test_prepare_prints_the_composition_and_builds_the_cache(tiny: list[str]) ->
     assert ".npy" in done.stdout
 
 
-def test_prepare_fails_where_training_could_not_run(tiny: list[str], tmp_path: Path) -> None:
-    done = _run("prepare", *(item for item in tiny if item.startswith("data=")), "data.root=x")
+def test_prepare_fails_where_training_could_not_run(tmp_path: Path) -> None:
+    done = _run("prepare", f"data.root={tmp_path}")
     assert done.returncode == 2
+    assert "no cell of C-NMC 2019 found" in done.stderr
     broken = tmp_path / "broken" / "fold_0" / "all"
     broken.mkdir(parents=True)
     (broken / "UID_1_1_1_all.bmp").write_bytes(b"BM not an image")

@@ -16,12 +16,11 @@ import torch
 from cnmc.analysis.metrics import evaluate_run, mean_logits, weighted_bce
 from cnmc.app import compose
 from cnmc.build import build_classifier
-from cnmc.callbacks import checkpoints
 from cnmc.callbacks.checkpoints import load_checkpoint
 from cnmc.data.store import open_cells
 from cnmc.errors import CnmcError
 from cnmc.model.module import CellClassifier
-from cnmc.runs import RunFolder, logit_columns
+from cnmc.runs import RunFolder, logit_columns, replacing
 from cnmc.study import job_folder
 from cnmc.train import train
 from tests.test_experiments import EXPERIMENTS
@@ -128,19 +127,18 @@ def test_a_run_stopped_between_epochs_resumes_to_the_same_bits(
     run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, after: str
 ) -> None:
     whole = _predictions(run("run.name=whole", "trainer.max_epochs=3"))
-    write = checkpoints.replacing
     written: list[str] = []
 
     @contextmanager
     def write_then_die(path: Path) -> Iterator[Path]:
-        with write(path) as temporary:
+        with replacing(path) as temporary:
             yield temporary
         written.append(path.stem)
         # Epoch 1 always writes both files, last.ckpt first.
         if written == (["last"] if after == "last" else ["last", "best"]):
             raise Killed
 
-    monkeypatch.setattr(checkpoints, "replacing", write_then_die)
+    monkeypatch.setattr("cnmc.callbacks.checkpoints.replacing", write_then_die)
     with pytest.raises(Killed):
         run("run.name=cut", "trainer.max_epochs=3")
     monkeypatch.undo()
