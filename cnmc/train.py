@@ -48,6 +48,8 @@ def train(config: Config, resolved: dict[str, Any], folder: RunFolder) -> None:
             raise
         info.status = "finished"
         folder.write_info(info)
+        # Only now: an interrupted run needs the optimiser's state to go on.
+        strip_optimizer(folder.last_checkpoint)
 
 
 def fit(
@@ -83,7 +85,6 @@ def fit(
         if data.has_test:
             module.load_state_dict(load_checkpoint(folder.best_checkpoint)["state_dict"])
             trainer.test(module, data, verbose=False)
-    strip_optimizer(folder.last_checkpoint)
 
 
 @hydra.main(version_base="1.3", config_path=str(CONFIG_DIR), config_name="config")

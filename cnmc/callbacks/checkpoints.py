@@ -45,7 +45,7 @@ class EpochCheckpoints(pl.callbacks.Checkpoint):
     """Writes ``last.ckpt`` after every epoch and ``best.ckpt`` when F1 is the highest so far.
 
     ``last.ckpt`` is written first. A process that dies between the two leaves a run whose best
-    network is the one in ``last.ckpt``, from which :meth:`on_train_start` makes ``best.ckpt`` when
+    network is the one in ``last.ckpt``, from which :meth:`on_fit_start` makes ``best.ckpt`` when
     the run is resumed; so the pair can never lose the best network.
 
     Lightning's own ``ModelCheckpoint`` keeps the score of the best in its state inside a
@@ -68,8 +68,11 @@ class EpochCheckpoints(pl.callbacks.Checkpoint):
         """Add where the network comes from, and the epoch as the run folder counts it."""
         checkpoint["cnmc"] = self._origin()
 
-    def on_train_start(self, _trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        """Make up for a best network that was not written before the process died."""
+    def on_fit_start(self, _trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Make up for a best network that was not written before the process died.
+
+        The weights of ``last.ckpt`` are loaded by now, also where no epoch is left to train.
+        """
         if self.info.epochs_done > 0:
             self._save_if_best(module)
 
