@@ -7,6 +7,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from hydra import compose as hydra_compose
@@ -22,11 +23,26 @@ from cnmc.config import CONFIG_DIR, register, to_config
 from cnmc.errors import CnmcError
 
 _OTHER_COMMANDS = ("-h", "--help", "--hydra-help", "-c", "--cfg", "-i", "--info", "-r", "--run")
+_HINTS = {
+    "LayerwiseRates": "one rate for all layers is optimizer=flat optimizer.lr=1e-4, one by stage "
+    "optimizer.lr.head=1e-3",
+    "LexerNoViableAltException": "quote a value with special characters: 'key=\"value\"'",
+    "mismatched input": "quote a value with special characters: 'key=\"value\"'",
+}
+"""What to do about messages of Hydra that do not say it."""
 _MULTIRUN = ("-m", "--multirun")
 
 
 def _is_override(argument: str) -> bool:
     return "=" in argument and not argument.startswith("-")
+
+
+def with_home(arguments: Sequence[str]) -> list[str]:
+    """Expand ``key=~/path``, which a shell leaves as it is and Hydra cannot read."""
+    return [
+        f"{key}={Path(value).expanduser()}" if value.startswith("~/") else f"{key}{sign}{value}"
+        for key, sign, value in (argument.partition("=") for argument in arguments)
+    ]
 
 
 def swept_keys(arguments: Sequence[str]) -> list[str]:
@@ -50,6 +66,11 @@ def with_multirun(arguments: Sequence[str]) -> list[str]:
     its run folder is named after the swept ones.
     """
     keys = swept_keys(arguments)
+    if keys and any(argument.startswith("run.name=") for argument in arguments):
+        raise CnmcError(
+            "run.name: every run of a sweep has a folder of its own, named after what is swept; "
+            "choose another run.root instead"
+        )
     if not keys or any(argument.split("=")[0] in _OTHER_COMMANDS for argument in arguments):
         return list(arguments)
     swept = f"run.swept=[{','.join(keys)}]"
@@ -68,6 +89,8 @@ def one_line(error: BaseException) -> str:
             text = line.strip().rstrip(".")
             if text.startswith("Config search path"):
                 break
+            if text.startswith("To append to your config"):
+                continue
             # OmegaConf ends its messages with the path and type of the node.
             if text.startswith("full_key: "):
                 text = text.removeprefix("full_key: ")
@@ -75,7 +98,11 @@ def one_line(error: BaseException) -> str:
             if text and not text.startswith(("object_type=", "reference_type=")):
                 parts += [text] if text not in parts else []
         seen = seen.__cause__
-    return "; ".join(parts) or type(error).__name__
+    message = "; ".join(parts) or type(error).__name__
+    for told, hint in _HINTS.items():
+        if told in message:
+            message = f"{message}; {hint}"
+    return message
 
 
 def compose(overrides: Sequence[str], config_name: str = "config") -> tuple[Any, dict[str, Any]]:
@@ -126,6 +153,7 @@ def run_app(
             was asked for is there.
     """
     status = 0
+    sys.argv[1:] = with_home(sys.argv[1:])
     # Hydra then raises instead of printing several lines and leaving, so all errors end below.
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
     try:
@@ -135,9 +163,12 @@ def run_app(
     except (CnmcError, HydraException, OmegaConfBaseException) as error:
         sys.stderr.write(f"error: {one_line(error)}\n")
         status = 2
-    except KeyboardInterrupt:
-        sys.stderr.write("interrupted; the same command goes on from here\n")
-        sys.exit(130)
+    except (KeyboardInterrupt, SystemExit) as error:
+        # Lightning makes a plain exit of Ctrl-C.
+        if isinstance(error, KeyboardInterrupt) or isinstance(error.__context__, KeyboardInterrupt):
+            sys.stderr.write("interrupted; the same command goes on from here\n")
+            sys.exit(130)
+        raise
     except Exception:
         traceback.print_exc()
         status = 1

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.callbacks import Callback, TQDMProgressBar
 from pytorch_lightning.loggers import Logger
 
@@ -17,6 +18,7 @@ from cnmc.config import Config
 from cnmc.data.augment import CellAugmentation
 from cnmc.data.datamodule import CellDataModule
 from cnmc.data.store import CellStore
+from cnmc.errors import CnmcError
 from cnmc.model.backbone import build_network
 from cnmc.model.module import CellClassifier
 
@@ -88,15 +90,27 @@ def build_trainer(
         "limit_val_batches": config.trainer.limit_val_batches,
         "limit_test_batches": config.trainer.limit_val_batches,
     }
-    return pl.Trainer(
-        **options,
-        callbacks=[*callbacks, *(progress if config.trainer.progress_bar else [])],
-        logger=list(loggers) or False,
-        # The run folder has its own; the network before training is evaluated as epoch 0.
-        enable_progress_bar=terminal and config.trainer.progress_bar,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-        # The metrics keep their state from evaluation to evaluation, across which training runs.
-        inference_mode=False,
-        log_every_n_steps=10,
-    )
+    try:
+        return pl.Trainer(
+            **options,
+            callbacks=[*callbacks, *(progress if config.trainer.progress_bar else [])],
+            logger=list(loggers) or False,
+            enable_progress_bar=terminal and config.trainer.progress_bar,
+            enable_model_summary=False,
+            # The network before training is evaluated as epoch 0 instead.
+            num_sanity_val_steps=0,
+            # The metrics keep their state from evaluation to evaluation; training runs between.
+            inference_mode=False,
+            log_every_n_steps=10,
+        )
+    except MisconfigurationException as error:
+        raise CnmcError(
+            f"trainer.accelerator={config.trainer.accelerator}: none is found here "
+            f"({' '.join(str(error).split())}); trainer.accelerator=auto takes what there is"
+        ) from error
+
+
+def device_name(trainer: pl.Trainer) -> str:
+    """Return the device that a trainer uses, with the name of the card where it is one."""
+    device = trainer.strategy.root_device
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)

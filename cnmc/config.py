@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -161,6 +161,7 @@ class SplitConfig:
     def __post_init__(self) -> None:
         """Check ranges."""
         _one_of("split.kind", self.kind, SPLIT_KINDS)
+        _require(self.seed >= 0, "split.seed", self.seed, "0 or more")
         _require(
             0.0 < self.val_fraction < 1.0, "split.val_fraction", self.val_fraction, "0 < value < 1"
         )
@@ -171,6 +172,12 @@ class SplitConfig:
             self.fold,
             f"0 to split.num_folds - 1 = {self.num_folds - 1}",
         )
+        for key, value, kind in (
+            ("split.subjects", self.subjects, "subject_holdout"),
+            ("split.fold", self.fold, "subject_kfold"),
+        ):
+            if value and self.kind != kind:
+                raise CnmcError(f"{key}={value}: goes with split={kind}, not with {self.kind}")
 
 
 @dataclass
@@ -333,6 +340,7 @@ class TTAConfig:
         _one_of("tta.num_rotations", self.num_rotations, (1, 2, 4, 8))
 
 
+ACCELERATORS = ("auto", "cpu", "gpu", "cuda", "mps")
 PRECISIONS = ("32-true", "16-mixed", "bf16-mixed")
 
 
@@ -357,6 +365,7 @@ class TrainerConfig:
     def __post_init__(self) -> None:
         """Check ranges."""
         _positive("trainer.max_epochs", self.max_epochs)
+        _one_of("trainer.accelerator", self.accelerator, ACCELERATORS)
         _one_of("trainer.precision", self.precision, PRECISIONS)
         for name in ("num_threads", "limit_train_batches", "limit_val_batches"):
             value = getattr(self, name)
@@ -419,6 +428,10 @@ class Config:
 
     def __post_init__(self) -> None:
         """Check ranges."""
+        # It is one folder's name, and starting over removes that folder.
+        if self.run.name is not None:
+            plain = self.run.name not in {"", ".", ".."} and "/" not in self.run.name
+            _require(plain, "run.name", self.run.name, "the name of one folder, without /")
         _require(0 <= self.seed < 2**32, "seed", self.seed, "a whole number from 0 to 2**32 - 1")
 
 
@@ -443,6 +456,19 @@ def to_config(node: DictConfig) -> Any:
     """Turn a composed node into its dataclasses, which check their values.
 
     Raises:
-        CnmcError: A value is out of range; the message names its key.
+        CnmcError: A key is unknown (Hydra adds any that begins with ``+``), or a value is out of
+            range; the message names the key.
     """
+    _refuse_unknown_keys(node, "")
     return OmegaConf.to_object(node)
+
+
+def _refuse_unknown_keys(node: DictConfig, prefix: str) -> None:
+    kind = OmegaConf.get_type(node)
+    known = [item.name for item in fields(kind)] if kind is not None and is_dataclass(kind) else []
+    for key in map(str, node):
+        if key not in known:
+            raise CnmcError(f"{prefix}{key}: unknown key; expected one of {', '.join(known)}")
+        child = node._get_node(key)
+        if isinstance(child, DictConfig) and not child._is_none() and not child._is_missing():
+            _refuse_unknown_keys(child, f"{prefix}{key}.")

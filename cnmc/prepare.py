@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 import hydra
 from omegaconf import DictConfig
@@ -11,7 +12,9 @@ from cnmc.app import run_app, user_errors
 from cnmc.config import CONFIG_DIR, PrepareConfig, register, to_config
 from cnmc.data.audit import audit
 from cnmc.data.composition import composition, format_composition
-from cnmc.data.store import find_cells, open_cells
+from cnmc.data.splits import load_split
+from cnmc.data.store import find_cells, read_cells
+from cnmc.errors import CnmcError
 
 register()
 
@@ -27,14 +30,23 @@ def prepare(config: PrepareConfig) -> None:
     findings = audit(manifest, crop=config.data.crop, skip_unreadable=config.data.skip_unreadable)
     for finding in findings:
         print(f"{finding.level}: {finding.message}")
+    unreadable = manifest.cells[manifest.cells["error"] != ""]
+    for row in unreadable.itertuples():
+        print(f"  {row.path}: {row.error}")
     errors = sum(finding.level == "error" for finding in findings)
     if errors:
         sys.stderr.write(f"error: {errors} of the findings above must be mended before training\n")
         sys.exit(1)
-    store = open_cells(config.data, config.split)
-    print(f"split {config.split.kind} (protocol {store.split.protocol}): {store.split.path}")
+    cells, cache = read_cells(manifest, config.data)
     side = config.data.resize or config.data.crop
-    print(f"cache of {len(store.cells)} labelled cells, {side} x {side} pixels: {store.cache.path}")
+    print(f"cache of {len(cells)} labelled cells, {side} x {side} pixels: {cache.path}")
+    try:
+        split = load_split(manifest.fingerprint, cells, config.split, Path(config.data.work_dir))
+    except CnmcError as error:
+        # A partial release can be trained on, with another split.
+        print(f"warning: {error}")
+    else:
+        print(f"split {config.split.kind} (protocol {split.protocol}): {split.path}")
 
 
 @hydra.main(version_base="1.3", config_path=str(CONFIG_DIR), config_name="prepare")

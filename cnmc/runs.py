@@ -141,6 +141,10 @@ class RunInfo:
     split_fingerprint: str
     started: str
     """Start of the run's first process, ISO 8601 with the zone."""
+    run_id: str = ""
+    """Names the run for good, also at W&B: the hash of its configuration and a random part."""
+    weights_sha256: str | None = None
+    """Digest of the file of initial weights; None for those of timm's hub, or none."""
     seconds: float = 0.0
     """Time spent, over all processes that worked on the run, up to the last whole epoch."""
     max_epochs: int = 0
@@ -155,8 +159,17 @@ class RunInfo:
 
     def identity(self) -> dict[str, Any]:
         """Return what tells where a checkpoint of this run comes from."""
-        names = ("experiment", "name", "seed", "protocol", "config_hash", "manifest_fingerprint",
-                 "split_fingerprint", "git_commit")  # fmt: skip
+        names = (
+            "experiment",
+            "name",
+            "seed",
+            "protocol",
+            "config_hash",
+            "run_id",
+            "manifest_fingerprint",
+            "split_fingerprint",
+            "git_commit",
+        )
         return {name: getattr(self, name) for name in names}
 
 
@@ -175,6 +188,15 @@ class RunFolder:
     def last_checkpoint(self) -> Path:
         """Everything that is needed to go on after the last whole epoch."""
         return self.path / "checkpoints" / "last.ckpt"
+
+    def is_run(self) -> bool:
+        """Tell whether a run was ever begun in this folder."""
+        return (self.path / CONFIG).is_file() or (self.path / INFO).is_file()
+
+    def remove_temporaries(self) -> None:
+        """Remove what a process that was killed left half-written; the lock must be held."""
+        for path in self.path.rglob(".*.tmp"):
+            path.unlink(missing_ok=True)
 
     @contextmanager
     def lock(self) -> Iterator[None]:

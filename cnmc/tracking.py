@@ -30,6 +30,12 @@ def wandb_mode(mode: str | None) -> str:
         return "offline"
 
 
+def _steps(folder: RunFolder) -> str:
+    """Return a folder for the steps; a resumed run has a second one, or it would lose the first."""
+    taken = len(list(folder.path.glob("steps*")))
+    return f"steps-{taken + 1}" if taken else "steps"
+
+
 @contextmanager
 def tracked(
     options: LoggerConfig, *, folder: RunFolder, info: RunInfo, config: Mapping[str, Any]
@@ -39,12 +45,16 @@ def tracked(
     Args:
         options: Which logger, and where to.
         folder: The run folder; loggers keep their files below it.
-        info: Identity of the run. Its config hash is part of the id of the W&B run, so that a
-            resumed run goes on in the same one.
+        info: Identity of the run. Its id is that of the W&B run, so that a resumed run goes on
+            in the same one.
         config: The resolved configuration.
     """
     if options.kind != "wandb":
-        yield [CSVLogger(folder.path, name="", version="steps")] if options.kind == "csv" else []
+        yield (
+            [CSVLogger(folder.path, name="", version=_steps(folder))]
+            if options.kind == "csv"
+            else []
+        )
         return
     import wandb  # noqa: PLC0415 - takes a second, and only this logger needs it
 
@@ -53,7 +63,7 @@ def tracked(
         project=options.project,
         entity=options.entity,
         name=f"{info.experiment}/{info.name}",
-        id=info.config_hash,
+        id=info.run_id,
         group=info.experiment,
         save_dir=folder.path,
         mode=mode,

@@ -15,14 +15,16 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from cnmc.analysis.summary import summary
 from cnmc.app import run_app, user_errors
-from cnmc.build import build_classifier, build_datamodule, build_trainer
+from cnmc.build import build_classifier, build_datamodule, build_trainer, device_name
 from cnmc.callbacks.checkpoints import EpochCheckpoints, load_checkpoint, strip_optimizer
 from cnmc.callbacks.recorder import RunRecorder
 from cnmc.config import CONFIG_DIR, Config, register, to_config
 from cnmc.data.store import CellStore, open_cells
+from cnmc.lifecycle import open_run
 from cnmc.runs import RunFolder, RunInfo
-from cnmc.study import begin_run, close_study, job_folder, open_run, summary
+from cnmc.study import close_study, job_folder
 from cnmc.tracking import tracked
 
 register()
@@ -34,12 +36,11 @@ warnings.filterwarnings("ignore", module="pytorch_lightning")
 def train(config: Config, resolved: dict[str, Any], folder: RunFolder) -> None:
     """Train and evaluate one run, go on with it, or skip it; all it finds out is in its folder."""
     with folder.lock():
-        action = open_run(folder, resolved, overwrite=config.run.overwrite)
+        store = open_cells(config.data, config.split)
+        action, info = open_run(folder, config, resolved, store)
         if action == "skip":
             print(f"{folder.path}: finished already")
             return
-        store = open_cells(config.data, config.split)
-        info = begin_run(folder, config, resolved, store.manifest.fingerprint, store.split)
         try:
             fit(config, resolved, folder, store, info, resume=action == "resume")
         except Exception:
@@ -77,7 +78,7 @@ def fit(
             loggers=loggers,
             terminal=sys.stderr.isatty(),
         )
-        info.hardware["accelerator"] = str(trainer.strategy.root_device)
+        info.hardware["accelerator"] = device_name(trainer)
         if not resume:
             trainer.validate(module, data, verbose=False)
         last = folder.last_checkpoint if resume else None

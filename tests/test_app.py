@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from cnmc.app import compose, one_line, swept_keys, with_multirun
+from cnmc.app import compose, one_line, swept_keys, with_home, with_multirun
 from cnmc.errors import CnmcError
 
 
@@ -44,6 +44,12 @@ def test_an_error_is_one_line_with_its_cause() -> None:
     ("override", "key"),
     [
         ("data.crop=-1", "data.crop=-1"),
+        ("split.seed=-1", "split.seed=-1"),
+        ("trainer.accelerator=xyz", "trainer.accelerator=xyz"),
+        ("run.name=../x", "run.name=../x"),
+        ("run.name=.", "run.name=."),
+        ("+foo=1", "foo"),
+        ("+optimizer.lr.hed=1", "optimizer.lr.hed"),
         ("data.resize=0", "data.resize=0"),
         ("data.batch_size=0", "data.batch_size"),
         ("data.num_workers=-1", "data.num_workers"),
@@ -69,6 +75,28 @@ def test_a_value_out_of_range_is_refused_by_its_key(override: str, key: str) -> 
         compose([override])
     assert key in str(caught.value)
     assert "expected" in str(caught.value)
+
+
+@pytest.mark.parametrize("override", ["split.subjects=[H14]", "split.fold=1"])
+def test_a_key_of_another_split_is_refused(override: str) -> None:
+    with pytest.raises(CnmcError, match="goes with split=subject_"):
+        compose([override])
+
+
+def test_home_is_expanded_where_the_shell_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    assert with_home(["data.root=~/x", "-m", "a=b~/c"]) == ["data.root=/home/me/x", "-m", "a=b~/c"]
+
+
+def test_a_sweep_has_no_run_name() -> None:
+    with pytest.raises(CnmcError, match=r"run.name: every run of a sweep"):
+        with_multirun(["seed=1,2", "run.name=x"])
+
+
+def test_one_rate_for_layerwise_rates_gets_a_hint() -> None:
+    with pytest.raises(Exception, match="LayerwiseRates") as caught:
+        compose(["optimizer.lr=1e-3"])
+    assert "optimizer=flat" in one_line(caught.value)
 
 
 def test_weights_without_pretrained_are_refused() -> None:

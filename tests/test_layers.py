@@ -21,6 +21,7 @@ LAYERS: dict[str, int] = {
     "analysis": 1,
     "callbacks": 2,
     "build": 3,
+    "lifecycle": 3,
     "study": 3,
     "tracking": 3,
     "app": 3,
@@ -43,8 +44,10 @@ def _imports(path: Path) -> set[str]:
     """Return the modules that a file imports."""
     names: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom) and node.level == 0:
-            names.add(node.module or "")
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            whole = [f"cnmc.{alias.name}" for alias in node.names if node.module == "cnmc"]
+            names |= set(whole or [node.module or ""])
         elif isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
     return names

@@ -37,6 +37,8 @@ def _info(**changes: Any) -> RunInfo:
         "seed": 0,
         "protocol": "paper",
         "config_hash": "0" * 12,
+        "run_id": "0-1",
+        "weights_sha256": None,
         "manifest_fingerprint": "m",
         "split_fingerprint": "s",
         "started": "2026-01-01T00:00:00+00:00",

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -14,6 +16,7 @@ import pytest
 import torch
 
 from cnmc.analysis.metrics import evaluate_run, mean_logits, weighted_bce
+from cnmc.analysis.summary import evaluate_finished
 from cnmc.app import compose
 from cnmc.build import build_classifier
 from cnmc.callbacks.checkpoints import load_checkpoint
@@ -39,6 +42,15 @@ def run(tiny: list[str]) -> Run:
         return folder
 
     return _run
+
+
+def test_a_run_of_the_whole_recipe_has_the_papers_rates(run: Run) -> None:
+    """Section 4.1, as the optimiser had them in each of the six epochs."""
+    metrics = run("trainer.max_epochs=6").read_metrics()
+    assert metrics["epoch"].tolist() == list(range(7))
+    bases = [1.0, 1.0, 0.1, 0.1, 0.01, 0.01]
+    for stage, rate in {"stage1": 1e-6, "stage3": 1e-4, "stage5": 1e-4, "head": 1e-2}.items():
+        assert metrics[f"lr/{stage}"].iloc[1:].tolist() == pytest.approx([rate * b for b in bases])
 
 
 def _predictions(folder: RunFolder) -> pd.DataFrame:
@@ -126,6 +138,8 @@ class Killed(BaseException):
 def test_a_run_stopped_between_epochs_resumes_to_the_same_bits(
     run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, epoch: int, after: str
 ) -> None:
+    # A step of the schedule between the epochs, so that a lost scheduler would show.
+    run = partial(run, "optimizer.decay_every=1")
     whole = run("run.name=whole")
     written: list[str] = []
 
@@ -193,6 +207,129 @@ def test_another_configuration_is_refused_with_its_keys(run: Run) -> None:
         run("optimizer.lr.head=0.02")
     run("optimizer.lr.head=0.02", "run.overwrite=true")
     assert folder.read_config()["optimizer"]["lr"]["head"] == 0.02
+
+
+def test_another_data_set_split_or_weights_are_refused(
+    run: Run, tiny: list[str], tmp_path: Path
+) -> None:
+    config, _ = compose(tiny)
+    store = open_cells(config.data, config.split)
+    own = tmp_path / "own.csv"
+    # The same cells but one: another split, which is no key of the configuration's identity.
+    store.split.cells.iloc[1:].to_csv(own, index=False)
+    weights = [tmp_path / "a.pth", tmp_path / "b.pth"]
+    for path in weights:
+        torch.save(build_classifier(config, 1.0).network.state_dict(), path)
+    begun = ["trainer.max_epochs=1", "model.pretrained=true", f"model.weights={weights[0]}"]
+    folder = run(*begun)
+    with pytest.raises(CnmcError, match="another split"):
+        run(*begun, f"split.path={own}")
+    with pytest.raises(CnmcError, match="other initial weights"):
+        run(*begun[:2], f"model.weights={weights[1]}")
+    info = folder.read_info()
+    assert info is not None
+    folder.write_info(replace(info, manifest_fingerprint="0" * 64))
+    with pytest.raises(CnmcError, match="another data set"):
+        run(*begun)
+
+
+def test_starting_over_removes_run_folders_alone(run: Run, tmp_path: Path) -> None:
+    precious = tmp_path / "runs" / "proposal" / "precious"
+    precious.mkdir(parents=True)
+    (precious / "thesis.tex").touch()
+    with pytest.raises(CnmcError, match="is no run folder"):
+        run("run.name=precious", "run.overwrite=true")
+    assert (precious / "thesis.tex").is_file()
+
+
+def test_what_a_killed_process_left_half_written_is_removed(run: Run) -> None:
+    folder = run("trainer.max_epochs=1")
+    info = folder.read_info()
+    assert info is not None
+    folder.write_info(replace(info, status="running"))
+    leftover = folder.path / "checkpoints" / ".last.ckpt.0.tmp"
+    leftover.touch()
+    run("trainer.max_epochs=1")
+    assert not leftover.exists()
+
+
+def test_a_checkpoint_of_a_run_serves_as_initial_weights(run: Run) -> None:
+    first = run("run.name=first", "trainer.max_epochs=1")
+    second = run(
+        "run.name=second",
+        "trainer.max_epochs=1",
+        "model.pretrained=true",
+        f"model.weights={first.best_checkpoint}",
+    )
+    before = _predictions(second).query("epoch == 0")["logit_0"].to_numpy()
+    after = _predictions(first).query("epoch == 1")["logit_0"].to_numpy()
+    np.testing.assert_allclose(before, after, atol=1e-6)
+
+
+def test_more_cells_in_a_batch_than_train_are_refused(run: Run) -> None:
+    with pytest.raises(CnmcError, match=r"data.batch_size=64: more than the 40 training cells"):
+        run("data.batch_size=64")
+
+
+def test_a_missing_accelerator_is_one_line(run: Run) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("there is one")
+    with pytest.raises(CnmcError, match=r"trainer.accelerator=cuda: none is found here"):
+        run("trainer.accelerator=cuda")
+
+
+@pytest.mark.gpu
+def test_a_gpu_trains_evaluates_and_resumes(run: Run, tmp_path: Path) -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    for precision in ("32-true", "bf16-mixed"):
+        overrides = ["trainer.accelerator=cuda", f"trainer.precision={precision}", "split=nested"]
+        overrides += ["split.val_fraction=0.4", f"run.name={precision}"]
+        folder = run(*overrides)
+        info = folder.read_info()
+        assert info is not None
+        assert info.hardware["accelerator"] == torch.cuda.get_device_name()
+        assert "test" in set(_predictions(folder)["role"])
+
+
+@pytest.mark.real
+@pytest.mark.slow
+def test_the_papers_network_trains_on_real_cells_at_full_size(
+    real_data_root: Path, tmp_path: Path
+) -> None:
+    overrides = [
+        f"data.root={real_data_root}",
+        f"data.work_dir={tmp_path / 'work'}",
+        "split=subject_holdout",
+        "split.subjects=[H14,2,16,23,30]",
+        "model.pretrained=false",
+        "data.batch_size=4",
+        "data.eval_batch_size=2",
+        "data.num_workers=0",
+        "trainer.max_epochs=1",
+        "trainer.limit_train_batches=1",
+        "trainer.limit_val_batches=1",
+        "trainer.accelerator=cpu",
+        "logger=none",
+    ]
+    config, resolved = compose(overrides)
+    folder = RunFolder(tmp_path / "run")
+    train(config, resolved, folder)
+    table = _predictions(folder)
+    assert len(logit_columns(table)) == 8
+    assert table["epoch"].tolist() == [0, 0, 1, 1]
+    assert np.isfinite(table[logit_columns(table)].to_numpy()).all()
+
+
+@pytest.mark.slow
+def test_the_demo_learns(tmp_path: Path) -> None:
+    """One seed of the demo stands well above the majority class on unseen subjects."""
+    overrides = [f"data.root={tmp_path / 'data'}", f"data.work_dir={tmp_path / 'work'}"]
+    config, resolved = compose(["experiment=demo", "logger=none", *overrides])
+    folder = RunFolder(tmp_path / "demo" / "seed=0")
+    train(config, resolved, folder)
+    row = evaluate_finished([folder]).iloc[0]
+    assert row["f1"] > row["majority_f1"] + 0.15
 
 
 def test_a_failed_run_is_recorded_and_can_be_run_again(

@@ -17,6 +17,7 @@ from cnmc.data.dataset import (
     use_one_thread,
 )
 from cnmc.data.splits import Split
+from cnmc.errors import CnmcError
 
 
 class CellDataModule(pl.LightningDataModule):
@@ -32,6 +33,9 @@ class CellDataModule(pl.LightningDataModule):
         num_workers: Processes that augment; 0 augments in the training process.
         seed: Seed of the run, for order and augmentation.
         pin_memory: Copy batches through page-locked memory, for a GPU.
+
+    Raises:
+        CnmcError: There are fewer training cells than a batch holds.
     """
 
     def __init__(
@@ -48,6 +52,12 @@ class CellDataModule(pl.LightningDataModule):
         pin_memory: bool = False,
     ) -> None:
         super().__init__()
+        num_train = int((split.cells["role"] == "train").sum())
+        if num_train < batch_size:
+            raise CnmcError(
+                f"data.batch_size={batch_size}: more than the {num_train} training cells, of which "
+                "only whole batches train; give a smaller one"
+            )
         self.split = split
         self.batch_size = batch_size
         self.eval_batch_size = eval_batch_size

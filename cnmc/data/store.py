@@ -36,6 +36,28 @@ def find_cells(data: DataConfig, *, show_progress: bool = True) -> Manifest:
     )
 
 
+def read_cells(
+    manifest: Manifest, data: DataConfig, *, show_progress: bool = True
+) -> tuple[pd.DataFrame, CellCache]:
+    """Return the labelled cells of a data set, and their pixels.
+
+    Raises:
+        CnmcError: The data holds what training cannot live with.
+    """
+    cells = usable_cells(manifest, crop=data.crop, skip_unreadable=data.skip_unreadable)
+    labelled = cells[cells["label"].notna()]
+    cache = open_cache(
+        manifest,
+        labelled,
+        crop=data.crop,
+        resize=data.resize,
+        work_dir=Path(data.work_dir),
+        num_workers=max(data.num_workers, 1),
+        show_progress=show_progress,
+    )
+    return labelled, cache
+
+
 def open_cells(data: DataConfig, split: SplitConfig, *, show_progress: bool = True) -> CellStore:
     """Find, check, split and decode the cells; whatever exists already is read again.
 
@@ -43,17 +65,6 @@ def open_cells(data: DataConfig, split: SplitConfig, *, show_progress: bool = Tr
         CnmcError: The data holds what training cannot live with, or the split is impossible.
     """
     manifest = find_cells(data, show_progress=show_progress)
-    cells = usable_cells(manifest, crop=data.crop, skip_unreadable=data.skip_unreadable)
-    labelled = cells[cells["label"].notna()]
-    work_dir = Path(data.work_dir)
-    chosen = load_split(manifest.fingerprint, labelled, split, work_dir)
-    cache = open_cache(
-        manifest,
-        labelled,
-        crop=data.crop,
-        resize=data.resize,
-        work_dir=work_dir,
-        num_workers=max(data.num_workers, 1),
-        show_progress=show_progress,
-    )
-    return CellStore(manifest=manifest, cells=labelled, split=chosen, cache=cache)
+    cells, cache = read_cells(manifest, data, show_progress=show_progress)
+    chosen = load_split(manifest.fingerprint, cells, split, Path(data.work_dir))
+    return CellStore(manifest=manifest, cells=cells, split=chosen, cache=cache)

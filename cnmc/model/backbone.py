@@ -82,7 +82,7 @@ def read_state_dict(path: Path | str) -> dict[str, Tensor]:
         path: ``.safetensors``, or a file of ``torch.save``.
 
     Returns:
-        Tensors on the CPU by name, without a ``state_dict`` wrapping or ``module.`` prefix.
+        Tensors on the CPU by name, without a ``state_dict`` wrapping or a common prefix.
 
     Raises:
         CnmcError: The file is missing, damaged, holds more than tensors, or is of another kind.
@@ -129,8 +129,10 @@ def read_state_dict(path: Path | str) -> dict[str, Tensor]:
             f"model.weights={path}: holds no state dict; expected tensors by parameter name, bare "
             f'or under the key "state_dict"'
         )
-    prefix = "module." if all(key.startswith("module.") for key in content) else ""
-    return {key.removeprefix(prefix): value for key, value in content.items()}
+    for prefix in ("module.", "network."):  # of PyTorch's wrappers, and of a run's checkpoints
+        if all(key.startswith(prefix) for key in content):
+            return {key.removeprefix(prefix): value for key, value in content.items()}
+    return dict(content)
 
 
 def load_weights(network: nn.Module, state: Mapping[str, Tensor], *, source: str) -> None:

@@ -111,8 +111,9 @@ class CellClassifier(pl.LightningModule):
 
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Return the weighted binary cross-entropy of section 4.1, averaged over the batch."""
-        weight = torch.tensor(self.pos_weight, device=logits.device, dtype=logits.dtype)
-        return binary_cross_entropy_with_logits(logits, labels, pos_weight=weight)
+        # In 32 bits also under mixed precision, which would round the weight.
+        weight = torch.tensor(self.pos_weight, device=logits.device)
+        return binary_cross_entropy_with_logits(logits.float(), labels, pos_weight=weight)
 
     def rotation_logits(self, images: Tensor) -> Tensor:
         """Return one logit a rotation: B x H x W x 3 uint8 to B x K float32."""

@@ -1,0 +1,132 @@
+"""What reaches the training loop: whole batches, a new order and new draws every epoch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import pytorch_lightning as pl
+import torch
+
+from cnmc.app import compose
+from cnmc.build import build_datamodule
+from cnmc.data.datamodule import CellDataModule
+from cnmc.data.dataset import CellBatch, EpochSampler
+from cnmc.data.store import CellStore, open_cells
+from cnmc.errors import CnmcError
+
+
+@pytest.fixture
+def store(tiny: list[str]) -> CellStore:
+    config, _ = compose(tiny)
+    return open_cells(config.data, config.split)
+
+
+def _module(store: CellStore, tiny: list[str], *overrides: str) -> CellDataModule:
+    config, _ = compose([*tiny, *overrides])
+    return build_datamodule(config, store)
+
+
+def _epoch(data: CellDataModule, epoch: int) -> CellBatch:
+    loader = data.train_dataloader()
+    loader.sampler.set_epoch(epoch)  # type: ignore[attr-defined]
+    batches = list(loader)
+    return CellBatch(*(torch.cat(parts) for parts in zip(*batches, strict=True)))
+
+
+def test_the_last_partial_batch_is_dropped(store: CellStore, tiny: list[str]) -> None:
+    data = _module(store, tiny, "data.batch_size=16")
+    assert [len(batch.labels) for batch in data.train_dataloader()] == [16, 16]  # of 40
+
+
+def test_images_travel_as_bytes_and_belong_to_their_labels(
+    store: CellStore, tiny: list[str]
+) -> None:
+    data = _module(store, tiny)
+    table = data.evaluated["val"]
+    batches = list(data.val_dataloader())
+    batch = batches[0]
+    assert batch.images.dtype == torch.uint8
+    assert batch.images.shape == (18, 40, 40, 3)
+    for position, image, label in zip(batch.positions, batch.images, batch.labels, strict=True):
+        row = table.iloc[int(position)]
+        assert row["label"] == int(label)
+        expected = store.cache.images[store.cache.rows[row["cell_id"]]]
+        np.testing.assert_array_equal(image.numpy(), expected)
+
+
+def test_every_epoch_has_another_order_and_other_draws(store: CellStore, tiny: list[str]) -> None:
+    data = _module(store, tiny)
+    first, again, second = _epoch(data, 0), _epoch(data, 0), _epoch(data, 1)
+    assert torch.equal(first.positions, again.positions)
+    assert torch.equal(first.images, again.images)
+    assert first.positions.unique().tolist() == second.positions.unique().tolist()
+    assert not torch.equal(first.positions, second.positions)
+    by_cell = [batch.images[batch.positions.argsort()] for batch in (first, second)]
+    same = (by_cell[0] == by_cell[1]).flatten(1).all(dim=1)
+    assert int(same.sum()) == 0
+
+
+def test_another_seed_has_another_order_and_other_draws(store: CellStore, tiny: list[str]) -> None:
+    one, other = (_epoch(_module(store, tiny, f"seed={seed}"), 0) for seed in (0, 1))
+    assert not torch.equal(one.positions, other.positions)
+    by_cell = [batch.images[batch.positions.argsort()] for batch in (one, other)]
+    assert not torch.equal(by_cell[0], by_cell[1])
+
+
+def test_lightning_tells_the_sampler_the_epoch(store: CellStore, tiny: list[str]) -> None:
+    """Without it every epoch would repeat the first, and no error would show it."""
+
+    class Watch(pl.LightningModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.zeros(1))
+            self.seen: dict[int, list[int]] = {}
+
+        def training_step(self, batch: CellBatch, _position: int) -> torch.Tensor:
+            self.seen.setdefault(self.current_epoch, []).extend(batch.positions.tolist())
+            return self.weight.sum()
+
+        def configure_optimizers(self) -> torch.optim.Optimizer:
+            return torch.optim.SGD(self.parameters(), lr=0.0)
+
+    data, watch = _module(store, tiny, "data.num_workers=1"), Watch()
+    trainer = pl.Trainer(
+        max_epochs=3,
+        accelerator="cpu",
+        limit_val_batches=0,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    trainer.fit(watch, data.train_dataloader())
+    for epoch, positions in watch.seen.items():
+        sampler = EpochSampler(40, seed=0)
+        sampler.set_epoch(epoch)
+        assert positions == [key.position for key in sampler]
+    assert len({tuple(order) for order in watch.seen.values()}) == 3
+
+
+def test_pos_weight_is_of_the_training_cells_alone(store: CellStore, tiny: list[str]) -> None:
+    assert _module(store, tiny).pos_weight == pytest.approx(16 / 24)
+
+
+def test_no_subject_trains_and_is_evaluated(tiny: list[str], tmp_path: Path) -> None:
+    config, _ = compose([*tiny, "split=nested", "split.val_fraction=0.4"])
+    data = build_datamodule(config, open_cells(config.data, config.split))
+    assert data.has_test
+    subjects: dict[str, set[str]] = {
+        role: set(table["subject"]) for role, table in data.evaluated.items()
+    }
+    cells: pd.DataFrame = data.split.cells
+    subjects["train"] = set(cells[cells["role"] == "train"]["subject"])
+    for one, other in (("train", "val"), ("train", "test"), ("val", "test")):
+        assert not subjects[one] & subjects[other]
+
+
+def test_a_batch_larger_than_the_training_set_is_refused(store: CellStore, tiny: list[str]) -> None:
+    with pytest.raises(CnmcError, match=r"data.batch_size=41"):
+        _module(store, tiny, "data.batch_size=41")
