@@ -279,7 +279,7 @@ def test_a_missing_accelerator_is_one_line(run: Run) -> None:
 
 
 @pytest.mark.gpu
-def test_a_gpu_trains_evaluates_and_resumes(run: Run, tmp_path: Path) -> None:
+def test_a_gpu_trains_and_evaluates(run: Run) -> None:
     if not torch.cuda.is_available():
         pytest.skip("no CUDA device")
     for precision in ("32-true", "bf16-mixed"):
