@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+JOBS ?= 2
 STAMP := $(VENV)/.installed
 export NO_ALBUMENTATIONS_UPDATE = 1
 
@@ -24,12 +25,12 @@ demo: $(STAMP) ## Train the paper's network on generated cells: three seeds, one
 	$(BIN)/python -m cnmc.train experiment=demo 'seed=range(3)'
 
 test: $(STAMP) lint ## Run lint, types and all tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(JOBS)
 
 check: $(STAMP) ## Format, lint, types and the fast tests
 	$(BIN)/ruff format .
 	@$(MAKE) --no-print-directory lint
-	$(BIN)/python -m pytest -m 'not slow'
+	$(BIN)/python -m pytest -n $(JOBS) -m 'not slow'
 
 .PHONY: lint
 lint: $(STAMP)

@@ -6,6 +6,10 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
+
+# The machine's cores are shared with the other tests; the networks here are tiny.
+torch.set_num_threads(1)
 
 ROOT = Path(__file__).parents[1]
 SHARED = Path(os.environ.get("CNMC_SHARED", ROOT.parent / "shared"))

@@ -12,6 +12,8 @@ import pytest
 
 from tests.conftest import ROOT
 
+CLASSES = ("all", "hem")
+
 pytestmark = pytest.mark.slow
 
 
@@ -33,6 +35,7 @@ def _run(
         (["optimizer.lr.hed=1"], ["optimizer.lr.hed"]),
         (["experiment=propsal"], ["propsal", "norot", "proposal"]),
         (["data.root=/nowhere"], ["data.root", "/nowhere", "data=synthetic"]),
+        (["data.root=a(b"], ["quote"]),
     ],
 )
 def test_a_mistake_gets_one_line_and_no_traceback(arguments: list[str], words: list[str]) -> None:
@@ -102,6 +105,20 @@ def test_prepare_prints_the_composition_and_builds_the_cache(tiny: list[str]) ->
     assert ".npy" in done.stdout
 
 
+def test_prepare_accepts_a_part_of_the_release(tiny: list[str], tmp_path: Path) -> None:
+    """Cells of the training part alone: what is missing is said, the cache is built."""
+    data = [item for item in tiny if item.startswith("data") and "prelim" not in item]
+    data += [
+        f"data.synthetic.prelim_{what}_{c}=0" for what in ("cells", "subjects") for c in CLASSES
+    ]
+    data += [f"data.root={tmp_path / 'part'}", "data.batch_size=4"]
+    done = _run("prepare", *data)
+    assert done.returncode == 0, done.stderr
+    assert "Prelim. test: missing as a whole" in done.stdout
+    assert "split=subject_holdout" in done.stdout
+    assert ".npy" in done.stdout
+
+
 def test_prepare_fails_where_training_could_not_run(tmp_path: Path) -> None:
     done = _run("prepare", f"data.root={tmp_path}")
     assert done.returncode == 2
@@ -114,7 +131,7 @@ def test_prepare_fails_where_training_could_not_run(tmp_path: Path) -> None:
     assert "UID_1_1_1_all" in done.stdout
 
 
-def test_the_wheel_works_outside_the_checkout(tmp_path: Path) -> None:
+def test_the_wheel_works_outside_the_checkout(tiny: list[str], tmp_path: Path) -> None:
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "-q"]
     wheels = tmp_path / "wheels"
     build = [*pip, "wheel", "--no-deps", "--no-build-isolation", "-w", str(wheels), str(ROOT)]
@@ -134,3 +151,8 @@ def test_the_wheel_works_outside_the_checkout(tmp_path: Path) -> None:
     done = _run("train", "--info", "searchpath", cwd=elsewhere, PYTHONPATH=str(target))
     assert str(target / "cnmc" / "conf") in done.stdout
     assert list(elsewhere.iterdir()) == []
+    relative = [*tiny, "trainer.max_epochs=1", "run.root=runs"]
+    done = _run("train", *relative, cwd=elsewhere, PYTHONPATH=str(target))
+    assert done.returncode == 0, done.stderr
+    assert [path.name for path in elsewhere.iterdir()] == ["runs"]
+    assert (elsewhere / "runs/proposal/seed=0/predictions.parquet").is_file()
