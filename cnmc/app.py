@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -30,6 +31,8 @@ _HINTS = {
     "mismatched input": "quote a value with special characters: 'key=\"value\"'",
 }
 """What to do about messages of Hydra that do not say it."""
+INTERRUPTED, TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM
+"""Exit statuses of a process that a signal ended, as shells give them."""
 _MULTIRUN = ("-m", "--multirun")
 
 
@@ -166,9 +169,13 @@ def run_app(
     except (KeyboardInterrupt, SystemExit) as error:
         # Lightning makes a plain exit of Ctrl-C.
         if isinstance(error, KeyboardInterrupt) or isinstance(error.__context__, KeyboardInterrupt):
-            sys.stderr.write("interrupted; the same command goes on from here\n")
-            sys.exit(130)
-        raise
+            status = INTERRUPTED
+        elif isinstance(error, SystemExit) and error.code == TERMINATED:
+            status = TERMINATED
+        else:
+            raise
+        sys.stderr.write("interrupted; the same command goes on from here\n")
+        sys.exit(status)
     except Exception:
         traceback.print_exc()
         status = 1

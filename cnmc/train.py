@@ -14,9 +14,10 @@ import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from cnmc.analysis.summary import summary
-from cnmc.app import run_app, user_errors
+from cnmc.app import TERMINATED, run_app, user_errors
 from cnmc.build import build_classifier, build_datamodule, build_trainer, device_name
 from cnmc.callbacks.checkpoints import EpochCheckpoints, load_checkpoint, strip_optimizer
 from cnmc.callbacks.recorder import RunRecorder
@@ -43,6 +44,9 @@ def train(config: Config, resolved: dict[str, Any], folder: RunFolder) -> None:
             return
         try:
             fit(config, resolved, folder, store, info, resume=action == "resume")
+        except SIGTERMException:
+            # Lightning stops between two batches, and would end as if all were done.
+            sys.exit(TERMINATED)
         except Exception:
             info.status, info.error = "failed", traceback.format_exc()
             folder.write_info(info)

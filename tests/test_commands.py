@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import zipfile
@@ -10,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from cnmc.callbacks.checkpoints import load_checkpoint
+from cnmc.runs import RunFolder
 from tests.conftest import ROOT
 
 CLASSES = ("all", "hem")
@@ -76,6 +79,31 @@ def test_a_failing_run_leaves_the_others_alone(tiny: list[str], tmp_path: Path) 
     assert (tmp_path / "runs/proposal/seed=0,data.crop=40/predictions.parquet").is_file()
     assert "not finished" in done.stdout
     assert "data.crop=4000" in done.stderr
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_a_run_that_the_same_command_goes_on_with(
+    tiny: list[str], tmp_path: Path, number: signal.Signals, status: int
+) -> None:
+    command = [sys.executable, "-u", "-m", "cnmc.train", *tiny, "trainer.max_epochs=200"]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, cwd=ROOT, stdout=pipe, stderr=pipe, text=True) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if "epoch 2/200" in line:
+                process.send_signal(number)
+                break
+        _, errors = process.communicate()
+    assert process.returncode == status
+    assert "the same command goes on from here" in errors
+    assert "Traceback" not in errors
+    folder = RunFolder(tmp_path / "runs" / "proposal" / "seed=0")
+    info = folder.read_info()
+    assert info is not None
+    assert info.status == "running"
+    # The signal may fall between the metrics of an epoch and its checkpoint; it is then repeated.
+    assert info.epochs_done - load_checkpoint(folder.last_checkpoint)["cnmc"]["epoch"] in (0, 1)
+    assert not list(folder.path.rglob(".*.tmp"))
 
 
 def test_wandb_logs_offline_without_asking_where_nobody_is_logged_in(
