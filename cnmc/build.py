@@ -9,10 +9,10 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from lightning_fabric.utilities.exceptions import MisconfigurationException
-from pytorch_lightning.callbacks import Callback, TQDMProgressBar
+from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import Logger
 
-from cnmc.callbacks.progress import SparseProgress
+from cnmc.callbacks.progress import BarProgress, SparseProgress
 from cnmc.callbacks.recorder import RunRecorder
 from cnmc.config import Config
 from cnmc.data.augment import CellAugmentation
@@ -79,7 +79,7 @@ def build_trainer(
         loggers: Where metrics go besides the run folder.
         terminal: Draw a progress bar; otherwise print sparse lines.
     """
-    progress: list[Callback] = [TQDMProgressBar()] if terminal else [SparseProgress(recorder)]
+    progress: list[Callback] = [BarProgress(recorder)] if terminal else [SparseProgress(recorder)]
     options: dict[str, Any] = {
         "accelerator": config.trainer.accelerator,
         "devices": 1,

@@ -80,7 +80,7 @@ def fit(
             callbacks=[recorder, checkpoints],
             recorder=recorder,
             loggers=loggers,
-            terminal=sys.stderr.isatty(),
+            terminal=sys.stdout.isatty(),
         )
         info.hardware["accelerator"] = device_name(trainer)
         if not resume:

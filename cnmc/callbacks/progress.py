@@ -1,4 +1,4 @@
-"""Progress where there is no terminal to draw a bar on."""
+"""Progress on a terminal, and where there is none to draw a bar on."""
 
 from __future__ import annotations
 
@@ -6,8 +6,34 @@ import time
 from typing import Any
 
 import pytorch_lightning as pl
+from pytorch_lightning.callbacks import TQDMProgressBar
 
 from cnmc.callbacks.recorder import RunRecorder
+
+
+class BarProgress(TQDMProgressBar):
+    """A bar with loss, F1 and the time left; a line stays when an epoch is done.
+
+    Args:
+        recorder: Knows the metrics of the last epoch; must come before this in the trainer's list.
+    """
+
+    def __init__(self, recorder: RunRecorder) -> None:
+        super().__init__()
+        self.recorder = recorder
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, *_: Any) -> None:
+        """Name the run, and count epochs as everything else here does."""
+        super().on_train_epoch_start(trainer)
+        info = self.recorder.info
+        self.train_progress_bar.set_description(
+            f"{info.experiment}/{info.name} epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"
+        )
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Leave the metrics of the epoch."""
+        super().on_train_epoch_end(trainer, pl_module)
+        self.print(self.recorder.progress_line(int(trainer.max_epochs or 0)))
 
 
 class SparseProgress(pl.Callback):
