@@ -325,14 +325,19 @@ def test_the_papers_network_trains_on_real_cells_at_full_size(
 
 
 @pytest.mark.slow
-def test_the_demo_learns(tmp_path: Path) -> None:
-    """One seed of the demo stands well above the majority class on unseen subjects."""
-    overrides = [f"data.root={tmp_path / 'data'}", f"data.work_dir={tmp_path / 'work'}"]
-    config, resolved = compose(["experiment=demo", "logger=none", *overrides])
+def test_a_network_learns_the_demos_cells(tmp_path: Path) -> None:
+    """A small network stands well above the majority class on subjects that it has not seen.
+
+    The demo itself takes the paper's network, a minute and a half for a seed.
+    """
+    overrides = ["experiment=demo", "model=test_resnet", "optimizer.lr=3e-3", "logger=none"]
+    overrides += ["trainer.max_epochs=8", "optimizer.decay_every=6", "trainer.accelerator=cpu"]
+    overrides += [f"data.root={tmp_path / 'data'}", f"data.work_dir={tmp_path / 'work'}"]
+    config, resolved = compose(overrides)
     folder = RunFolder(tmp_path / "demo" / "seed=0")
     train(config, resolved, folder)
     row = evaluate_finished([folder]).iloc[0]
-    assert row["f1"] > row["majority_f1"] + 0.15
+    assert row["f1"] > row["majority_f1"] + 0.2
 
 
 def test_a_failed_run_is_recorded_and_can_be_run_again(
