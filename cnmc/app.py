@@ -27,8 +27,7 @@ _OTHER_COMMANDS = ("-h", "--help", "--hydra-help", "-c", "--cfg", "-i", "--info"
 _HINTS = {
     "LayerwiseRates": "one rate for all layers is optimizer=flat optimizer.lr=1e-4, one by stage "
     "optimizer.lr.head=1e-3",
-    "LexerNoViableAltException": "quote a value with special characters: 'key=\"value\"'",
-    "mismatched input": "quote a value with special characters: 'key=\"value\"'",
+    "hydra.cc/docs": "quote a value with special characters: 'key=\"value\"'",
 }
 """What to do about messages of Hydra that do not say it."""
 INTERRUPTED, TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM

@@ -224,9 +224,9 @@ def test_files_differ_where_splits_do_and_only_there(tmp_path: Path) -> None:
     def path(kind: str, manifest: str = "abc", **keys: object) -> Path | None:
         return load_split(manifest, cells, config(kind, **keys), tmp_path).path
 
-    assert path("official", seed=1, val_fraction=0.1, fold=1) == path("official")
+    assert path("official", seed=1, val_fraction=0.1, num_folds=9) == path("official")
     assert path("official", manifest="other") != path("official")
-    assert path("nested", fold=1, subjects=["1"]) == path("nested")
+    assert path("nested", num_folds=9) == path("nested")
     assert len({path("nested"), path("nested", seed=1), path("nested", val_fraction=0.4)}) == 3
     assert len({path("subject_kfold", fold=fold) for fold in range(3)}) == 3
     listed = path("subject_holdout", subjects=["1", "h1"])
