@@ -104,3 +104,10 @@ def test_every_experiment_composes_and_says_what_it_claims(experiment: str) -> N
 )
 def test_every_choice_of_every_group_composes(choice: str) -> None:
     compose([choice])
+
+
+def test_real_lite_flat_changes_the_rates_alone() -> None:
+    one, other = _flat("experiment=real_lite"), _flat("experiment=real_lite_flat")
+    changed = {key for key in one.keys() | other.keys() if one.get(key) != other.get(key)}
+    assert changed == {"experiment", "optimizer.lr", *(f"optimizer.lr.{s}" for s in STAGES)}
+    assert other["optimizer.decay_every"] == 1
