@@ -1,4 +1,4 @@
-"""The shell around every command: sweeps switch multirun on, and a mistake gets one line."""
+"""The shell around every command: a mistake gets one line, a signal its exit status."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from typing import Any
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import OmegaConf, open_dict
@@ -23,7 +22,6 @@ from omegaconf.errors import OmegaConfBaseException
 from cnmc.config import CONFIG_DIR, register, to_config
 from cnmc.errors import CnmcError
 
-_OTHER_COMMANDS = ("-h", "--help", "--hydra-help", "-c", "--cfg", "-i", "--info", "-r", "--run")
 _HINTS = {
     "LayerwiseRates": "one rate for all layers is optimizer=flat optimizer.lr=1e-4, one by stage "
     "optimizer.lr.head=1e-3",
@@ -32,11 +30,6 @@ _HINTS = {
 """What to do about messages of Hydra that do not say it."""
 INTERRUPTED, TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM
 """Exit statuses of a process that a signal ended, as shells give them."""
-_MULTIRUN = ("-m", "--multirun")
-
-
-def _is_override(argument: str) -> bool:
-    return "=" in argument and not argument.startswith("-")
 
 
 def with_home(arguments: Sequence[str]) -> list[str]:
@@ -45,41 +38,6 @@ def with_home(arguments: Sequence[str]) -> list[str]:
         f"{key}={Path(value).expanduser()}" if value.startswith("~/") else f"{key}{sign}{value}"
         for key, sign, value in (argument.partition("=") for argument in arguments)
     ]
-
-
-def swept_keys(arguments: Sequence[str]) -> list[str]:
-    """Return the keys that a command line sweeps, in their order.
-
-    Args:
-        arguments: The command line without the program's name; flags are passed over.
-
-    Raises:
-        HydraException: An override cannot be parsed.
-    """
-    overrides = list(filter(_is_override, arguments))
-    parsed = OverridesParser.create().parse_overrides(overrides)
-    return [item.get_key_element().lstrip("+~") for item in parsed if item.is_sweep_override()]
-
-
-def with_multirun(arguments: Sequence[str]) -> list[str]:
-    """Add ``--multirun`` and the names of the swept keys where the command line sweeps.
-
-    The names travel as ``run.swept`` because a job of a multirun sees only its own values, and
-    its run folder is named after the swept ones.
-    """
-    keys = swept_keys(arguments)
-    if keys and any(argument.startswith("run.name=") for argument in arguments):
-        raise CnmcError(
-            "run.name: every run of a sweep has a folder of its own, named after what is swept; "
-            "choose another run.root instead"
-        )
-    if not keys or any(argument.split("=")[0] in _OTHER_COMMANDS for argument in arguments):
-        return list(arguments)
-    swept = f"run.swept=[{','.join(keys)}]"
-    # Among the overrides: the parser of the command line takes them in one piece only.
-    last = max(i for i, argument in enumerate(arguments) if _is_override(argument))
-    flags = [] if any(argument in _MULTIRUN for argument in arguments) else ["--multirun"]
-    return [*arguments[: last + 1], swept, *arguments[last + 1 :], *flags]
 
 
 def one_line(error: BaseException) -> str:
@@ -144,23 +102,28 @@ def user_errors() -> Iterator[None]:
 
 
 def run_app(
-    main: Callable[[], Any], *, sweeps: bool = False, close: Callable[[], bool] | None = None
+    main: Callable[[], Any],
+    *,
+    arguments: Callable[[list[str]], list[str]] | None = None,
+    close: Callable[[], bool] | None = None,
 ) -> None:
     """Run a Hydra main function as a command.
 
     Args:
         main: The function that ``hydra.main`` made.
-        sweeps: Whether a sweep among the overrides switches multirun on.
+        arguments: Is given the command line without the program's name, and completes it.
         close: Called at the end, whether jobs of the sweep failed or not; returns whether all that
             was asked for is there.
     """
     status = 0
     sys.argv[1:] = with_home(sys.argv[1:])
+    # As Ctrl-C does, so that what is open is closed, whichever part of the work it meets.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
     # Hydra then raises instead of printing several lines and leaving, so all errors end below.
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
     try:
-        if sweeps:
-            sys.argv[1:] = with_multirun(sys.argv[1:])
+        if arguments is not None:
+            sys.argv[1:] = arguments(sys.argv[1:])
         main()
     except (CnmcError, HydraException, OmegaConfBaseException) as error:
         sys.stderr.write(f"error: {one_line(error)}\n")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -12,7 +12,7 @@ from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import Logger
 
-from cnmc.callbacks.progress import BarProgress, SparseProgress
+from cnmc.callbacks.progress import BarProgress, RunProgress, StateProgress
 from cnmc.callbacks.recorder import RunRecorder
 from cnmc.config import Config
 from cnmc.data.augment import CellAugmentation
@@ -21,6 +21,9 @@ from cnmc.data.store import CellStore
 from cnmc.errors import CnmcError
 from cnmc.model.backbone import build_network
 from cnmc.model.module import CellClassifier
+
+_SECONDS_BETWEEN_STATES = 2.0
+"""How often a run within a study tells how far it is."""
 
 
 def build_datamodule(config: Config, store: CellStore) -> CellDataModule:
@@ -69,6 +72,7 @@ def build_trainer(
     recorder: RunRecorder,
     loggers: Sequence[Logger],
     terminal: bool,
+    tell: Callable[[RunProgress], None] | None = None,
 ) -> pl.Trainer:
     """Return the trainer of a run, on one device.
 
@@ -78,8 +82,16 @@ def build_trainer(
         recorder: The one of them that progress is read from.
         loggers: Where metrics go besides the run folder.
         terminal: Draw a progress bar; otherwise print sparse lines.
+        tell: Is told how far the run is, instead of either.
     """
-    progress: list[Callback] = [BarProgress(recorder)] if terminal else [SparseProgress(recorder)]
+    bar = terminal and tell is None and config.trainer.progress_bar
+    progress: list[Callback] = []
+    if tell is not None:
+        progress = [StateProgress(recorder, tell, every=_SECONDS_BETWEEN_STATES)]
+    elif bar:
+        progress = [BarProgress(recorder)]
+    elif config.trainer.progress_bar:
+        progress = [StateProgress(recorder, lambda state: print(state.line(), flush=True))]
     options: dict[str, Any] = {
         "accelerator": config.trainer.accelerator,
         "devices": 1,
@@ -93,9 +105,9 @@ def build_trainer(
     try:
         return pl.Trainer(
             **options,
-            callbacks=[*callbacks, *(progress if config.trainer.progress_bar else [])],
+            callbacks=[*callbacks, *progress],
             logger=list(loggers) or False,
-            enable_progress_bar=terminal and config.trainer.progress_bar,
+            enable_progress_bar=bar,
             enable_model_summary=False,
             # The network before training is evaluated as epoch 0 instead.
             num_sanity_val_steps=0,

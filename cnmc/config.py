@@ -409,6 +409,22 @@ class RunConfig:
 
 
 @dataclass
+class StudyConfig:
+    """How the runs of one command are worked on; no effect on what a run computes."""
+
+    fail_fast: bool = False
+    """Begin no further run after one has failed; runs at work beside it go on."""
+    max_retries: int = 0
+    """How often a run that raised an error is tried again, from its last whole epoch."""
+    id: str | None = None
+    """Names this command's board. Filled in by the program, never by hand."""
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        _require(self.max_retries >= 0, "study.max_retries", self.max_retries, "0 or more")
+
+
+@dataclass
 class Config:
     """Everything that ``python -m cnmc.train`` can be told."""
 
@@ -425,6 +441,7 @@ class Config:
     trainer: TrainerConfig = MISSING
     logger: LoggerConfig = MISSING
     run: RunConfig = field(default_factory=RunConfig)
+    study: StudyConfig = field(default_factory=StudyConfig)
 
     def __post_init__(self) -> None:
         """Check ranges."""
@@ -433,6 +450,18 @@ class Config:
             plain = self.run.name not in {"", ".", ".."} and "/" not in self.run.name
             _require(plain, "run.name", self.run.name, "the name of one folder, without /")
         _require(0 <= self.seed < 2**32, "seed", self.seed, "a whole number from 0 to 2**32 - 1")
+
+
+@dataclass
+class ReportConfig:
+    """Everything that ``python -m cnmc.report`` can be told."""
+
+    runs: str = "runs"
+    """Folder of the run folders, ``run.root`` of their training."""
+    output: str = "report"
+    """Folder that the report is written to."""
+    experiments: list[str] = field(default_factory=list)
+    """Experiments to report; empty takes all."""
 
 
 @dataclass
@@ -448,6 +477,7 @@ def register() -> None:
     store = ConfigStore.instance()
     store.store(name="train_schema", node=Config)
     store.store(name="prepare_schema", node=PrepareConfig)
+    store.store(name="report_schema", node=ReportConfig)
     store.store(group="optimizer", name="layerwise_schema", node=LayerwiseOptimizerConfig)
     store.store(group="optimizer", name="flat_schema", node=FlatOptimizerConfig)
 

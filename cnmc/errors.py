@@ -1,4 +1,4 @@
-"""The one exception that users are meant to read."""
+"""The exceptions that users are meant to read."""
 
 
 class CnmcError(ValueError):
@@ -7,3 +7,7 @@ class CnmcError(ValueError):
     Entry points print the message of this exception as one line, without a traceback, and exit
     with status 2. Anything else that escapes is a defect of the program and keeps its traceback.
     """
+
+
+class RefusedError(CnmcError):
+    """A run folder that is not for this run: what is in it is left as it is."""

@@ -1,86 +1,182 @@
-"""The life of a run folder: new, interrupted, finished, or another run's."""
+"""The life of a run folder: new, interrupted, failed, finished, or another run's."""
 
 from __future__ import annotations
 
 import hashlib
 import secrets
 import shutil
-from collections.abc import Mapping
+import sys
+import traceback
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from cnmc.callbacks.checkpoints import load_checkpoint
 from cnmc.config import Config
 from cnmc.data.store import CellStore
-from cnmc.errors import CnmcError
+from cnmc.errors import RefusedError
 from cnmc.provenance import git_commit, hardware, versions
 from cnmc.runs import RunFolder, RunInfo, config_hash, differing_keys, identity
 
-Action = Literal["train", "resume", "skip"]
 
-
-def open_run(
-    folder: RunFolder, config: Config, resolved: Mapping[str, Any], store: CellStore
-) -> tuple[Action, RunInfo]:
-    """Decide what to do with a run folder, and write down that it is being worked on.
+def find_run(folder: RunFolder, config: Config, resolved: Mapping[str, Any]) -> RunInfo:
+    """Return what is known of a run before its data are opened.
 
     Args:
         folder: Where the run belongs; its lock must be held.
         config: The configuration.
         resolved: The same as plain values.
+
+    Returns:
+        A new run's description; or, of one that was begun, its identity and how far it came, with
+        the versions and the machine of this process. Only a finished run is returned as it was.
+
+    Raises:
+        RefusedError: The folder holds a run of another configuration; the keys that differ are
+            named, and the ways out.
+    """
+    info = _describe(folder, config, resolved)
+    before = folder.read_info()
+    # Nothing is lost where nothing was stored: a mistake that was mended leaves no trace.
+    if before is None or not (before.status == "finished" or folder.has_results()):
+        return info
+    _check_same_config(folder, resolved)
+    if before.status == "finished":
+        return before
+    kept = (
+        "started",
+        "run_id",
+        "seconds",
+        "retries",
+        "protocol",
+        "manifest_fingerprint",
+        "split_fingerprint",
+        "weights_sha256",
+        "epochs_done",
+        "best_epoch",
+        "best_f1",
+    )
+    return replace(info, **{name: getattr(before, name) for name in kept})
+
+
+def begin_run(
+    folder: RunFolder,
+    info: RunInfo,
+    config: Config,
+    resolved: Mapping[str, Any],
+    store: CellStore,
+) -> bool:
+    """Make a run folder ready to be worked on, and write down that it is.
+
+    Args:
+        folder: The run folder; its lock must be held.
+        info: What :func:`find_run` gave; completed here.
+        config: The configuration.
+        resolved: The same as plain values.
         store: The data of the run.
 
     Returns:
-        ``train`` for a new run, ``resume`` for one to go on with after its last whole epoch,
-        ``skip`` for a finished one; and what ``run.json`` holds.
+        Whether there is an epoch to go on from.
 
     Raises:
-        CnmcError: The folder holds a run of another configuration, data set, split or other
-            weights; what differs is named, and the ways out.
+        RefusedError: The run was begun with another data set, split or other initial weights.
     """
-    info = _describe(folder, config, resolved, store)
-    if config.run.overwrite:
-        _remove(folder)
-    before = folder.read_info()
-    if before is not None:
-        _check_same_config(folder, resolved)
-        _check_same_origin(folder, before, info)
-        if before.status == "finished":
-            return "skip", before
+    check_origin(folder, info, config, store)
+    info.protocol = store.split.protocol
+    info.manifest_fingerprint = store.manifest.fingerprint
+    info.split_fingerprint = store.split.fingerprint
+    info.weights_sha256 = _sha256(config.model.weights)
     folder.remove_temporaries()
     folder.write_config(resolved)
-    if before is not None:
-        info.started, info.run_id = before.started, before.run_id
-        if folder.last_checkpoint.is_file():
-            info.epochs_done = int(load_checkpoint(folder.last_checkpoint)["cnmc"]["epoch"])
+    # The checkpoint knows best: the process may have died between run.json and it.
+    info.epochs_done = 0
+    if folder.last_checkpoint.is_file():
+        info.epochs_done = int(load_checkpoint(folder.last_checkpoint, lazy=True)["cnmc"]["epoch"])
     # What was stored of epochs after the last checkpoint is dropped, since they are repeated.
     folder.forget_after(info.epochs_done if info.epochs_done else -1)
     metrics = folder.read_metrics()
     info.seconds = float(metrics["seconds"].sum()) if len(metrics) else 0.0
-    best = folder.best_epoch()
-    if best is not None:
-        info.best_epoch, info.best_f1 = best
+    info.best_epoch, info.best_f1 = folder.best_epoch() or (None, None)
+    info.status, info.error = "running", None
     folder.write_info(info)
-    return "resume" if info.epochs_done else "train", info
+    return info.epochs_done > 0
 
 
-def _describe(
-    folder: RunFolder, config: Config, resolved: Mapping[str, Any], store: CellStore
-) -> RunInfo:
+def check_origin(folder: RunFolder, info: RunInfo, config: Config, store: CellStore) -> None:
+    """Refuse to go on with a run on other data, another split or from other weights.
+
+    Raises:
+        RefusedError: What differs is named, and the ways out.
+    """
+    if info.manifest_fingerprint is None:
+        return
+    weights = _sha256(config.model.weights)
+    for what, key, old, new in (
+        ("another data set", "data.root", info.manifest_fingerprint, store.manifest.fingerprint),
+        ("another split", "split", info.split_fingerprint, store.split.fingerprint),
+        ("other initial weights", "model.weights", info.weights_sha256, weights),
+    ):
+        if old != new:
+            raise RefusedError(
+                f"{folder.path} was begun with {what} ({key}: fingerprint "
+                f"{str(old)[:12]} there, now {str(new)[:12]}); give it the old one, choose another "
+                "run.root, or start over with run.overwrite=true"
+            )
+
+
+@contextmanager
+def failure_recorded(folder: RunFolder, info: RunInfo) -> Iterator[None]:
+    """Write an error into the run folder on its way up.
+
+    A folder that refuses the run keeps what it says of its own.
+    """
+    try:
+        yield
+    except RefusedError:
+        raise
+    except Exception:
+        info.status, info.error = "failed", traceback.format_exc()
+        try:
+            folder.write_info(info)
+        except OSError as error:
+            # The disk may be what failed. The run stays one to go on with.
+            sys.stderr.write(f"{info.error}{folder.path}: that could not be recorded: {error}\n")
+        raise
+
+
+def remove_run(folder: RunFolder) -> None:
+    """Remove a run folder, and nothing that is none.
+
+    Raises:
+        RefusedError: There is something that is no run folder.
+    """
+    if not folder.path.exists():
+        return
+    if not folder.is_run():
+        raise RefusedError(
+            f"run.overwrite=true: {folder.path} exists and is no run folder; remove it yourself, "
+            "or choose another run.name or run.root"
+        )
+    shutil.rmtree(folder.path)
+
+
+def _describe(folder: RunFolder, config: Config, resolved: Mapping[str, Any]) -> RunInfo:
     digest = config_hash(resolved)
+    name = folder.path.name
+    seed = f"seed={config.seed}"
     return RunInfo(
         status="running",
         experiment=config.experiment,
-        name=folder.path.name,
+        name=name,
+        # Only a name that the program made tells what was swept.
+        setting=name.removeprefix(f"{seed},") if name.startswith(f"{seed},") else "",
         seed=config.seed,
-        protocol=store.split.protocol,
         config_hash=digest,
         # Two folders may hold the same configuration, on other data or once more.
         run_id=f"{digest}-{secrets.token_hex(3)}",
-        manifest_fingerprint=store.manifest.fingerprint,
-        split_fingerprint=store.split.fingerprint,
-        weights_sha256=_sha256(config.model.weights),
         started=datetime.now(UTC).isoformat(timespec="seconds"),
         max_epochs=config.trainer.max_epochs,
         git_commit=git_commit(),
@@ -97,18 +193,6 @@ def _sha256(path: str | None) -> str | None:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _remove(folder: RunFolder) -> None:
-    """Remove a run folder, and nothing that is none."""
-    if not folder.path.exists():
-        return
-    if not folder.is_run():
-        raise CnmcError(
-            f"run.overwrite=true: {folder.path} exists and is no run folder; remove it yourself, "
-            "or choose another run.name or run.root"
-        )
-    shutil.rmtree(folder.path)
-
-
 def _check_same_config(folder: RunFolder, resolved: Mapping[str, Any]) -> None:
     stored = folder.read_config()
     if config_hash(stored) == config_hash(resolved):
@@ -118,22 +202,8 @@ def _check_same_config(folder: RunFolder, resolved: Mapping[str, Any]) -> None:
         f"{key} (there {old.get(key, 'absent')}, now {new.get(key, 'absent')})"
         for key in differing_keys(stored, resolved)
     )
-    raise CnmcError(
+    raise RefusedError(
         f"{folder.path} holds a run of another configuration: {differences}; choose another "
         "run.name or run.root, sweep the key so that it names the folder, or start over with "
         "run.overwrite=true"
     )
-
-
-def _check_same_origin(folder: RunFolder, before: RunInfo, now: RunInfo) -> None:
-    for what, key, old, new in (
-        ("another data set", "data.root", before.manifest_fingerprint, now.manifest_fingerprint),
-        ("another split", "split", before.split_fingerprint, now.split_fingerprint),
-        ("other initial weights", "model.weights", before.weights_sha256, now.weights_sha256),
-    ):
-        if old != new:
-            raise CnmcError(
-                f"{folder.path} was begun with {what} ({key}: fingerprint "
-                f"{str(old)[:12]} there, now {str(new)[:12]}); give it the old one, choose another "
-                "run.root, or start over with run.overwrite=true"
-            )

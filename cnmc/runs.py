@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
@@ -29,7 +30,7 @@ import pandas as pd
 import yaml
 from filelock import FileLock, Timeout
 
-from cnmc.errors import CnmcError
+from cnmc.errors import CnmcError, RefusedError
 
 CONFIG, INFO, METRICS, PREDICTIONS = "config.yaml", "run.json", "metrics.csv", "predictions.parquet"
 
@@ -39,14 +40,22 @@ PREDICTION_KEYS = ("epoch", "role", "cell_id", "subject", "label")
 F1, F1_NOROT = "val/f1", "val/f1_norot"
 """Columns of the metrics: weighted F1 of the mean logit, and of the original orientation alone."""
 
+LOCK_PATIENCE = 10.0
+"""Seconds to wait for a run's lock: the data loader's processes of a training process that was
+killed keep it for some five seconds more, until they notice."""
+
 NUM_EIGHTHS = 8
 """Rotations are counted in eighths of a turn, 45 degrees: the k of ``logit_<k>``."""
+
+_OWN_ERROR = re.compile(rf"^{re.escape(CnmcError.__module__)}\.\w+: ")
+"""How Python begins the last line of the traceback of an error that is a user's to mend."""
 
 Status = Literal["running", "finished", "failed"]
 
 # What a run is, is everything but where it lies, how it is shown and how fast it is fed.
 _NOT_IDENTITY = (
     "run",
+    "study",
     "logger",
     "data.root",
     "data.work_dir",
@@ -72,11 +81,17 @@ def logit_columns(predictions: pd.DataFrame) -> list[str]:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary path that takes the place of ``path`` if nothing is raised."""
+    """Yield a temporary path that takes the place of ``path`` if nothing is raised.
+
+    What was written reaches the disk before it takes the place: else a machine that loses its
+    power could leave the new name with nothing behind it.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         yield temporary
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -135,12 +150,16 @@ class RunInfo:
     experiment: str
     name: str
     seed: int
-    protocol: str
     config_hash: str
-    manifest_fingerprint: str
-    split_fingerprint: str
     started: str
     """Start of the run's first process, ISO 8601 with the zone."""
+    setting: str = ""
+    """What was swept besides experiment and seed, as it names the folder: runs of one experiment
+    and one setting are repetitions of each other."""
+    protocol: str | None = None
+    """``paper`` or ``honest``; this and the fingerprints are None until the data were opened."""
+    manifest_fingerprint: str | None = None
+    split_fingerprint: str | None = None
     run_id: str = ""
     """Names the run for good, also at W&B: the hash of its configuration and a random part."""
     weights_sha256: str | None = None
@@ -155,7 +174,20 @@ class RunInfo:
     git_commit: str | None = None
     versions: dict[str, str] = field(default_factory=dict)
     hardware: dict[str, Any] = field(default_factory=dict)
+    retries: int = 0
+    """How often the run was tried again after an error."""
     error: str | None = None
+    """Traceback of the error that ended a failed run."""
+
+    @property
+    def label(self) -> str:
+        """Experiment and name, as people call the run."""
+        return f"{self.experiment}/{self.name}"
+
+    @property
+    def reason(self) -> str | None:
+        """The error in one line."""
+        return _OWN_ERROR.sub("", (self.error or "").strip().rsplit("\n", 1)[-1]) or None
 
     def identity(self) -> dict[str, Any]:
         """Return what tells where a checkpoint of this run comes from."""
@@ -193,29 +225,56 @@ class RunFolder:
         """Tell whether a run was ever begun in this folder."""
         return (self.path / CONFIG).is_file() or (self.path / INFO).is_file()
 
+    def has_results(self) -> bool:
+        """Tell whether anything was trained or evaluated in this folder."""
+        results = (self.path / METRICS, self.path / PREDICTIONS, self.last_checkpoint)
+        return any(path.is_file() for path in results)
+
     def remove_temporaries(self) -> None:
         """Remove what a process that was killed left half-written; the lock must be held."""
         for path in self.path.rglob(".*.tmp"):
             path.unlink(missing_ok=True)
+
+    @property
+    def _lock_path(self) -> Path:
+        # Beside the folder, so that starting over can remove the whole folder.
+        return self.path.with_name(f".{self.path.name}.lock")
 
     @contextmanager
     def lock(self) -> Iterator[None]:
         """Keep other processes from working on this run; a dead process holds no lock.
 
         Raises:
-            CnmcError: Another process works on it.
+            RefusedError: Another process works on it.
         """
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        # Beside the folder, so that starting over can remove the whole folder.
-        lock = FileLock(self.path.with_name(f".{self.path.name}.lock"))
+        lock = FileLock(self._lock_path)
         try:
-            lock.acquire(timeout=0)
+            lock.acquire(timeout=LOCK_PATIENCE)
         except Timeout:
-            raise CnmcError(f"{self.path}: another process is training this run") from None
+            raise RefusedError(
+                f"{self.path}: another process is training this run; the same command can be run "
+                "again when it has ended"
+            ) from None
         try:
             yield
         finally:
             lock.release()
+
+    def is_locked(self) -> bool:
+        """Tell whether a process works on this run at this moment."""
+        if not self._lock_path.exists():
+            return False
+        lock = FileLock(self._lock_path)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            return True
+        except OSError:
+            # Somebody else's folder, or one that cannot be written: nobody here works on it.
+            return False
+        lock.release()
+        return False
 
     def read_config(self) -> dict[str, Any]:
         """Return the resolved configuration.

@@ -2,31 +2,39 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import sys
-import traceback
 import warnings
-from typing import Any, cast
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any, Literal
 
 import hydra
 import pytorch_lightning as pl
 import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from cnmc.analysis.summary import summary
 from cnmc.app import TERMINATED, run_app, user_errors
 from cnmc.build import build_classifier, build_datamodule, build_trainer, device_name
 from cnmc.callbacks.checkpoints import EpochCheckpoints, load_checkpoint, strip_optimizer
+from cnmc.callbacks.progress import RunProgress
 from cnmc.callbacks.recorder import RunRecorder
-from cnmc.config import CONFIG_DIR, Config, register, to_config
+from cnmc.config import CONFIG_DIR, Config, register
 from cnmc.data.store import CellStore, open_cells
-from cnmc.lifecycle import open_run
+from cnmc.errors import CnmcError
+from cnmc.lifecycle import begin_run, check_origin, failure_recorded, find_run, remove_run
 from cnmc.runs import RunFolder, RunInfo
-from cnmc.study import close_study, job_folder
+from cnmc.study.job import described, run_job
+from cnmc.study.launch import close_study
+from cnmc.study.plan import with_multirun
 from cnmc.tracking import tracked
+
+Tell = Callable[[RunProgress], None]
 
 register()
 # Lightning's advice and its notes on the machine would drown the lines about the runs.
@@ -34,27 +42,60 @@ logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
 warnings.filterwarnings("ignore", module="pytorch_lightning")
 
 
-def train(config: Config, resolved: dict[str, Any], folder: RunFolder) -> None:
-    """Train and evaluate one run, go on with it, or skip it; all it finds out is in its folder."""
+def train(
+    config: Config, resolved: dict[str, Any], folder: RunFolder, tell: Tell | None = None
+) -> Literal["trained", "skipped"]:
+    """Train and evaluate one run, go on with it, or skip it; all it finds out is in its folder.
+
+    Args:
+        config: The configuration.
+        resolved: The same as plain values.
+        folder: The run folder.
+        tell: Is told how far the run is; without it, that is shown.
+
+    Raises:
+        CnmcError: The input is at fault, or the folder is another run's.
+    """
     with folder.lock():
+        if config.run.overwrite:
+            remove_run(folder)
+        for retry in range(config.study.max_retries + 1):
+            try:
+                return _train_once(config, resolved, folder, tell, retry)
+            except CnmcError:
+                # Trying again mends no mistake.
+                raise
+            except Exception as error:
+                if retry == config.study.max_retries:
+                    raise
+                print(f"{folder.path}: {type(error).__name__}, trying again", file=sys.stderr)
+            # The failed attempt may hold the memory that the next one needs.
+            gc.collect()
+            torch.cuda.empty_cache()
+    raise AssertionError("the last attempt returns or raises")
+
+
+def _train_once(
+    config: Config, resolved: dict[str, Any], folder: RunFolder, tell: Tell | None, retry: int
+) -> Literal["trained", "skipped"]:
+    info = find_run(folder, config, resolved)
+    if info.status == "finished":
+        check_origin(folder, info, config, open_cells(config.data, config.split))
+        return "skipped"
+    info.retries += retry > 0
+    with failure_recorded(folder, info):
         store = open_cells(config.data, config.split)
-        action, info = open_run(folder, config, resolved, store)
-        if action == "skip":
-            print(f"{folder.path}: finished already")
-            return
+        resume = begin_run(folder, info, config, resolved, store)
         try:
-            fit(config, resolved, folder, store, info, resume=action == "resume")
+            fit(config, resolved, folder, store, info, resume=resume, tell=tell)
         except SIGTERMException:
             # Lightning stops between two batches, and would end as if all were done.
             sys.exit(TERMINATED)
-        except Exception:
-            info.status, info.error = "failed", traceback.format_exc()
-            folder.write_info(info)
-            raise
         info.status = "finished"
         folder.write_info(info)
-        # Only now: an interrupted run needs the optimiser's state to go on.
-        strip_optimizer(folder.last_checkpoint)
+    # Only now: an interrupted run needs the optimiser's state to go on.
+    strip_optimizer(folder.last_checkpoint)
+    return "trained"
 
 
 def fit(
@@ -65,6 +106,7 @@ def fit(
     info: RunInfo,
     *,
     resume: bool,
+    tell: Tell | None = None,
 ) -> None:
     """Fit a run to its last epoch, then evaluate the best checkpoint on the cells kept for it."""
     pl.seed_everything(config.seed, workers=True, verbose=False)
@@ -81,6 +123,7 @@ def fit(
             recorder=recorder,
             loggers=loggers,
             terminal=sys.stdout.isatty(),
+            tell=tell,
         )
         info.hardware["accelerator"] = device_name(trainer)
         if not resume:
@@ -95,15 +138,16 @@ def fit(
 @hydra.main(version_base="1.3", config_path=str(CONFIG_DIR), config_name="config")
 def main(node: DictConfig) -> None:
     """Train the run that a composed configuration describes."""
-    job = HydraConfig.get()
+    if HydraConfig.get().mode == RunMode.MULTIRUN:
+        run_job(node, train)
+        return
     with user_errors():
-        config: Config = to_config(node)
-        resolved = cast("dict[str, Any]", OmegaConf.to_container(node, resolve=True))
-        folder = job_folder(config, list(job.overrides.task), dict(job.sweeper.params or {}))
-        train(config, resolved, folder)
-        if job.mode == RunMode.RUN:
-            print(summary([folder]))
+        config, resolved, folder = described(node)
+        if train(config, resolved, folder) == "skipped":
+            print(f"{folder.path}: finished already")
+        print(summary([folder]))
 
 
 if __name__ == "__main__":
-    run_app(main, sweeps=True, close=close_study)
+    # A launcher sends the main function to other processes: by its name, which they import.
+    run_app(import_module("cnmc.train").main, arguments=with_multirun, close=close_study)

@@ -1,37 +1,11 @@
-"""The command line: sweeps, one-line errors, composition."""
+"""The shell around commands: one-line errors, composition."""
 
 from __future__ import annotations
 
 import pytest
 
-from cnmc.app import compose, one_line, swept_keys, with_home, with_multirun
+from cnmc.app import compose, one_line, with_home
 from cnmc.errors import CnmcError
-
-
-@pytest.mark.parametrize(
-    ("arguments", "keys"),
-    [
-        (["seed=range(24)"], ["seed"]),
-        (["experiment=proposal,norot", "seed=1,2"], ["experiment", "seed"]),
-        (["seed=3", "split.subjects=[H14,2]", "model.weights='a,b'"], []),
-        (["+model.x=glob(*)", "optimizer.lr=choice(1,2)"], ["model.x", "optimizer.lr"]),
-        (["--cfg", "job"], []),
-    ],
-)
-def test_sweeps_are_recognised(arguments: list[str], keys: list[str]) -> None:
-    assert swept_keys(arguments) == keys
-
-
-def test_a_sweep_switches_multirun_on_once() -> None:
-    expected = ["seed=range(2)", "run.swept=[seed]", "--multirun"]
-    assert with_multirun(["seed=range(2)"]) == expected
-    assert with_multirun(["-m", "seed=range(2)"]) == ["-m", "seed=range(2)", "run.swept=[seed]"]
-    assert with_multirun(["seed=range(2)", "-m"]) == ["seed=range(2)", "run.swept=[seed]", "-m"]
-
-
-@pytest.mark.parametrize("arguments", [["seed=1"], ["seed=1,2", "--cfg", "job"], ["--help"]])
-def test_other_commands_are_left_alone(arguments: list[str]) -> None:
-    assert with_multirun(arguments) == arguments
 
 
 def test_an_error_is_one_line_with_its_cause() -> None:
@@ -86,11 +60,6 @@ def test_a_key_of_another_split_is_refused(override: str) -> None:
 def test_home_is_expanded_where_the_shell_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/me")
     assert with_home(["data.root=~/x", "-m", "a=b~/c"]) == ["data.root=/home/me/x", "-m", "a=b~/c"]
-
-
-def test_a_sweep_has_no_run_name() -> None:
-    with pytest.raises(CnmcError, match=r"run.name: every run of a sweep"):
-        with_multirun(["seed=1,2", "run.name=x"])
 
 
 def test_one_rate_for_layerwise_rates_gets_a_hint() -> None:

@@ -25,6 +25,7 @@ LAYERS: dict[str, int] = {
     "study": 3,
     "tracking": 3,
     "app": 3,
+    "report": 4,
     "train": 4,
     "prepare": 4,
 }

@@ -13,14 +13,20 @@ from cnmc.errors import CnmcError
 from cnmc.runs import RunFolder, RunInfo, replacing
 
 
-def load_checkpoint(path: Path) -> dict[str, Any]:
+def load_checkpoint(path: Path, *, lazy: bool = False) -> dict[str, Any]:
     """Read a checkpoint; nothing in it is executed.
+
+    Args:
+        path: The file.
+        lazy: Read a tensor when it is used; for a look at the rest.
 
     Raises:
         CnmcError: The file is missing, truncated, or holds more than tensors and plain values.
     """
     try:
-        checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        checkpoint: dict[str, Any] = torch.load(
+            path, map_location="cpu", weights_only=True, mmap=lazy
+        )
         if "cnmc" not in checkpoint:
             raise ValueError("it has no cnmc metadata")
     except (OSError, RuntimeError, ValueError, EOFError, TypeError, UnpicklingError) as error:

@@ -37,6 +37,8 @@ class RunRecorder(pl.Callback):
         self._batches: list[tuple[Tensor, Tensor]] = []
         self._rates: dict[str, float] = {}
         self._clock = time.monotonic()
+        self.last_f1: tuple[float | None, float | None] = (None, None)
+        """F1 of the last stored epoch, with all rotations and without."""
 
     def on_train_epoch_start(self, trainer: pl.Trainer, _module: pl.LightningModule) -> None:
         """Note the rates of this epoch; the scheduler has moved on when the epoch ends."""
@@ -102,6 +104,7 @@ class RunRecorder(pl.Callback):
         row |= self._rates or {f"lr/{g}": float("nan") for g in _group_names(trainer)}
         row["seconds"] = round(seconds, 3)
         self.folder.add_metrics(row)
+        self.last_f1 = (row.get(F1), row.get(F1_NOROT))
         self.info.epochs_done = epoch
         self.info.seconds = round(self.info.seconds + seconds, 3)
         best = self.folder.best_epoch()
@@ -113,16 +116,6 @@ class RunRecorder(pl.Callback):
                 {name: value for name, value in row.items() if value == value},  # noqa: PLR0124
                 step=trainer.global_step,
             )
-
-    def progress_line(self, max_epochs: int) -> str:
-        """Return one line about the epoch that was stored last."""
-        row = self.folder.read_metrics().iloc[-1]
-        best = self.info.best_f1
-        text = (
-            f"{self.info.experiment}/{self.info.name} epoch {int(row['epoch'])}/{max_epochs}"
-            f"  F1 {100 * row[F1]:.2f}  without rotations {100 * row[F1_NOROT]:.2f}"
-        )
-        return text if best is None else f"{text}  best {100 * best:.2f}"
 
 
 def _epoch(trainer: pl.Trainer) -> int:

@@ -1,0 +1,161 @@
+"""The board of a study: where its jobs write how far they are, and everybody reads it.
+
+``<run.root>/.multirun/<study.id>/`` holds ``plan.json`` (the run folders, in the order of the
+jobs) and ``<num>.json`` (:class:`JobState`) for every job that has begun. It belongs to one
+command and goes with it; what lasts is in the run folders.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from filelock import FileLock, Timeout
+
+from cnmc.callbacks.progress import RunProgress
+from cnmc.runs import RunFolder, replacing
+
+JobStatus = Literal[
+    "running", "finished", "skipped", "failed", "refused", "left out", "interrupted"
+]
+SUCCEEDED: tuple[JobStatus, ...] = ("finished", "skipped")
+FAILED: tuple[JobStatus, ...] = ("failed", "refused")
+
+
+@dataclass
+class JobState:
+    """How far a job is."""
+
+    num: int
+    """Position among the jobs of the study, from 0."""
+    status: JobStatus
+    path: str
+    """The run folder."""
+    began: float
+    """Seconds since 1970."""
+    first_share: float = 0.0
+    """Share of the run that was done before this job went on with it."""
+    seconds: float = 0.0
+    """Seconds that the job took, or took so far."""
+    progress: RunProgress | None = None
+    error: str | None = None
+    """Why it is not finished, in one line."""
+
+    @property
+    def share(self) -> float:
+        """Share of the run that is done, 0 to 1; 1 also where it goes no further."""
+        if self.status != "running":
+            return 1.0
+        return self.progress.share if self.progress else 0.0
+
+
+def _state(values: dict[str, Any]) -> JobState:
+    progress = values.pop("progress")
+    return JobState(**values, progress=RunProgress(**progress) if progress else None)
+
+
+class Board:
+    """Reads and writes the board of one study.
+
+    Args:
+        root: ``run.root`` of the study.
+        study_id: ``study.id``.
+    """
+
+    def __init__(self, root: Path, study_id: str) -> None:
+        self.path = root / ".multirun" / study_id
+        self._read: dict[str, tuple[int, JobState]] = {}
+
+    @property
+    def _lock_path(self) -> Path:
+        return self.path.with_name(f".{self.path.name}.lock")
+
+    def open(self, folders: Sequence[RunFolder]) -> FileLock:
+        """Begin a study: write its plan, and remove boards whose commands are no more.
+
+        Returns:
+            A lock to be held as long as the command works; it tells that the board is in use.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        for old in self.path.parent.iterdir():
+            if old.is_dir() and old != self.path and (old / "plan.json").is_file():
+                Board(self.path.parents[1], old.name).close()
+        lock = FileLock(self._lock_path)
+        lock.acquire(timeout=0)
+        plan = {
+            "pid": os.getpid(),
+            "host": socket.gethostname(),
+            "runs": [str(folder.path) for folder in folders],
+        }
+        with replacing(self.path / "plan.json") as temporary:
+            temporary.write_text(json.dumps(plan, indent=2))
+        return lock
+
+    def close(self) -> None:
+        """Remove the board, unless its command or one of its jobs is still at work."""
+        lock = FileLock(self._lock_path)
+        try:
+            lock.acquire(timeout=0)
+        except (Timeout, OSError):
+            return
+        try:
+            working = [state for state in self.states() if state.status == "running"]
+            if not any(RunFolder(Path(state.path)).is_locked() for state in working):
+                shutil.rmtree(self.path, ignore_errors=True)
+        finally:
+            lock.release()
+            with suppress(OSError):
+                if not self.path.exists():
+                    self._lock_path.unlink()
+
+    def plan(self) -> dict[str, Any]:
+        """Return the plan; one of no runs where none was made."""
+        try:
+            return dict(json.loads((self.path / "plan.json").read_text()))
+        except (OSError, ValueError):
+            return {"pid": None, "host": None, "runs": []}
+
+    def write(self, state: JobState) -> None:
+        """Store how far a job is.
+
+        A board that cannot be written (a full disk) stops no run: it is there to be looked at.
+        """
+        with suppress(OSError), replacing(self.path / f"{state.num}.json") as temporary:
+            temporary.write_text(json.dumps(asdict(state)))
+
+    def states(self) -> list[JobState]:
+        """Return how far all jobs are that have begun, in their order."""
+        for path in self.path.glob("[0-9]*.json"):
+            with suppress(OSError, ValueError, TypeError, KeyError):
+                changed = path.stat().st_mtime_ns
+                if self._read.get(path.name, (None,))[0] != changed:
+                    self._read[path.name] = (changed, _state(json.loads(path.read_text())))
+        return sorted((state for _, state in self._read.values()), key=lambda state: state.num)
+
+    def first_failure(self) -> JobState | None:
+        """Return the first job that ended without its run being finished."""
+        return next((state for state in self.states() if state.status in FAILED), None)
+
+    def seconds_left(self, now: float | None = None) -> float | None:
+        """Estimate how long the study will take, at the pace of this command so far.
+
+        Returns:
+            Seconds; None where nothing was trained yet.
+        """
+        states = {state.num: state for state in self.states()}
+        trained = [state for state in states.values() if state.status != "skipped"]
+        worked = sum(max(0.0, state.share - state.first_share) for state in trained)
+        if worked <= 0.0:
+            return None
+        num_runs = len(self.plan()["runs"])
+        left = sum(1.0 - states[i].share if i in states else 1.0 for i in range(num_runs))
+        elapsed = (now or time.time()) - min(state.began for state in trained)
+        return elapsed / worked * left

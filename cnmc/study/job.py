@@ -1,0 +1,106 @@
+"""A job of a study: it trains one run, in whatever process, and writes on the study's board."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Literal, cast
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+from cnmc.app import TERMINATED, one_line
+from cnmc.callbacks.progress import RunProgress
+from cnmc.config import Config, to_config
+from cnmc.errors import CnmcError, RefusedError
+from cnmc.runs import RunFolder
+from cnmc.study.board import Board, JobState
+from cnmc.study.plan import job_folder
+
+Tell = Callable[[RunProgress], None]
+Train = Callable[[Config, dict[str, Any], RunFolder, Tell], Literal["trained", "skipped"]]
+
+
+def described(node: DictConfig) -> tuple[Config, dict[str, Any], RunFolder]:
+    """Return what a composed configuration asks for: typed, as plain values, and its run folder.
+
+    Raises:
+        CnmcError: A key is unknown or a value out of range.
+    """
+    job = HydraConfig.get()
+    config: Config = to_config(node)
+    resolved = cast("dict[str, Any]", OmegaConf.to_container(node, resolve=True))
+    folder = job_folder(config, list(job.overrides.task), dict(job.sweeper.params or {}))
+    return config, resolved, folder
+
+
+def run_job(node: DictConfig, train: Train) -> None:
+    """Train the run of a job of a study.
+
+    An error ends the run and not the study: it is written down, and the other jobs go on.
+
+    Args:
+        node: The composed configuration.
+        train: Trains the run and tells how far it is.
+    """
+    num = int(HydraConfig.get().job.num)
+    board = Board(Path(node.run.root), node.study.id or "unnamed")
+    runs = board.plan()["runs"]
+    state = JobState(num, "running", runs[num] if num < len(runs) else "", time.time())
+    if node.study.fail_fast and (failed := board.first_failure()):
+        state.status, state.error = "left out", f"study.fail_fast=true: {failed.path} failed"
+        board.write(state)
+        return
+    try:
+        config, resolved, folder = described(node)
+        state.path = str(folder.path)
+        board.write(state)
+        outcome = train(config, resolved, folder, _teller(board, state))
+        state.status = "skipped" if outcome == "skipped" else "finished"
+    except RefusedError as error:
+        state.status, state.error = "refused", one_line(error)
+    except CnmcError as error:
+        state.status, state.error = "failed", one_line(error)
+    except Exception as error:
+        reason = str(error).strip().splitlines()
+        state.status, state.error = "failed", ": ".join([type(error).__name__, *reason[:1]])
+    except BaseException:
+        state.status = "interrupted"
+        raise
+    finally:
+        state.seconds = time.time() - state.began
+        board.write(state)
+
+
+def _teller(board: Board, state: JobState) -> Tell:
+    """Return what a run tells its progress to: the board.
+
+    A process that the launching one started ends with it, or it would go on unseen, and the same
+    command would find its run locked.
+    """
+    launcher = _launcher(board.plan())
+    first = True
+
+    def tell(progress: RunProgress) -> None:
+        nonlocal first
+        if launcher is not None and os.getppid() != launcher:
+            sys.exit(TERMINATED)
+        if first and progress.epoch > 0:
+            # It goes on from this epoch.
+            state.first_share = progress.epoch / max(progress.max_epochs, 1)
+        first = False
+        state.progress = progress
+        state.seconds = time.time() - state.began
+        board.write(state)
+
+    return tell
+
+
+def _launcher(plan: Mapping[str, Any]) -> int | None:
+    """Return the process that launched the study where it is this one's parent."""
+    own = plan["host"] == socket.gethostname() and plan["pid"] == os.getppid()
+    return int(plan["pid"]) if own else None

@@ -1,0 +1,79 @@
+"""Which runs a command line asks for, and which folders they fill."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from cnmc.errors import CnmcError
+from cnmc.study.plan import planned_runs, settings, swept_keys, with_multirun
+
+
+def _planned(*overrides: str) -> list[str]:
+    runs = planned_runs(overrides, root=Path("r"), seed=5, experiment="demo")
+    return [run.path.as_posix() for run in runs]
+
+
+def test_every_combination_has_a_folder() -> None:
+    assert _planned("experiment=proposal,norot", "seed=range(2)", "data.crop=40") == [
+        "r/proposal/seed=0",
+        "r/proposal/seed=1",
+        "r/norot/seed=0",
+        "r/norot/seed=1",
+    ]
+
+
+def test_defaults_come_from_the_composed_configuration() -> None:
+    assert _planned("optimizer.lr=1e-3,1e-4") == [
+        "r/demo/seed=5,optimizer.lr=0.001",
+        "r/demo/seed=5,optimizer.lr=0.0001",
+    ]
+
+
+def test_a_job_finds_the_folder_of_its_plan_whatever_the_sign_of_the_key() -> None:
+    assert _planned("++optimizer.lr=1e-3,1e-4") == _planned("optimizer.lr=1e-3,1e-4")
+
+
+def test_every_setting_is_checked_once() -> None:
+    found = settings(["experiment=proposal,norot", "seed=range(24)", "data.crop=40"])
+    assert found == [
+        ["experiment=proposal", "seed=0", "data.crop=40"],
+        ["experiment=norot", "seed=0", "data.crop=40"],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "keys"),
+    [
+        (["seed=range(24)"], ["seed"]),
+        (["experiment=proposal,norot", "seed=1,2"], ["experiment", "seed"]),
+        (["seed=3", "split.subjects=[H14,2]", "model.weights='a,b'"], []),
+        (["+model.x=glob(*)", "optimizer.lr=choice(1,2)"], ["model.x", "optimizer.lr"]),
+        (["--cfg", "job"], []),
+    ],
+)
+def test_sweeps_are_recognised(arguments: list[str], keys: list[str]) -> None:
+    assert swept_keys(arguments) == keys
+
+
+def test_a_sweep_switches_multirun_on_once() -> None:
+    swept = ["seed=range(2)", "run.swept=[seed]", "study.id=x"]
+    assert with_multirun(["seed=range(2)"], "x") == [*swept, "--multirun"]
+    assert with_multirun(["-m", "seed=range(2)"], "x") == ["-m", *swept]
+    assert with_multirun(["seed=range(2)", "-m"], "x") == [*swept, "-m"]
+    assert with_multirun(["-m"], "x") == ["run.swept=[]", "study.id=x", "-m"]
+
+
+def test_two_commands_have_two_boards() -> None:
+    assert with_multirun(["seed=1,2"]) != with_multirun(["seed=1,2"])
+
+
+@pytest.mark.parametrize("arguments", [["seed=1"], ["seed=1,2", "--cfg", "job"], ["--help"]])
+def test_other_commands_are_left_alone(arguments: list[str]) -> None:
+    assert with_multirun(arguments) == arguments
+
+
+def test_a_sweep_has_no_run_name() -> None:
+    with pytest.raises(CnmcError, match=r"run.name: every run of a sweep"):
+        with_multirun(["seed=1,2", "run.name=x"])
