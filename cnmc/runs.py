@@ -225,6 +225,11 @@ class RunFolder:
         """Tell whether a run was ever begun in this folder."""
         return (self.path / CONFIG).is_file() or (self.path / INFO).is_file()
 
+    def is_finished(self) -> bool:
+        """Tell whether the run of this folder is finished."""
+        info = self.read_info()
+        return info is not None and info.status == "finished"
+
     def has_results(self) -> bool:
         """Tell whether anything was trained or evaluated in this folder."""
         results = (self.path / METRICS, self.path / PREDICTIONS, self.last_checkpoint)

@@ -30,8 +30,7 @@ from cnmc.errors import CnmcError
 from cnmc.lifecycle import begin_run, check_origin, failure_recorded, find_run, remove_run
 from cnmc.runs import RunFolder, RunInfo
 from cnmc.study.job import described, run_job
-from cnmc.study.launch import close_study
-from cnmc.study.plan import with_multirun
+from cnmc.study.launch import close_study, study_arguments
 from cnmc.tracking import tracked
 
 Tell = Callable[[RunProgress], None]
@@ -150,4 +149,4 @@ def main(node: DictConfig) -> None:
 
 if __name__ == "__main__":
     # A launcher sends the main function to other processes: by its name, which they import.
-    run_app(import_module("cnmc.train").main, arguments=with_multirun, close=close_study)
+    run_app(import_module("cnmc.train").main, arguments=study_arguments, close=close_study)

@@ -73,9 +73,11 @@ def summary(folders: Sequence[RunFolder], reasons: Mapping[str, str] | None = No
 
     Args:
         folders: The runs, finished or not.
-        reasons: By path, why a run is not finished, where its folder does not say so.
+        reasons: By path, why a run is not finished, where its folder does not say so, or is not
+            this run's at all; they are not in the table.
     """
-    table = evaluate_finished(folders)
+    reasons = reasons or {}
+    table = evaluate_finished([folder for folder in folders if str(folder.path) not in reasons])
     lines: list[str] = []
     if len(table):
         groups = {
@@ -88,7 +90,7 @@ def summary(folders: Sequence[RunFolder], reasons: Mapping[str, str] | None = No
             best = rows.iloc[int(rows["f1"].argmax())]
             epoch = f"F1 {_percent(best['f1'])} at epoch {best['best_epoch']}"
             lines += [f"best run of {label}: {best['run']}, {epoch}", f"  {best['checkpoint']}"]
-    return "\n".join([*lines, *_unfinished(folders, reasons or {})])
+    return "\n".join([*lines, *_unfinished(folders, reasons)])
 
 
 def _headline(part: pd.DataFrame) -> pd.DataFrame:
@@ -152,10 +154,13 @@ def _unfinished(folders: Sequence[RunFolder], reasons: Mapping[str, str]) -> lis
     lines = []
     for folder in folders:
         info = folder.read_info()
-        if info is None or info.status != "finished":
-            state = "not started" if info is None else _state(folder, info)
-            told = reasons.get(str(folder.path)) or (info.reason if info else None)
-            lines += [f"not finished: {folder.path} ({': '.join(filter(None, [state, told]))})"]
+        told = reasons.get(str(folder.path))
+        if told is not None and info is not None and info.status == "finished":
+            lines += [f"not this run: {told}"]
+        elif info is None or info.status != "finished":
+            words = ["not started" if info is None else _state(folder, info)]
+            words += [told or (info.reason if info else None) or ""]
+            lines += [f"not finished: {folder.path} ({': '.join(filter(None, words))})"]
     return lines
 
 

@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from filelock import FileLock, Timeout
+from filelock import BaseFileLock, FileLock, Timeout
 
 from cnmc.callbacks.progress import RunProgress
 from cnmc.runs import RunFolder, replacing
@@ -78,25 +78,29 @@ class Board:
     def _lock_path(self) -> Path:
         return self.path.with_name(f".{self.path.name}.lock")
 
-    def open(self, folders: Sequence[RunFolder]) -> FileLock:
+    def open(self, folders: Sequence[RunFolder]) -> BaseFileLock | None:
         """Begin a study: write its plan, and remove boards whose commands are no more.
 
         Returns:
             A lock to be held as long as the command works; it tells that the board is in use.
+            None where nothing can be written (a full disk): the runs will say so.
         """
-        self.path.mkdir(parents=True, exist_ok=True)
-        for old in self.path.parent.iterdir():
-            if old.is_dir() and old != self.path and (old / "plan.json").is_file():
-                Board(self.path.parents[1], old.name).close()
-        lock = FileLock(self._lock_path)
-        lock.acquire(timeout=0)
         plan = {
             "pid": os.getpid(),
             "host": socket.gethostname(),
             "runs": [str(folder.path) for folder in folders],
         }
-        with replacing(self.path / "plan.json") as temporary:
-            temporary.write_text(json.dumps(plan, indent=2))
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            for old in self.path.parent.iterdir():
+                if old.is_dir() and old != self.path and (old / "plan.json").is_file():
+                    Board(self.path.parents[1], old.name).close()
+            lock = FileLock(self._lock_path)
+            lock.acquire(timeout=0)
+            with replacing(self.path / "plan.json") as temporary:
+                temporary.write_text(json.dumps(plan, indent=2))
+        except OSError:
+            return None
         return lock
 
     def close(self) -> None:

@@ -51,13 +51,15 @@ def run_job(node: DictConfig, train: Train) -> None:
     board = Board(Path(node.run.root), node.study.id or "unnamed")
     runs = board.plan()["runs"]
     state = JobState(num, "running", runs[num] if num < len(runs) else "", time.time())
-    if node.study.fail_fast and (failed := board.first_failure()):
-        state.status, state.error = "left out", f"study.fail_fast=true: {failed.path} failed"
-        board.write(state)
-        return
     try:
         config, resolved, folder = described(node)
         state.path = str(folder.path)
+        if config.study.fail_fast and not folder.is_finished():
+            failed = board.first_failure()
+            if failed is not None:
+                state.status = "left out"
+                state.error = f"study.fail_fast=true, and {failed.path} {failed.status}"
+                return
         board.write(state)
         outcome = train(config, resolved, folder, _teller(board, state))
         state.status = "skipped" if outcome == "skipped" else "finished"

@@ -7,19 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
-from hydra.core.global_hydra import GlobalHydra
-from hydra.core.hydra_config import HydraConfig
+from filelock import BaseFileLock
 from hydra.experimental.callback import Callback
-from hydra.types import RunMode
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig
 
 from cnmc.analysis.summary import summary
-from cnmc.config import to_config
+from cnmc.app import compose
 from cnmc.runs import RunFolder
 from cnmc.study.board import Board
 from cnmc.study.monitor import Monitor
-from cnmc.study.plan import planned_runs, settings
+from cnmc.study.plan import is_override, planned_runs, settings, with_multirun
 
 
 @dataclass
@@ -28,7 +25,7 @@ class _Study:
 
     folders: list[RunFolder]
     board: Board
-    lock: FileLock
+    lock: BaseFileLock | None
     monitor: Monitor
 
 
@@ -38,13 +35,10 @@ _launched: list[_Study] = []
 class StudyPlan(Callback):
     """Plans the study in the process that launches a multirun, and begins to watch it."""
 
-    def on_multirun_start(
-        self, config: DictConfig, config_name: str | None = None, **_: Any
-    ) -> None:
-        """Check the settings, and work out the run folders from the overrides that are swept."""
+    def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
+        """Work out the run folders from the overrides that are swept."""
         params = [f"{key}={value}" for key, value in (config.hydra.sweeper.params or {}).items()]
         overrides = [*params, *config.hydra.overrides.task]
-        check_settings(overrides, config_name)
         folders = planned_runs(
             overrides,
             root=Path(config.run.root),
@@ -58,24 +52,20 @@ class StudyPlan(Callback):
         _launched.append(_Study(folders, board, lock, monitor))
 
 
-def check_settings(overrides: Sequence[str], config_name: str | None) -> None:
-    """Compose every setting of a study once, so that a mistake is found before hours of training.
+def study_arguments(arguments: Sequence[str]) -> list[str]:
+    """Complete a command line, and compose every setting of its study once.
+
+    A mistake in one of them is then found before hours of training, not after.
 
     Raises:
         CnmcError: A value is out of range.
         HydraException: A key or value is refused by Hydra.
     """
-    loader = GlobalHydra.instance().config_loader()
-    before = HydraConfig.instance().cfg
-    try:
-        for job in settings(overrides):
-            whole = loader.load_configuration(config_name, overrides=job, run_mode=RunMode.RUN)
-            HydraConfig.instance().set_config(whole)
-            with open_dict(whole):
-                del whole["hydra"]
-            to_config(whole)
-    finally:
-        HydraConfig.instance().cfg = before
+    completed = with_multirun(arguments)
+    if len(completed) > len(arguments):
+        for job in settings(list(filter(is_override, completed))):
+            compose(job)
+    return completed
 
 
 def close_study() -> bool:
@@ -90,7 +80,8 @@ def close_study() -> bool:
     study.monitor.stop()
     reasons = {state.path: state.error for state in study.board.states() if state.error}
     print(summary(study.folders, reasons))
-    study.lock.release()
+    if study.lock is not None:
+        study.lock.release()
     study.board.close()
     infos = [folder.read_info() for folder in study.folders]
-    return all(info is not None and info.status == "finished" for info in infos)
+    return not reasons and all(info and info.status == "finished" for info in infos)
