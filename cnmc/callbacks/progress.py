@@ -130,7 +130,9 @@ class StateProgress(pl.Callback):
         """Tell the state when the last one is old."""
         if self._is_due():
             doing = f"evaluated batch {batch_idx + 1}/{_num_val_batches(trainer)}"
-            self._tell(trainer, int(trainer.num_training_batches), doing, batch_idx + 1)
+            # Before training their number is not known yet.
+            trained = int(trainer.num_training_batches) if trainer.state.fn == "fit" else 0
+            self._tell(trainer, trained, doing, batch_idx + 1)
 
     def on_validation_end(self, trainer: pl.Trainer, _module: pl.LightningModule) -> None:
         """Tell the metrics of the network before training."""

@@ -36,7 +36,7 @@ class Monitor:
     def __init__(self, board: Board, labels: list[str], console: Console | None = None) -> None:
         self.board = board
         self.labels = labels
-        self.console = console or Console(highlight=False, soft_wrap=True)
+        self.console = console or Console(highlight=False)
         self._shown: dict[int, tuple[str, int]] = {}
         self._when: dict[int, float] = {}
         self._ended = threading.Event()
@@ -74,7 +74,7 @@ class Monitor:
         for state in self.board.states():
             line = self._news(state)
             if line is not None:
-                self.console.print(f"{self._title(state)}  {line}", markup=False)
+                self.console.print(f"{self._title(state)}  {line}", markup=False, soft_wrap=True)
 
     def _title(self, state: JobState) -> str:
         width = len(str(len(self.labels)))
