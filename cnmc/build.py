@@ -8,6 +8,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import Logger
@@ -21,6 +22,9 @@ from cnmc.data.store import CellStore
 from cnmc.errors import CnmcError
 from cnmc.model.backbone import build_network
 from cnmc.model.module import CellClassifier
+
+_GPUS = ("auto", "gpu", "cuda")
+"""Accelerators that take a GPU of CUDA where there is one."""
 
 
 def build_datamodule(config: Config, store: CellStore) -> CellDataModule:
@@ -69,6 +73,7 @@ def build_trainer(
     recorder: RunRecorder,
     loggers: Sequence[Logger],
     terminal: bool,
+    gpu: int | None = None,
 ) -> pl.Trainer:
     """Return the trainer of a run, on one device.
 
@@ -78,11 +83,13 @@ def build_trainer(
         recorder: The one of them that progress is read from.
         loggers: Where metrics go besides the run folder.
         terminal: Draw a progress bar; otherwise print sparse lines.
+        gpu: Index of the GPU to train on, where the accelerator is one; None leaves the choice.
     """
     progress: list[Callback] = [BarProgress(recorder)] if terminal else [SparseProgress(recorder)]
+    accelerator = config.trainer.accelerator
     options: dict[str, Any] = {
-        "accelerator": config.trainer.accelerator,
-        "devices": 1,
+        "accelerator": accelerator,
+        "devices": 1 if gpu is None or accelerator not in _GPUS else [gpu],
         "precision": config.trainer.precision,
         "deterministic": config.trainer.deterministic,
         "max_epochs": config.trainer.max_epochs,
@@ -97,6 +104,9 @@ def build_trainer(
             logger=list(loggers) or False,
             enable_progress_bar=terminal and config.trainer.progress_bar,
             enable_model_summary=False,
+            # A run is one process. Lightning would take a SLURM job's variables for those of
+            # several, and its signals for itself; submitit requeues jobs here.
+            plugins=[LightningEnvironment()],
             # The network before training is evaluated as epoch 0 instead.
             num_sanity_val_steps=0,
             # The metrics keep their state from evaluation to evaluation; training runs between.

@@ -14,6 +14,7 @@ PACKAGE = Path(__file__).parents[1] / "cnmc"
 LAYERS: dict[str, int] = {
     "errors": 0,
     "config": 0,
+    "devices": 0,
     "runs": 0,
     "provenance": 0,
     "data": 1,
