@@ -102,7 +102,8 @@ class CellDataModule(pl.LightningDataModule):
         if self.trainer is not None:
             # Lightning tells the sampler the epoch only after it has made the iterator, and workers
             # fetch ahead from then on: a resumed run would begin with the cells of epoch 0.
-            sampler.set_epoch(self.trainer.fit_loop.epoch_progress.current.processed)
+            progress: Any = self.trainer.fit_loop.epoch_progress.current
+            sampler.set_epoch(progress.processed)
         return DataLoader(
             dataset,
             batch_size=self.batch_size,
