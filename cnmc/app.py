@@ -22,6 +22,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from cnmc.config import CONFIG_DIR, register, to_config
 from cnmc.errors import CnmcError
+from cnmc.launchers import missing_package
 
 _OTHER_COMMANDS = ("-h", "--help", "--hydra-help", "-c", "--cfg", "-i", "--info", "-r", "--run")
 _HINTS = {
@@ -101,6 +102,7 @@ def one_line(error: BaseException) -> str:
                 parts += [text] if text not in parts else []
         seen = seen.__cause__
     message = "; ".join(parts) or type(error).__name__
+    message = missing_package(message) or message
     for told, hint in _HINTS.items():
         if told in message:
             message = f"{message}; {hint}"

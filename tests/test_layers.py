@@ -22,6 +22,7 @@ LAYERS: dict[str, int] = {
     "analysis": 1,
     "callbacks": 2,
     "build": 3,
+    "launchers": 3,
     "lifecycle": 3,
     "study": 3,
     "tracking": 3,
