@@ -21,6 +21,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from cnmc.config import CONFIG_DIR, register, to_config
 from cnmc.errors import CnmcError
+from cnmc.launchers import missing_package
 
 _HINTS = {
     "LayerwiseRates": "one rate for all layers is optimizer=flat optimizer.lr=1e-4, one by stage "
@@ -59,6 +60,7 @@ def one_line(error: BaseException) -> str:
                 parts += [text] if text not in parts else []
         seen = seen.__cause__
     message = "; ".join(parts) or type(error).__name__
+    message = missing_package(message) or message
     for told, hint in _HINTS.items():
         if told in message:
             message = f"{message}; {hint}"

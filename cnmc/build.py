@@ -8,6 +8,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import Logger
@@ -73,6 +74,7 @@ def build_trainer(
     loggers: Sequence[Logger],
     terminal: bool,
     tell: Callable[[RunProgress], None] | None = None,
+    gpu: int | None = None,
 ) -> pl.Trainer:
     """Return the trainer of a run, on one device.
 
@@ -83,6 +85,7 @@ def build_trainer(
         loggers: Where metrics go besides the run folder.
         terminal: Draw a progress bar; otherwise print sparse lines.
         tell: Is told how far the run is, instead of either.
+        gpu: Index of the GPU to train on; None leaves the choice.
     """
     bar = terminal and tell is None and config.trainer.progress_bar
     progress: list[Callback] = []
@@ -94,7 +97,7 @@ def build_trainer(
         progress = [StateProgress(recorder, lambda state: print(state.line(), flush=True))]
     options: dict[str, Any] = {
         "accelerator": config.trainer.accelerator,
-        "devices": 1,
+        "devices": 1 if gpu is None else [gpu],
         "precision": config.trainer.precision,
         "deterministic": config.trainer.deterministic,
         "max_epochs": config.trainer.max_epochs,
@@ -109,6 +112,9 @@ def build_trainer(
             logger=list(loggers) or False,
             enable_progress_bar=bar,
             enable_model_summary=False,
+            # A run is one process. Lightning would take a SLURM job's variables for those of
+            # several, and its signals for itself; submitit requeues jobs here.
+            plugins=[LightningEnvironment()],
             # The network before training is evaluated as epoch 0 instead.
             num_sanity_val_steps=0,
             # The metrics keep their state from evaluation to evaluation; training runs between.

@@ -17,6 +17,7 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
 
+from cnmc.devices import register_resolvers
 from cnmc.errors import CnmcError
 
 STAGES = ("stage1", "stage2", "stage3", "stage4", "stage5", "head")
@@ -473,7 +474,8 @@ class PrepareConfig:
 
 
 def register() -> None:
-    """Make the schema known to Hydra; every entry point calls it before composing."""
+    """Make the schema known to Hydra, and the resolvers; every entry point calls it first."""
+    register_resolvers()
     store = ConfigStore.instance()
     store.store(name="train_schema", node=Config)
     store.store(name="prepare_schema", node=PrepareConfig)

@@ -26,6 +26,7 @@ from cnmc.callbacks.progress import RunProgress
 from cnmc.callbacks.recorder import RunRecorder
 from cnmc.config import CONFIG_DIR, Config, register
 from cnmc.data.store import CellStore, open_cells
+from cnmc.devices import claim_gpu
 from cnmc.errors import CnmcError
 from cnmc.lifecycle import begin_run, check_origin, failure_recorded, find_run, remove_run
 from cnmc.runs import RunFolder, RunInfo
@@ -115,7 +116,10 @@ def fit(
     module = build_classifier(config, data.pos_weight)
     recorder = RunRecorder(folder, info, data.evaluated, config.tta.num_rotations)
     checkpoints = EpochCheckpoints(folder, info, resolved)
-    with tracked(config.logger, folder=folder, info=info, config=resolved) as loggers:
+    with (
+        claim_gpu(config.trainer.accelerator) as gpu,
+        tracked(config.logger, folder=folder, info=info, config=resolved) as loggers,
+    ):
         trainer = build_trainer(
             config,
             callbacks=[recorder, checkpoints],
@@ -123,6 +127,7 @@ def fit(
             loggers=loggers,
             terminal=sys.stdout.isatty(),
             tell=tell,
+            gpu=gpu,
         )
         info.hardware["accelerator"] = device_name(trainer)
         if not resume:

@@ -14,6 +14,7 @@ PACKAGE = Path(__file__).parents[1] / "cnmc"
 LAYERS: dict[str, int] = {
     "errors": 0,
     "config": 0,
+    "devices": 0,
     "runs": 0,
     "provenance": 0,
     "data": 1,
@@ -21,6 +22,7 @@ LAYERS: dict[str, int] = {
     "analysis": 1,
     "callbacks": 2,
     "build": 3,
+    "launchers": 3,
     "lifecycle": 3,
     "study": 3,
     "tracking": 3,

@@ -14,7 +14,7 @@ from cnmc.data.dataset import (
     CellDataset,
     EpochSampler,
     collate,
-    use_one_thread,
+    set_up_worker,
 )
 from cnmc.data.splits import Split
 from cnmc.errors import CnmcError
@@ -98,15 +98,21 @@ class CellDataModule(pl.LightningDataModule):
     def train_dataloader(self) -> DataLoader[Any]:
         """Return shuffled, augmented batches of the training cells."""
         dataset = self._datasets["train"]
+        sampler = EpochSampler(len(dataset), self.seed)
+        if self.trainer is not None:
+            # Lightning tells the sampler the epoch only after it has made the iterator, and workers
+            # fetch ahead from then on: a resumed run would begin with the cells of epoch 0.
+            progress: Any = self.trainer.fit_loop.epoch_progress.current
+            sampler.set_epoch(progress.processed)
         return DataLoader(
             dataset,
             batch_size=self.batch_size,
-            sampler=EpochSampler(len(dataset), self.seed),
+            sampler=sampler,
             drop_last=True,
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
             collate_fn=collate,
-            worker_init_fn=use_one_thread,
+            worker_init_fn=set_up_worker,
             pin_memory=self.pin_memory,
         )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple, Protocol
 
@@ -118,6 +119,12 @@ def collate(samples: Sequence[tuple[Image, int, int]]) -> CellBatch:
     )
 
 
-def use_one_thread(_worker: int) -> None:
-    """Keep OpenCV in a worker process to its own core: the workers are the parallelism."""
+def set_up_worker(_worker: int) -> None:
+    """Keep OpenCV in a worker process to its own core: the workers are the parallelism.
+
+    SLURM signals all processes of a job before it ends. Only the one that trains may answer, or
+    the job would be requeued once for each process.
+    """
     cv2.setNumThreads(0)
+    for number in (signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_IGN)

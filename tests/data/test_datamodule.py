@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -74,23 +76,28 @@ def test_another_seed_has_another_order_and_other_draws(store: CellStore, tiny: 
     assert not torch.equal(by_cell[0], by_cell[1])
 
 
-def test_lightning_tells_the_sampler_the_epoch(store: CellStore, tiny: list[str]) -> None:
-    """Without it every epoch would repeat the first, and no error would show it."""
+class Watch(pl.LightningModule):
+    """Notes the order of the cells of each epoch, and keeps a checkpoint after the first."""
 
-    class Watch(pl.LightningModule):
-        def __init__(self) -> None:
-            super().__init__()
-            self.weight = torch.nn.Parameter(torch.zeros(1))
-            self.seen: dict[int, list[int]] = {}
+    def __init__(self, checkpoint: Path) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(1))
+        self.seen: dict[int, list[int]] = {}
+        self.checkpoint = checkpoint
 
-        def training_step(self, batch: CellBatch, _position: int) -> torch.Tensor:
-            self.seen.setdefault(self.current_epoch, []).extend(batch.positions.tolist())
-            return self.weight.sum()
+    def training_step(self, batch: CellBatch, _position: int) -> torch.Tensor:
+        self.seen.setdefault(self.current_epoch, []).extend(batch.positions.tolist())
+        return self.weight.sum()
 
-        def configure_optimizers(self) -> torch.optim.Optimizer:
-            return torch.optim.SGD(self.parameters(), lr=0.0)
+    def on_train_epoch_end(self) -> None:
+        if self.current_epoch == 0:
+            self.trainer.save_checkpoint(self.checkpoint)
 
-    data, watch = _module(store, tiny, "data.num_workers=1"), Watch()
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), lr=0.0)
+
+
+def _fit(data: CellDataModule, watch: Watch, *, resume: bool) -> dict[int, list[int]]:
     trainer = pl.Trainer(
         max_epochs=3,
         accelerator="cpu",
@@ -100,12 +107,25 @@ def test_lightning_tells_the_sampler_the_epoch(store: CellStore, tiny: list[str]
         enable_progress_bar=False,
         enable_model_summary=False,
     )
-    trainer.fit(watch, data.train_dataloader())
-    for epoch, positions in watch.seen.items():
+    trainer.fit(watch, data, ckpt_path=watch.checkpoint if resume else None, weights_only=True)
+    return watch.seen
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_lightning_tells_the_sampler_the_epoch(
+    store: CellStore, tiny: list[str], tmp_path: Path, num_workers: int
+) -> None:
+    """Without it every epoch, or the first of a resumed run, would repeat epoch 0 unnoticed."""
+    data = _module(store, tiny, f"data.num_workers={num_workers}")
+    orders = {}
+    for epoch in range(3):
         sampler = EpochSampler(40, seed=0)
         sampler.set_epoch(epoch)
-        assert positions == [key.position for key in sampler]
-    assert len({tuple(order) for order in watch.seen.values()}) == 3
+        orders[epoch] = [key.position for key in sampler]
+    assert len({tuple(order) for order in orders.values()}) == 3
+    assert _fit(data, Watch(tmp_path / "epoch"), resume=False) == orders
+    del orders[0]
+    assert _fit(data, Watch(tmp_path / "epoch"), resume=True) == orders
 
 
 def test_pos_weight_is_of_the_training_cells_alone(store: CellStore, tiny: list[str]) -> None:

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -110,14 +110,18 @@ def _check_complete(root: Path, undisturbed: Undisturbed) -> None:
 def test_a_study_survives_dozens_of_kills(
     commands: Forks, undisturbed: Undisturbed, tmp_path: Path
 ) -> None:
-    """SIGKILL at random moments: while data are made, within epochs, between two writes."""
+    """SIGKILL at random moments: while data are made, within epochs, between two writes.
+
+    Every other study augments in a process of its own, which fetches ahead.
+    """
     moments = random.Random(0)
     num_kills = study = 0
     while num_kills < 24:
         folder = tmp_path / str(study)
+        command = [*_study(folder), f"data.num_workers={study % 2}"]
         while True:
             after = moments.uniform(0.01, 0.7) * undisturbed.seconds
-            (done,) = commands.run(_study(folder), signal=signal.SIGKILL, after=after)
+            (done,) = commands.run(command, signal=signal.SIGKILL, after=after)
             if done.status == 0:
                 break
             assert done.status == -signal.SIGKILL, done.output
@@ -322,3 +326,25 @@ def test_a_mistake_in_one_setting_is_found_before_anything_is_trained(
     assert done.output.startswith("error: optimizer.decay_every=0: expected a number above 0")
     assert done.output.count("\n") == 1
     assert not find_runs(tmp_path / "runs")
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_workers_end_with_the_command_that_started_them(
+    undisturbed: Undisturbed, tmp_path: Path, number: signal.Signals
+) -> None:
+    """Or they would train on unseen, and the same command would find their runs locked."""
+    study = [*_study(tmp_path, undisturbed.data), "trainer.max_epochs=1000"]
+    study += ["hydra/launcher=parallel", "hydra.launcher.n_jobs=2", "seed=1,2"]
+    with subprocess.Popen([sys.executable, "-m", "cnmc.train", *study], cwd=ROOT) as process:
+        _wait(lambda: sum(folder.has_results() for folder in find_runs(tmp_path / "runs")) == 2)
+        process.send_signal(number)
+        assert process.wait(30) in (-number, 128 + number)
+    _wait(lambda: not any(folder.is_locked() for folder in find_runs(tmp_path / "runs")))
+    _check_whole(tmp_path / "runs")
+
+
+def _wait(happened: Callable[[], bool], seconds: float = 60.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not happened():
+        assert time.monotonic() < deadline
+        time.sleep(0.2)

@@ -1,0 +1,323 @@
+"""Launchers: the presets, and a study that ends alike whichever of them runs it."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import signal
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+from hydra import initialize_config_dir
+from hydra._internal.callbacks import Callbacks
+from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import MissingConfigException
+from hydra.types import HydraContext, RunMode
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from submitit.core.utils import FailedJobError
+
+from cnmc import devices
+from cnmc.app import one_line
+from cnmc.config import CONFIG_DIR, register
+from cnmc.launchers import JobSetup
+from cnmc.runs import RunFolder
+from tests.conftest import ROOT, TINY
+
+PRESETS = {
+    "sequential": "basic_launcher.BasicLauncher",
+    "parallel": "joblib_launcher.JoblibLauncher",
+    "slurm": "submitit_launcher.SlurmLauncher",
+    "slurm_local": "submitit_launcher.LocalLauncher",
+    "ray_local": "ray_launcher.RayLauncher",
+    "ray_cluster": "ray_launcher.RayLauncher",
+}
+SEEDS = range(4)
+NUM_EPOCHS = 6
+"""Enough to interrupt a run after the first."""
+
+
+@pytest.fixture
+def hydra() -> Iterator[None]:
+    """Hydra over the configuration files, as a command has it."""
+    register()
+    with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
+        yield
+
+
+def _composed(*overrides: str) -> DictConfig:
+    node = (
+        GlobalHydra.instance()
+        .config_loader()
+        .load_configuration("config", list(overrides), RunMode.MULTIRUN)
+    )
+    HydraConfig.instance().set_config(node)
+    return node
+
+
+def _launch(task: Callable[[DictConfig], Any], jobs: list[list[str]], *overrides: str) -> list[Any]:
+    """Launch jobs as Hydra does; return what the task returned in each."""
+    node = _composed(*overrides)
+    launcher = instantiate(node.hydra.launcher)
+    context = HydraContext(
+        config_loader=GlobalHydra.instance().config_loader(), callbacks=Callbacks(node)
+    )
+    launcher.setup(hydra_context=context, task_function=task, config=node)
+    return [job.return_value for job in launcher.launch(jobs, initial_job_idx=0)]
+
+
+def _num_threads(_node: DictConfig) -> int:
+    return torch.get_num_threads()
+
+
+def test_every_preset_is_tested() -> None:
+    assert {path.stem for path in (CONFIG_DIR / "hydra" / "launcher").iterdir()} == set(PRESETS)
+
+
+@pytest.mark.usefixtures("hydra")
+@pytest.mark.parametrize("preset", PRESETS)
+def test_presets_compose(preset: str, tmp_path: Path) -> None:
+    root = tmp_path / "runs"
+    node = _composed(f"hydra/launcher={preset}", f"run.root={root}")
+    launcher = OmegaConf.to_container(node.hydra.launcher, resolve=True)
+    assert isinstance(launcher, dict)
+    assert launcher["_target_"].endswith(PRESETS[preset])
+    # Whatever a launcher leaves on disk lies below the study's own folder.
+    for key in ("temp_folder", "submitit_folder"):
+        assert launcher.get(key, str(root / ".multirun")).startswith(str(root / ".multirun"))
+
+
+@pytest.mark.usefixtures("hydra")
+def test_a_sweep_folder_means_the_same_in_every_working_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    node = _composed("run.root=runs")
+    monkeypatch.chdir(ROOT)
+    assert node.hydra.sweep.dir == str(tmp_path / "runs" / ".multirun")
+
+
+@pytest.mark.usefixtures("hydra")
+def test_a_job_works_in_the_folder_of_its_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    node = _composed()
+    monkeypatch.chdir(ROOT)
+    callback = instantiate(node.hydra.callbacks.job)
+    assert isinstance(callback, JobSetup)
+    callback.on_job_start(config=node)
+    assert Path.cwd() == tmp_path
+
+
+@pytest.mark.usefixtures("hydra")
+def test_ray_shares_gpus_and_cores_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(devices, "num_gpus", lambda: 2)
+    monkeypatch.setattr(devices, "num_cores", lambda: 16)
+    remote = _composed("hydra/launcher=ray_local").hydra.launcher.ray.remote
+    assert (remote.num_gpus, remote.num_cpus) == (1, 8)
+    quarter = _composed("hydra/launcher=ray_local", "hydra.launcher.ray.remote.num_gpus=0.25")
+    assert quarter.hydra.launcher.ray.remote.num_cpus == 2
+
+
+@pytest.mark.usefixtures("hydra")
+@pytest.mark.parametrize(
+    ("preset", "plugin", "package", "extra"),
+    [
+        ("parallel", "joblib", "hydra-joblib-launcher", "launchers"),
+        ("slurm", "submitit_slurm", "hydra-submitit-launcher", "launchers"),
+        ("slurm_local", "submitit_local", "hydra-submitit-launcher", "launchers"),
+        ("ray_cluster", "ray", "hydra-ray-launcher", "ray"),
+    ],
+)
+def test_a_missing_package_is_named(
+    monkeypatch: pytest.MonkeyPatch, preset: str, plugin: str, package: str, extra: str
+) -> None:
+    known = ConfigStore.instance().repo["hydra"]["launcher"]
+    monkeypatch.delitem(known, f"{plugin}.yaml")
+    with pytest.raises(MissingConfigException) as error:
+        _composed(f"hydra/launcher={preset}")
+    expected = f"hydra/launcher={preset} needs the package {package}: pip install 'cnmc[{extra}]'"
+    assert one_line(error.value) == expected
+
+
+@pytest.mark.usefixtures("hydra")
+def test_a_misspelt_launcher_is_not_taken_for_a_missing_package() -> None:
+    with pytest.raises(MissingConfigException) as error:
+        _composed("hydra/launcher=paralel")
+    assert "parallel" in one_line(error.value)
+    assert "pip install" not in one_line(error.value)
+
+
+@pytest.mark.usefixtures("hydra")
+def test_slurm_is_asked_for_what_the_preset_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A made-up sbatch keeps the script that it is given."""
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    for name, lines in (
+        ("sbatch", f'for last; do :; done; cp "$last" {tmp_path}/script; exit 1'),
+        ("srun", "exit 1"),
+    ):
+        (programs / name).write_text(f"#!/bin/sh\n{lines}\n")
+        (programs / name).chmod(stat.S_IRWXU)
+    monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
+    overrides = ["hydra/launcher=slurm", "hydra.launcher.partition=gpu", f"run.root={tmp_path}"]
+    with pytest.raises(FailedJobError):
+        _launch(_num_threads, [[f"seed={seed}"] for seed in SEEDS], *overrides)
+    script = (tmp_path / "script").read_text()
+    for option in (
+        "array=0-3%4",
+        "signal=USR2@120",
+        "requeue",
+        "gpus-per-node=1",
+        "cpus-per-task=4",
+        "mem=16GB",
+        "time=240",
+        "partition=gpu",
+        "job-name=cnmc",
+    ):
+        assert f"#SBATCH --{option}\n" in script
+    assert "#SBATCH --account" not in script
+    assert f"#SBATCH --output={tmp_path}/.multirun/submitit/" in script
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("hydra")
+def test_processes_of_joblib_share_the_cores(tmp_path: Path) -> None:
+    num_jobs = 2
+    threads = _launch(
+        _num_threads,
+        [["seed=0"], ["seed=1"]],
+        "hydra/launcher=parallel",
+        f"hydra.launcher.n_jobs={num_jobs}",
+        f"run.root={tmp_path}",
+    )
+    assert threads == [max(1, devices.num_cores() // num_jobs)] * 2
+
+
+def _study(tiny: list[str], cwd: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
+    """Run a study as a user does, in a folder of its own, with run folders below ``runs`` there."""
+    command = _command(tiny, *overrides)
+    return subprocess.run(
+        command, cwd=cwd, env=_environment(), capture_output=True, text=True, check=False
+    )
+
+
+def _command(tiny: list[str], *overrides: str) -> list[str]:
+    return [sys.executable, "-m", "cnmc.train", *tiny, "run.root=runs", *overrides]
+
+
+def _environment() -> dict[str, str]:
+    keep = {k: v for k, v in os.environ.items() if not k.startswith(("WANDB", "HYDRA", "OMP"))}
+    return {**keep, "PYTHONPATH": str(ROOT)}
+
+
+def _predictions(root: Path, seed: int) -> pd.DataFrame:
+    table = RunFolder(root / "runs" / "proposal" / f"seed={seed}").read_predictions()
+    assert table is not None
+    return table
+
+
+def _assert_same_predictions(one: Path, other: Path) -> None:
+    for seed in SEEDS:
+        assert _predictions(one, seed).equals(_predictions(other, seed)), f"seed={seed}"
+
+
+@pytest.fixture(scope="module")
+def sequential(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the four-seed study, one run after the other."""
+    folder = tmp_path_factory.mktemp("sequential")
+    done = _study(_tiny(tiny_data), folder, "seed=range(4)", "hydra/launcher=sequential")
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def _tiny(tiny_data: Path) -> list[str]:
+    epochs = f"trainer.max_epochs={NUM_EPOCHS}"
+    return [*TINY, epochs, f"data.root={tiny_data / 'data'}", f"data.work_dir={tiny_data / 'work'}"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("preset", ["parallel", "ray_local"])
+def test_a_study_ends_alike_whoever_runs_it(
+    sequential: Path, tiny_data: Path, tmp_path: Path, preset: str
+) -> None:
+    if preset == "ray_local" and importlib.util.find_spec("ray") is None:
+        pytest.skip("Ray is not installed")
+    overrides = ["seed=range(4)", f"hydra/launcher={preset}"]
+    if preset == "parallel":
+        # Its two processes train two runs each, and W&B must tell them apart.
+        overrides += ["hydra.launcher.n_jobs=2", "logger=wandb", "logger.mode=offline"]
+    done = _study(_tiny(tiny_data), tmp_path, *overrides)
+    assert done.returncode == 0, done.stderr
+    assert "proposal: 4 runs" in done.stdout
+    _assert_same_predictions(tmp_path, sequential)
+    # Nothing else is left in the folder of the command.
+    assert [path.name for path in tmp_path.iterdir()] == ["runs"]
+    if preset == "parallel":
+        folders = [tmp_path / "runs" / "proposal" / f"seed={seed}" for seed in SEEDS]
+        ids = [info.run_id for info in (RunFolder(f).read_info() for f in folders) if info]
+        assert len(set(ids)) == len(SEEDS)
+        for folder, run_id in zip(folders, ids, strict=True):
+            (file,) = folder.glob("wandb/offline-run-*/*.wandb")
+            assert file.name == f"run-{run_id}.wandb"
+
+
+@pytest.mark.slow
+def test_a_run_that_is_interrupted_is_requeued_and_goes_on(
+    sequential: Path, tiny_data: Path, tmp_path: Path
+) -> None:
+    """The signal that SLURM sends before a time-out, to every process of one of four jobs."""
+    command = _command(_tiny(tiny_data), "seed=range(4)", "hydra/launcher=slurm_local")
+    folder = RunFolder(tmp_path / "runs" / "proposal" / "seed=0")
+    with subprocess.Popen(
+        [*command, "data.num_workers=1"], cwd=tmp_path, env=_environment(), stdout=subprocess.PIPE
+    ) as process:
+        _wait_for(folder.last_checkpoint.is_file)
+        log = _log_of(tmp_path, "proposal/seed=0 epoch")
+        # A job's folder bears the number of the process that controls it.
+        (task,) = _children(int(log.parent.name))
+        workers = _children(task)
+        for number in [*workers, task]:
+            os.kill(number, signal.SIGUSR2)
+        process.communicate()
+    assert workers
+    assert process.returncode == 0, log.read_text()
+    # The processes that augment leave the signal to the one that trains.
+    text = log.read_text()
+    assert len(re.findall("submitit INFO .* - Calling checkpoint", text)) == 1
+    assert len(re.findall("submitit INFO .* - Requeued job", text)) == 1
+    # The second process went on: epoch 0, before training, was not evaluated again.
+    assert text.count("proposal/seed=0 epoch 0/") == 1
+    assert text.count(f"proposal/seed=0 epoch {NUM_EPOCHS}/") == 1
+    _assert_same_predictions(tmp_path, sequential)
+
+
+def _wait_for(condition: Callable[[], bool], seconds: float = 120) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.01)
+
+
+def _log_of(root: Path, words: str) -> Path:
+    logs = (root / "runs" / ".multirun" / "submitit").glob("*/*_log.out")
+    (log,) = (path for path in logs if words in path.read_text())
+    return log
+
+
+def _children(process: int) -> list[int]:
+    return [int(n) for n in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
