@@ -38,7 +38,12 @@ def _steps(folder: RunFolder) -> str:
 
 @contextmanager
 def tracked(
-    options: LoggerConfig, *, folder: RunFolder, info: RunInfo, config: Mapping[str, Any]
+    options: LoggerConfig,
+    *,
+    folder: RunFolder,
+    info: RunInfo,
+    config: Mapping[str, Any],
+    quiet: bool = False,
 ) -> Iterator[list[Logger]]:
     """Yield the loggers of a run, and close them however the run ends.
 
@@ -48,6 +53,7 @@ def tracked(
         info: Identity of the run. Its id is that of the W&B run, so that a resumed run goes on
             in the same one.
         config: The resolved configuration.
+        quiet: Print nothing, as one of many runs.
     """
     if options.kind != "wandb":
         yield (
@@ -69,6 +75,7 @@ def tracked(
         mode=mode,
         resume="allow",
         config=dict(config),
+        settings=wandb.Settings(silent=quiet),
     )
     try:
         yield [logger]
@@ -76,5 +83,5 @@ def tracked(
         wandb.finish(exit_code=1)
         raise
     wandb.finish()
-    if mode == "offline":
+    if mode == "offline" and not quiet:
         print(f"W&B files lie in {folder.path / 'wandb'}; wandb sync sends them")

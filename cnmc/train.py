@@ -118,7 +118,9 @@ def fit(
     checkpoints = EpochCheckpoints(folder, info, resolved)
     with (
         claim_gpu(config.trainer.accelerator) as gpu,
-        tracked(config.logger, folder=folder, info=info, config=resolved) as loggers,
+        tracked(
+            config.logger, folder=folder, info=info, config=resolved, quiet=tell is not None
+        ) as loggers,
     ):
         trainer = build_trainer(
             config,

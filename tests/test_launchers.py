@@ -263,7 +263,7 @@ def test_a_study_ends_alike_whoever_runs_it(
         overrides += ["hydra.launcher.n_jobs=2", "logger=wandb", "logger.mode=offline"]
     done = _study(_tiny(tiny_data), tmp_path, *overrides)
     assert done.returncode == 0, done.stderr
-    assert "proposal: 4 runs" in done.stdout
+    assert done.stdout.count(" finished  F1 ") == 4
     _assert_same_predictions(tmp_path, sequential)
     # Nothing else is left in the folder of the command.
     assert [path.name for path in tmp_path.iterdir()] == ["runs"]

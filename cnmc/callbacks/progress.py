@@ -12,6 +12,9 @@ from pytorch_lightning.callbacks import TQDMProgressBar
 
 from cnmc.callbacks.recorder import RunRecorder
 
+SECONDS_BETWEEN_LINES = 60.0
+"""Within an epoch, where there is no terminal: a line each so often, so that logs stay short."""
+
 
 def clock(seconds: float) -> str:
     """Return a duration as hours, minutes and seconds."""
@@ -91,7 +94,10 @@ class StateProgress(pl.Callback):
     """
 
     def __init__(
-        self, recorder: RunRecorder, tell: Callable[[RunProgress], None], every: float = 60.0
+        self,
+        recorder: RunRecorder,
+        tell: Callable[[RunProgress], None],
+        every: float = SECONDS_BETWEEN_LINES,
     ) -> None:
         self.recorder = recorder
         self.tell = tell

@@ -6,7 +6,7 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -14,7 +14,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from cnmc.app import TERMINATED, one_line
-from cnmc.callbacks.progress import RunProgress
+from cnmc.callbacks.progress import SECONDS_BETWEEN_LINES, RunProgress
 from cnmc.config import Config, to_config
 from cnmc.errors import CnmcError, RefusedError
 from cnmc.runs import RunFolder
@@ -82,13 +82,18 @@ def _teller(board: Board, state: JobState) -> Tell:
     """Return what a run tells its progress to: the board.
 
     A process that the launching one started ends with it, or it would go on unseen, and the same
-    command would find its run locked.
+    command would find its run locked. A process that a cluster started outlives it, and has a log
+    of its own, where its progress belongs too.
     """
-    launcher = _launcher(board.plan())
+    plan = board.plan()
+    here = plan["host"] == socket.gethostname()
+    launcher = int(plan["pid"]) if here and plan["pid"] == os.getppid() else None
+    own_log = launcher is None and not (here and plan["pid"] == os.getpid())
+    last_line = time.monotonic()
     first = True
 
     def tell(progress: RunProgress) -> None:
-        nonlocal first
+        nonlocal first, last_line
         if launcher is not None and os.getppid() != launcher:
             sys.exit(TERMINATED)
         if first and progress.epoch > 0:
@@ -98,11 +103,9 @@ def _teller(board: Board, state: JobState) -> Tell:
         state.progress = progress
         state.seconds = time.time() - state.began
         board.write(state)
+        due = time.monotonic() - last_line >= SECONDS_BETWEEN_LINES
+        if own_log and (progress.doing is None or due):
+            last_line = time.monotonic()
+            print(progress.line(), flush=True)
 
     return tell
-
-
-def _launcher(plan: Mapping[str, Any]) -> int | None:
-    """Return the process that launched the study where it is this one's parent."""
-    own = plan["host"] == socket.gethostname() and plan["pid"] == os.getppid()
-    return int(plan["pid"]) if own else None

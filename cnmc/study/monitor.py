@@ -12,13 +12,11 @@ from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 
-from cnmc.callbacks.progress import clock
+from cnmc.callbacks.progress import SECONDS_BETWEEN_LINES, clock
 from cnmc.runs import RunFolder
 from cnmc.study.board import SUCCEEDED, Board, JobState
 
 _SECONDS_BETWEEN_LOOKS = 0.5
-_SECONDS_BETWEEN_LINES = 60.0
-"""Within an epoch, where there is no terminal: a line each so often, so that logs stay short."""
 
 
 class Monitor:
@@ -50,6 +48,8 @@ class Monitor:
 
     def start(self) -> None:
         """Begin to watch, in a thread."""
+        # Hydra composes the configuration of every run before the first begins.
+        self.console.print(f"a study of {len(self.labels)} runs; composing their configurations")
         if self.console.is_terminal:
             self._live.start()
         # However the program ends, the terminal is left in order.
@@ -90,7 +90,7 @@ class Monitor:
         if self.console.is_terminal or state.progress is None:
             return None
         now = time.monotonic()
-        if not changed and now - self._when.get(state.num, 0.0) < _SECONDS_BETWEEN_LINES:
+        if not changed and now - self._when.get(state.num, 0.0) < SECONDS_BETWEEN_LINES:
             return None
         self._when[state.num] = now
         left = self.board.seconds_left()
