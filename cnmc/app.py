@@ -29,6 +29,13 @@ _HINTS = {
     "hydra.cc/docs": "quote a value with special characters: 'key=\"value\"'",
 }
 """What to do about messages of Hydra that do not say it."""
+_LOST_PROCESS = (
+    "TerminatedWorkerError",
+    "WorkerCrashedError",
+    "UncompletedJobError",
+    "FailedJobError",
+)
+"""What joblib, Ray and submitit raise where a process ends that they wait for."""
 INTERRUPTED, TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM
 """Exit statuses of a process that a signal ended, as shells give them."""
 
@@ -140,8 +147,14 @@ def run_app(
             raise
         sys.stderr.write("interrupted; the same command goes on from here\n")
         sys.exit(status)
-    except Exception:
-        traceback.print_exc()
+    except Exception as error:
+        if type(error).__name__ in _LOST_PROCESS:
+            sys.stderr.write(
+                f"error: a process that trained was lost ({type(error).__name__}; out of memory?); "
+                "the same command goes on with what is missing\n"
+            )
+        else:
+            traceback.print_exc()
         status = 1
     if close is not None and not close():
         status = status or 1

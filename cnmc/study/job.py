@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import socket
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +19,11 @@ from cnmc.errors import CnmcError, RefusedError
 from cnmc.runs import RunFolder
 from cnmc.study.board import Board, JobState
 from cnmc.study.plan import job_folder
+
+
+class LauncherGone(SystemExit):
+    """The process that launched the study is no more."""
+
 
 Tell = Callable[[RunProgress], None]
 Train = Callable[[Config, dict[str, Any], RunFolder, Tell], Literal["trained", "skipped"]]
@@ -70,8 +74,12 @@ def run_job(node: DictConfig, train: Train) -> None:
     except Exception as error:
         reason = str(error).strip().splitlines()
         state.status, state.error = "failed", ": ".join([type(error).__name__, *reason[:1]])
-    except BaseException:
+    except BaseException as error:
         state.status = "interrupted"
+        if isinstance(error, LauncherGone):
+            # Nobody waits for this process any more, and it would wait for further jobs.
+            board.write(state)
+            os._exit(TERMINATED)
         raise
     finally:
         state.seconds = time.time() - state.began
@@ -95,7 +103,7 @@ def _teller(board: Board, state: JobState) -> Tell:
     def tell(progress: RunProgress) -> None:
         nonlocal first, last_line
         if launcher is not None and os.getppid() != launcher:
-            sys.exit(TERMINATED)
+            raise LauncherGone(TERMINATED)
         if first and progress.epoch > 0:
             # It goes on from this epoch.
             state.first_share = progress.epoch / max(progress.max_epochs, 1)

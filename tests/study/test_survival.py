@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import shutil
 import signal
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -333,14 +335,48 @@ def test_workers_end_with_the_command_that_started_them(
     undisturbed: Undisturbed, tmp_path: Path, number: signal.Signals
 ) -> None:
     """Or they would train on unseen, and the same command would find their runs locked."""
-    study = [*_study(tmp_path, undisturbed.data), "trainer.max_epochs=1000"]
-    study += ["hydra/launcher=parallel", "hydra.launcher.n_jobs=2", "seed=1,2"]
-    with subprocess.Popen([sys.executable, "-m", "cnmc.train", *study], cwd=ROOT) as process:
-        _wait(lambda: sum(folder.has_results() for folder in find_runs(tmp_path / "runs")) == 2)
+    with _parallel(undisturbed, tmp_path) as process:
+        workers = _children(process.pid)
         process.send_signal(number)
         assert process.wait(30) in (-number, 128 + number)
-    _wait(lambda: not any(folder.is_locked() for folder in find_runs(tmp_path / "runs")))
+    assert len(workers) >= 2
+    _wait(lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers))
+    assert not any(folder.is_locked() for folder in find_runs(tmp_path / "runs"))
     _check_whole(tmp_path / "runs")
+
+
+def test_a_worker_that_is_lost_is_one_line(undisturbed: Undisturbed, tmp_path: Path) -> None:
+    """As when the machine runs out of memory and the system kills the largest process."""
+    with _parallel(undisturbed, tmp_path) as process:
+        victims = [pid for pid in _children(process.pid) if "LokyProcess" in _command_line(pid)]
+        os.kill(victims[0], signal.SIGKILL)
+        output, errors = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert errors.startswith("error: a process that trained was lost (TerminatedWorkerError")
+    assert "Traceback" not in errors
+    assert output.count("not finished: ") == 2
+    _check_whole(tmp_path / "runs")
+
+
+@contextmanager
+def _parallel(undisturbed: Undisturbed, folder: Path) -> Iterator[subprocess.Popen[str]]:
+    """Yield a command whose two processes train a run each, for long."""
+    study = [*_study(folder, undisturbed.data), "trainer.max_epochs=1000"]
+    study += ["hydra/launcher=parallel", "hydra.launcher.n_jobs=2", "seed=1,2", "experiment=norot"]
+    command = [sys.executable, "-m", "cnmc.train", *study]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, cwd=ROOT, stdout=pipe, stderr=pipe, text=True) as process:
+        _wait(lambda: sum(run.has_results() for run in find_runs(folder / "runs")) == 2)
+        yield process
+
+
+def _children(process: int) -> list[int]:
+    threads = Path(f"/proc/{process}/task").glob("*/children")
+    return [int(pid) for children in threads for pid in children.read_text().split()]
+
+
+def _command_line(process: int) -> str:
+    return Path(f"/proc/{process}/cmdline").read_text()
 
 
 def _wait(happened: Callable[[], bool], seconds: float = 60.0) -> None:
