@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -143,7 +144,8 @@ def test_what_a_resumed_run_repeats_is_forgotten(tmp_path: Path) -> None:
     assert folder.best_epoch() == (1, 0.1)
 
 
-def test_only_one_process_works_on_a_run(tmp_path: Path) -> None:
+def test_only_one_process_works_on_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cnmc.runs.LOCK_PATIENCE", 0.2)
     folder = RunFolder(tmp_path / "experiment" / "seed=0")
     with (
         folder.lock(),
@@ -153,6 +155,37 @@ def test_only_one_process_works_on_a_run(tmp_path: Path) -> None:
         pass
     with folder.lock():
         pass
+
+
+def test_a_run_waits_for_a_process_that_is_about_to_end(tmp_path: Path) -> None:
+    """As the data loader's processes are whose trainer was killed."""
+    folder = RunFolder(tmp_path / "experiment" / "seed=0")
+    ended = threading.Event()
+
+    def hold() -> None:
+        with RunFolder(folder.path).lock():
+            started.set()
+            ended.wait(5)
+
+    started = threading.Event()
+    holder = threading.Thread(target=hold)
+    holder.start()
+    started.wait(5)
+    assert folder.is_locked()
+    threading.Timer(0.3, ended.set).start()
+    with folder.lock():
+        assert ended.is_set()
+    holder.join()
+    assert not folder.is_locked()
+
+
+def test_a_failure_is_told_by_its_last_line() -> None:
+    error = "Traceback ...\n  File x\n"
+    assert _info(error=error + "torch.OutOfMemoryError: full").reason == (
+        "torch.OutOfMemoryError: full"
+    )
+    assert _info(error=error + "cnmc.errors.CnmcError: a.bmp: broken").reason == "a.bmp: broken"
+    assert _info().reason is None
 
 
 def test_runs_are_found_in_natural_order(tmp_path: Path) -> None:

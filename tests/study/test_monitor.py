@@ -44,7 +44,8 @@ def test_every_epoch_is_one_line_and_said_once(tmp_path: Path) -> None:
     board.write(state)
     monitor.stop()
     monitor.stop()
-    (line,) = text.getvalue().splitlines()
+    first, line = text.getvalue().splitlines()
+    assert first.startswith("a study of 3 runs")
     assert line.startswith("run 2 of 3  demo/seed=1 epoch 1/4  F1 81.25  without rotations 75.00")
     assert "best 81.25  0:01:15 left, study " in line
 
