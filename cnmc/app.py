@@ -29,13 +29,13 @@ _HINTS = {
     "hydra.cc/docs": "quote a value with special characters: 'key=\"value\"'",
 }
 """What to do about messages of Hydra that do not say it."""
-_LOST_PROCESS = (
-    "TerminatedWorkerError",
-    "WorkerCrashedError",
-    "UncompletedJobError",
-    "FailedJobError",
-)
-"""What joblib, Ray and submitit raise where a process ends that they wait for."""
+_OF_LAUNCHERS = {
+    "TerminatedWorkerError": "a process that trained was lost (out of memory?)",
+    "WorkerCrashedError": "a process that trained was lost (out of memory?)",
+    "UncompletedJobError": "a job ended without its result",
+    "FailedJobError": "the cluster refused the jobs",
+}
+"""What joblib, Ray and submitit raise by its name, and what it means."""
 INTERRUPTED, TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM
 """Exit statuses of a process that a signal ended, as shells give them."""
 
@@ -148,10 +148,11 @@ def run_app(
         sys.stderr.write("interrupted; the same command goes on from here\n")
         sys.exit(status)
     except Exception as error:
-        if type(error).__name__ in _LOST_PROCESS:
+        meaning = _OF_LAUNCHERS.get(type(error).__name__)
+        if meaning is not None:
             sys.stderr.write(
-                f"error: a process that trained was lost ({type(error).__name__}; out of memory?); "
-                "the same command goes on with what is missing\n"
+                f"error: {meaning}; the same command goes on with what is missing "
+                f"({one_line(error)})\n"
             )
         else:
             traceback.print_exc()

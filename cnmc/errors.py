@@ -11,3 +11,11 @@ class CnmcError(ValueError):
 
 class RefusedError(CnmcError):
     """A run folder that is not for this run: what is in it is left as it is."""
+
+
+def is_interruption(error: BaseException) -> bool:
+    """Tell whether a scheduler, and no mistake or defect, is what ends a run.
+
+    submitit raises this error inside a job whose time is up for the last time.
+    """
+    return type(error).__name__ == "UncompletedJobError"

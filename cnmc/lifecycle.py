@@ -16,10 +16,25 @@ from typing import Any
 
 from cnmc.callbacks.checkpoints import load_checkpoint
 from cnmc.config import Config
-from cnmc.data.store import CellStore
-from cnmc.errors import RefusedError
+from cnmc.data.store import CellSplit, CellStore
+from cnmc.errors import RefusedError, is_interruption
 from cnmc.provenance import git_commit, hardware, versions
-from cnmc.runs import RunFolder, RunInfo, config_hash, differing_keys, identity
+from cnmc.runs import INFO, RunFolder, RunInfo, config_hash, differing_keys, identity
+
+_KEPT = (
+    "started",
+    "run_id",
+    "seconds",
+    "retries",
+    "protocol",
+    "manifest_fingerprint",
+    "split_fingerprint",
+    "weights_sha256",
+    "epochs_done",
+    "best_epoch",
+    "best_f1",
+)
+"""What a run keeps of itself when another process goes on with it."""
 
 
 def find_run(folder: RunFolder, config: Config, resolved: Mapping[str, Any]) -> RunInfo:
@@ -35,31 +50,26 @@ def find_run(folder: RunFolder, config: Config, resolved: Mapping[str, Any]) -> 
         the versions and the machine of this process. Only a finished run is returned as it was.
 
     Raises:
-        RefusedError: The folder holds a run of another configuration; the keys that differ are
-            named, and the ways out.
+        RefusedError: The folder holds a run of another configuration (the keys that differ are
+            named, and the ways out), or the remains of one.
     """
     info = _describe(folder, config, resolved)
     before = folder.read_info()
-    # Nothing is lost where nothing was stored: a mistake that was mended leaves no trace.
-    if before is None or not (before.status == "finished" or folder.has_results()):
+    if before is None:
+        if folder.has_results():
+            raise RefusedError(
+                f"{folder.path} holds results of a run whose {INFO} is lost; remove the folder, or "
+                "start over with run.overwrite=true"
+            )
         return info
-    _check_same_config(folder, resolved)
+    # Nothing is lost where nothing was stored: a mistake that was mended leaves no trace.
+    if before.status == "finished" or folder.has_results():
+        _check_same_config(folder, resolved)
+    elif before.config_hash != info.config_hash:
+        return info
     if before.status == "finished":
         return before
-    kept = (
-        "started",
-        "run_id",
-        "seconds",
-        "retries",
-        "protocol",
-        "manifest_fingerprint",
-        "split_fingerprint",
-        "weights_sha256",
-        "epochs_done",
-        "best_epoch",
-        "best_f1",
-    )
-    return replace(info, **{name: getattr(before, name) for name in kept})
+    return replace(info, **{name: getattr(before, name) for name in _KEPT})
 
 
 def begin_run(
@@ -105,7 +115,9 @@ def begin_run(
     return info.epochs_done > 0
 
 
-def check_origin(folder: RunFolder, info: RunInfo, config: Config, store: CellStore) -> None:
+def check_origin(
+    folder: RunFolder, info: RunInfo, config: Config, store: CellStore | CellSplit
+) -> None:
     """Refuse to go on with a run on other data, another split or from other weights.
 
     Raises:
@@ -137,30 +149,41 @@ def failure_recorded(folder: RunFolder, info: RunInfo) -> Iterator[None]:
         yield
     except RefusedError:
         raise
-    except Exception:
+    except Exception as error:
+        if is_interruption(error):
+            raise
         info.status, info.error = "failed", traceback.format_exc()
         try:
             folder.write_info(info)
-        except OSError as error:
+        except OSError as unwritten:
             # The disk may be what failed. The run stays one to go on with.
-            sys.stderr.write(f"{info.error}{folder.path}: that could not be recorded: {error}\n")
+            sys.stderr.write(f"{info.error}{folder.path}: not recorded: {unwritten}\n")
         raise
 
 
-def remove_run(folder: RunFolder) -> None:
-    """Remove a run folder, and nothing that is none.
+def start_over(folder: RunFolder, study_id: str | None) -> None:
+    """Remove a run folder, and nothing that is none; ``run.overwrite=true`` asks for it.
+
+    What this study itself began is kept: a cluster starts the job of a run again when its time was
+    up, and the run goes on then.
 
     Raises:
         RefusedError: There is something that is no run folder.
     """
-    if not folder.path.exists():
-        return
-    if not folder.is_run():
-        raise RefusedError(
-            f"run.overwrite=true: {folder.path} exists and is no run folder; remove it yourself, "
-            "or choose another run.name or run.root"
-        )
-    shutil.rmtree(folder.path)
+    leftover = folder.path.with_name(f".{folder.path.name}.removed")
+    if folder.path.exists():
+        if not (folder.is_run() or folder.has_results()):
+            raise RefusedError(
+                f"run.overwrite=true: {folder.path} exists and is no run folder; remove it "
+                "yourself, or choose another run.name or run.root"
+            )
+        info = folder.read_info() if study_id is not None else None
+        if info is not None and info.study_id == study_id:
+            return
+        # In one step: half a run folder could be taken for one to go on with.
+        shutil.rmtree(leftover, ignore_errors=True)
+        folder.path.rename(leftover)
+    shutil.rmtree(leftover, ignore_errors=True)
 
 
 def _describe(folder: RunFolder, config: Config, resolved: Mapping[str, Any]) -> RunInfo:
@@ -175,6 +198,7 @@ def _describe(folder: RunFolder, config: Config, resolved: Mapping[str, Any]) ->
         setting=name.removeprefix(f"{seed},") if name.startswith(f"{seed},") else "",
         seed=config.seed,
         config_hash=digest,
+        study_id=config.study.id,
         # Two folders may hold the same configuration, on other data or once more.
         run_id=f"{digest}-{secrets.token_hex(3)}",
         started=datetime.now(UTC).isoformat(timespec="seconds"),

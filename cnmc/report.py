@@ -7,7 +7,7 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig
 
-from cnmc.analysis.summary import evaluate_finished, summary
+from cnmc.analysis.summary import summarise
 from cnmc.app import run_app, user_errors
 from cnmc.config import CONFIG_DIR, ReportConfig, register, to_config
 from cnmc.errors import CnmcError
@@ -31,12 +31,12 @@ def report(config: ReportConfig) -> None:
             if known
             else f"runs={root}: no run folder there; python -m cnmc.train makes them below run.root"
         )
-    print(summary(folders))
-    table = evaluate_finished(folders)
-    if len(table):
+    result = summarise(folders)
+    print(result.text)
+    if len(result.runs):
         path = Path(config.output) / "tables" / "runs.csv"
         with replacing(path) as temporary:
-            table.to_csv(temporary, index=False)
+            result.runs.to_csv(temporary, index=False)
         print(f"\nmetrics of every finished run: {path}")
 
 

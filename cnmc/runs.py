@@ -174,6 +174,8 @@ class RunInfo:
     git_commit: str | None = None
     versions: dict[str, str] = field(default_factory=dict)
     hardware: dict[str, Any] = field(default_factory=dict)
+    study_id: str | None = None
+    """``study.id`` of the command that worked on it last; None for one that asked for one run."""
     retries: int = 0
     """How often the run was tried again after an error."""
     error: str | None = None
@@ -388,7 +390,7 @@ class RunFolder:
 
     def _unreadable(self, name: str, error: Exception) -> CnmcError:
         return CnmcError(
-            f"{self.path / name} cannot be read ({error}); "
+            f"{self.path / name} cannot be read ({' '.join(str(error).split())}); "
             "run.overwrite=true starts this run over, or remove its folder"
         )
 

@@ -7,6 +7,7 @@ import logging
 import sys
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from importlib import import_module
 from typing import Any, Literal
 
@@ -18,20 +19,21 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
-from cnmc.analysis.summary import summary
+from cnmc.analysis.summary import summarise
 from cnmc.app import TERMINATED, run_app, user_errors
 from cnmc.build import build_classifier, build_datamodule, build_trainer, device_name
 from cnmc.callbacks.checkpoints import EpochCheckpoints, load_checkpoint, strip_optimizer
 from cnmc.callbacks.progress import RunProgress
 from cnmc.callbacks.recorder import RunRecorder
 from cnmc.config import CONFIG_DIR, Config, register
-from cnmc.data.store import CellStore, open_cells
+from cnmc.data.store import CellStore, open_cells, open_split
 from cnmc.devices import claim_gpu
-from cnmc.errors import CnmcError
-from cnmc.lifecycle import begin_run, check_origin, failure_recorded, find_run, remove_run
+from cnmc.errors import CnmcError, is_interruption
+from cnmc.lifecycle import begin_run, check_origin, failure_recorded, find_run, start_over
 from cnmc.runs import RunFolder, RunInfo
 from cnmc.study.job import described, run_job
-from cnmc.study.launch import close_study, study_arguments
+from cnmc.study.launch import close_study
+from cnmc.study.plan import with_multirun
 from cnmc.tracking import tracked
 
 Tell = Callable[[RunProgress], None]
@@ -58,7 +60,7 @@ def train(
     """
     with folder.lock():
         if config.run.overwrite:
-            remove_run(folder)
+            start_over(folder, config.study.id)
         for retry in range(config.study.max_retries + 1):
             try:
                 return _train_once(config, resolved, folder, tell, retry)
@@ -66,7 +68,7 @@ def train(
                 # Trying again mends no mistake.
                 raise
             except Exception as error:
-                if retry == config.study.max_retries:
+                if retry == config.study.max_retries or is_interruption(error):
                     raise
                 print(f"{folder.path}: {type(error).__name__}, trying again", file=sys.stderr)
             # The failed attempt may hold the memory that the next one needs.
@@ -80,7 +82,14 @@ def _train_once(
 ) -> Literal["trained", "skipped"]:
     info = find_run(folder, config, resolved)
     if info.status == "finished":
-        check_origin(folder, info, config, open_cells(config.data, config.split))
+        try:
+            found = open_split(config.data, config.split)
+        except (CnmcError, OSError) as error:
+            # Data that have moved since are not needed either.
+            print(f"{folder.path}: its data were not compared: {error}", file=sys.stderr)
+        else:
+            check_origin(folder, info, config, found)
+        _tidy(folder)
         return "skipped"
     info.retries += retry > 0
     with failure_recorded(folder, info):
@@ -93,9 +102,19 @@ def _train_once(
             sys.exit(TERMINATED)
         info.status = "finished"
         folder.write_info(info)
-    # Only now: an interrupted run needs the optimiser's state to go on.
-    strip_optimizer(folder.last_checkpoint)
+    _tidy(folder)
     return "trained"
+
+
+def _tidy(folder: RunFolder) -> None:
+    """Leave a finished run with what it is worth; an interrupted one needs the optimiser's state.
+
+    Where it fails (a full disk), or the process dies before, it is made up for when the run is
+    skipped.
+    """
+    with suppress(CnmcError, OSError, RuntimeError):
+        folder.remove_temporaries()
+        strip_optimizer(folder.last_checkpoint)
 
 
 def fit(
@@ -151,9 +170,9 @@ def main(node: DictConfig) -> None:
         config, resolved, folder = described(node)
         if train(config, resolved, folder) == "skipped":
             print(f"{folder.path}: finished already")
-        print(summary([folder]))
+        print(summarise([folder]).text)
 
 
 if __name__ == "__main__":
     # A launcher sends the main function to other processes: by its name, which they import.
-    run_app(import_module("cnmc.train").main, arguments=study_arguments, close=close_study)
+    run_app(import_module("cnmc.train").main, arguments=with_multirun, close=close_study)

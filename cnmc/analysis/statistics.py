@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import comb
 
 import numpy as np
 import numpy.typing as npt
@@ -10,9 +11,7 @@ from scipy.stats import mannwhitneyu
 
 FloatArray = npt.NDArray[np.floating]
 
-FEW_RUNS = 5
-"""Below so many runs in a group even a complete separation is not significant in a two-sided test
-at 1 % (2 / binomial(8, 4) = 0.029 for four against four)."""
+SIGNIFICANCE = 0.05
 
 
 @dataclass(frozen=True)
@@ -25,6 +24,9 @@ class Comparison:
     """Probability that a run of the first group beats one of the second, ties counted half."""
     p_value: float
     """Mann-Whitney U test, two-sided."""
+    can_tell: bool
+    """Whether so many runs can come below :data:`SIGNIFICANCE` at all: complete separation of
+    groups of n and m runs has p = 2 / binomial(n + m, n)."""
 
 
 def compare(first: FloatArray, second: FloatArray) -> Comparison:
@@ -43,4 +45,5 @@ def compare(first: FloatArray, second: FloatArray) -> Comparison:
         difference=float(a.mean() - b.mean()),
         superiority=float(result.statistic) / (len(a) * len(b)),
         p_value=float(result.pvalue),
+        can_tell=2 / comb(len(a) + len(b), len(a)) <= SIGNIFICANCE,
     )

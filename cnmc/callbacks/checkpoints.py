@@ -37,8 +37,8 @@ def load_checkpoint(path: Path, *, lazy: bool = False) -> dict[str, Any]:
 
 def strip_optimizer(path: Path) -> None:
     """Leave the network and where it comes from in a finished run's checkpoint: a third of it."""
-    checkpoint = load_checkpoint(path)
-    if checkpoint.keys() != {"state_dict", "cnmc"}:
+    if load_checkpoint(path, lazy=True).keys() != {"state_dict", "cnmc"}:
+        checkpoint = load_checkpoint(path)
         _save_network(path, checkpoint["state_dict"], checkpoint["cnmc"])
 
 

@@ -16,12 +16,18 @@ from cnmc.data.synthetic import generate
 
 
 @dataclass(frozen=True)
-class CellStore:
-    """What a run needs of the data."""
+class CellSplit:
+    """What tells one data set and split from another."""
 
     manifest: Manifest
-    cells: pd.DataFrame
     split: Split
+
+
+@dataclass(frozen=True)
+class CellStore(CellSplit):
+    """What a run needs of the data."""
+
+    cells: pd.DataFrame
     cache: CellCache
 
 
@@ -36,6 +42,23 @@ def find_cells(data: DataConfig, *, show_progress: bool = True) -> Manifest:
     )
 
 
+def _labelled(manifest: Manifest, data: DataConfig) -> pd.DataFrame:
+    cells = usable_cells(manifest, crop=data.crop, skip_unreadable=data.skip_unreadable)
+    return cells[cells["label"].notna()]
+
+
+def open_split(data: DataConfig, split: SplitConfig, *, show_progress: bool = True) -> CellSplit:
+    """Find, check and split the cells without decoding them.
+
+    Raises:
+        CnmcError: The data holds what training cannot live with, or the split is impossible.
+    """
+    manifest = find_cells(data, show_progress=show_progress)
+    cells = _labelled(manifest, data)
+    chosen = load_split(manifest.fingerprint, cells, split, Path(data.work_dir))
+    return CellSplit(manifest=manifest, split=chosen)
+
+
 def read_cells(
     manifest: Manifest, data: DataConfig, *, show_progress: bool = True
 ) -> tuple[pd.DataFrame, CellCache]:
@@ -44,8 +67,7 @@ def read_cells(
     Raises:
         CnmcError: The data holds what training cannot live with.
     """
-    cells = usable_cells(manifest, crop=data.crop, skip_unreadable=data.skip_unreadable)
-    labelled = cells[cells["label"].notna()]
+    labelled = _labelled(manifest, data)
     cache = open_cache(
         manifest,
         labelled,

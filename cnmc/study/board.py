@@ -51,10 +51,10 @@ class JobState:
 
     @property
     def share(self) -> float:
-        """Share of the run that is done, 0 to 1; 1 also where it goes no further."""
-        if self.status != "running":
+        """Share of the run that is done, 0 to 1."""
+        if self.status in SUCCEEDED:
             return 1.0
-        return self.progress.share if self.progress else 0.0
+        return self.progress.share if self.progress else self.first_share
 
 
 def _state(values: dict[str, Any]) -> JobState:
@@ -142,7 +142,9 @@ class Board:
                 changed = path.stat().st_mtime_ns
                 if self._read.get(path.name, (None,))[0] != changed:
                     self._read[path.name] = (changed, _state(json.loads(path.read_text())))
-        return sorted((state for _, state in self._read.values()), key=lambda state: state.num)
+        # Copied first: the monitor reads in threads of its own.
+        states = [state for _, state in list(self._read.values())]
+        return sorted(states, key=lambda state: state.num)
 
     def first_failure(self) -> JobState | None:
         """Return the first job that ended without its run being finished."""
@@ -159,7 +161,7 @@ class Board:
         worked = sum(max(0.0, state.share - state.first_share) for state in trained)
         if worked <= 0.0:
             return None
-        num_runs = len(self.plan()["runs"])
-        left = sum(1.0 - states[i].share if i in states else 1.0 for i in range(num_runs))
+        ahead = len(self.plan()["runs"]) - len(states)
+        left = ahead + sum(1.0 - state.share for state in trained if state.status == "running")
         elapsed = (now or time.time()) - min(state.began for state in trained)
         return elapsed / worked * left

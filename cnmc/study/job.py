@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import time
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -15,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from cnmc.app import TERMINATED, one_line
 from cnmc.callbacks.progress import SECONDS_BETWEEN_LINES, RunProgress
 from cnmc.config import Config, to_config
-from cnmc.errors import CnmcError, RefusedError
+from cnmc.errors import CnmcError, RefusedError, is_interruption
 from cnmc.runs import RunFolder
 from cnmc.study.board import Board, JobState
 from cnmc.study.plan import job_folder
@@ -73,7 +74,10 @@ def run_job(node: DictConfig, train: Train) -> None:
         state.status, state.error = "failed", one_line(error)
     except Exception as error:
         reason = str(error).strip().splitlines()
-        state.status, state.error = "failed", ": ".join([type(error).__name__, *reason[:1]])
+        state.error = ": ".join([type(error).__name__, *reason[:1]])
+        state.status = "interrupted" if is_interruption(error) else "failed"
+        if not _is_recorded(state.path):
+            traceback.print_exc()
     except BaseException as error:
         state.status = "interrupted"
         if isinstance(error, LauncherGone):
@@ -84,6 +88,15 @@ def run_job(node: DictConfig, train: Train) -> None:
     finally:
         state.seconds = time.time() - state.began
         board.write(state)
+
+
+def _is_recorded(path: str) -> bool:
+    """Tell whether the traceback of a failure is in its run folder."""
+    try:
+        info = RunFolder(Path(path)).read_info()
+    except CnmcError:
+        return False
+    return info is not None and info.status == "failed"
 
 
 def _teller(board: Board, state: JobState) -> Tell:

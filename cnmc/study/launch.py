@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+import sys
+import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from filelock import BaseFileLock
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig, open_dict
+from omegaconf.errors import OmegaConfBaseException
 
-from cnmc.analysis.summary import summary
-from cnmc.app import compose
+from cnmc.analysis.summary import summarise
+from cnmc.app import one_line
+from cnmc.config import to_config
+from cnmc.errors import CnmcError
 from cnmc.runs import RunFolder
-from cnmc.study.board import Board
+from cnmc.study.board import SUCCEEDED, Board
 from cnmc.study.monitor import Monitor
-from cnmc.study.plan import is_override, planned_runs, settings, with_multirun
+from cnmc.study.plan import planned_runs, settings
 
 
 @dataclass
@@ -35,37 +44,57 @@ _launched: list[_Study] = []
 class StudyPlan(Callback):
     """Plans the study in the process that launches a multirun, and begins to watch it."""
 
-    def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
-        """Work out the run folders from the overrides that are swept."""
-        params = [f"{key}={value}" for key, value in (config.hydra.sweeper.params or {}).items()]
-        overrides = [*params, *config.hydra.overrides.task]
-        folders = planned_runs(
-            overrides,
-            root=Path(config.run.root),
-            seed=config.seed,
-            experiment=config.hydra.runtime.choices.experiment,
-        )
-        board = Board(Path(config.run.root), config.study.id or "unnamed")
-        lock = board.open(folders)
-        monitor = Monitor(board, ["/".join(folder.path.parts[-2:]) for folder in folders])
-        monitor.start()
-        _launched.append(_Study(folders, board, lock, monitor))
+    def on_multirun_start(
+        self, config: DictConfig, config_name: str | None = None, **_: Any
+    ) -> None:
+        """Check the settings, and work out the run folders from the overrides that are swept."""
+        try:
+            _launched.append(_begin(config, config_name))
+        except Exception as error:
+            # Hydra would make a warning of it, and launch what was never planned.
+            if not isinstance(error, (CnmcError, HydraException, OmegaConfBaseException)):
+                traceback.print_exc()
+            sys.stderr.write(f"error: {one_line(error)}\n")
+            sys.exit(2)
 
 
-def study_arguments(arguments: Sequence[str]) -> list[str]:
-    """Complete a command line, and compose every setting of its study once.
+def _begin(config: DictConfig, config_name: str | None) -> _Study:
+    params = dict(config.hydra.sweeper.params or {})
+    overrides = [*(f"{key}={value}" for key, value in params.items())]
+    overrides += config.hydra.overrides.task
+    check_settings(overrides, config_name)
+    folders = planned_runs(
+        overrides,
+        root=Path(config.run.root),
+        seed=config.seed,
+        experiment=config.hydra.runtime.choices.experiment,
+        params=list(params),
+    )
+    board = Board(Path(config.run.root), config.study.id or "unnamed")
+    lock = board.open(folders)
+    monitor = Monitor(board, len(folders))
+    monitor.start()
+    return _Study(folders, board, lock, monitor)
 
-    A mistake in one of them is then found before hours of training, not after.
+
+def check_settings(overrides: Sequence[str], config_name: str | None) -> None:
+    """Compose every setting of a study once, so that a mistake is found before hours of training.
 
     Raises:
         CnmcError: A value is out of range.
         HydraException: A key or value is refused by Hydra.
     """
-    completed = with_multirun(arguments)
-    if len(completed) > len(arguments):
-        for job in settings(list(filter(is_override, completed))):
-            compose(job)
-    return completed
+    loader = GlobalHydra.instance().config_loader()
+    before = HydraConfig.instance().cfg
+    try:
+        for job in settings(overrides):
+            whole = loader.load_configuration(config_name, overrides=job, run_mode=RunMode.RUN)
+            HydraConfig.instance().set_config(whole)
+            with open_dict(whole):
+                del whole["hydra"]
+            to_config(whole)
+    finally:
+        HydraConfig.instance().cfg = before
 
 
 def close_study() -> bool:
@@ -78,10 +107,18 @@ def close_study() -> bool:
         return True
     study = _launched.pop()
     study.monitor.stop()
-    reasons = {state.path: state.error for state in study.board.states() if state.error}
-    print(summary(study.folders, reasons))
+    states = {state.path: state for state in study.board.states()}
+    reasons = {}
+    for path in (str(folder.path) for folder in study.folders):
+        state = states.get(path)
+        if state is None:
+            # A folder may be another run's: without its job's word nothing is said of it.
+            reasons[path] = "its job left no word"
+        elif state.status not in SUCCEEDED:
+            reasons[path] = state.error or state.status
+    result = summarise(study.folders, reasons)
+    print(result.text)
     if study.lock is not None:
         study.lock.release()
     study.board.close()
-    infos = [folder.read_info() for folder in study.folders]
-    return not reasons and all(info and info.status == "finished" for info in infos)
+    return result.complete

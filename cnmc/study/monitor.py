@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from rich.console import Console, Group
@@ -13,10 +14,12 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 
 from cnmc.callbacks.progress import SECONDS_BETWEEN_LINES, clock
+from cnmc.errors import CnmcError
 from cnmc.runs import RunFolder
 from cnmc.study.board import SUCCEEDED, Board, JobState
 
 _SECONDS_BETWEEN_LOOKS = 0.5
+_GOES_ON = "it goes on after its last whole epoch when it is started again"
 
 
 class Monitor:
@@ -27,13 +30,13 @@ class Monitor:
 
     Args:
         board: The board.
-        labels: What the runs are called, in the order of the jobs.
+        num_runs: Number of runs of the study.
         console: Where to print; standard output by default.
     """
 
-    def __init__(self, board: Board, labels: list[str], console: Console | None = None) -> None:
+    def __init__(self, board: Board, num_runs: int, console: Console | None = None) -> None:
         self.board = board
-        self.labels = labels
+        self.num_runs = num_runs
         self.console = console or Console(highlight=False)
         self._shown: dict[int, tuple[str, int]] = {}
         self._when: dict[int, float] = {}
@@ -49,7 +52,7 @@ class Monitor:
     def start(self) -> None:
         """Begin to watch, in a thread."""
         # Hydra composes the configuration of every run before the first begins.
-        self.console.print(f"a study of {len(self.labels)} runs; composing their configurations")
+        self.console.print(f"a study of {self.num_runs} runs; composing their configurations")
         if self.console.is_terminal:
             self._live.start()
         # However the program ends, the terminal is left in order.
@@ -62,13 +65,16 @@ class Monitor:
             return
         self._ended.set()
         self._thread.join()
-        self._look()
+        with suppress(OSError, CnmcError):
+            self._look()
         self._live.stop()
         atexit.unregister(self.stop)
 
     def _watch(self) -> None:
         while not self._ended.wait(_SECONDS_BETWEEN_LOOKS):
-            self._look()
+            # A look that fails (the log's disk is full, a file is broken) is not the last one.
+            with suppress(OSError, CnmcError):
+                self._look()
 
     def _look(self) -> None:
         for state in self.board.states():
@@ -77,8 +83,8 @@ class Monitor:
                 self.console.print(f"{self._title(state)}  {line}", markup=False, soft_wrap=True)
 
     def _title(self, state: JobState) -> str:
-        width = len(str(len(self.labels)))
-        return f"run {state.num + 1:>{width}} of {len(self.labels)}"
+        width = len(str(self.num_runs))
+        return f"run {state.num + 1:>{width}} of {self.num_runs}"
 
     def _news(self, state: JobState) -> str | None:
         """Return the line that a state is worth, if any."""
@@ -98,9 +104,9 @@ class Monitor:
         return f"{state.progress.line()}{study}"
 
     def _ending(self, state: JobState) -> str:
-        label = self.labels[state.num] if state.num < len(self.labels) else state.path
+        label = _label(state)
         if state.status not in SUCCEEDED:
-            return f"{label} {state.status}: {state.error or 'the same command goes on from here'}"
+            return f"{label} {state.status}: {state.error or _GOES_ON}"
         words = "finished already" if state.status == "skipped" else "finished"
         info = RunFolder(Path(state.path)).read_info()
         if info is not None and info.best_f1 is not None:
@@ -115,17 +121,20 @@ class Monitor:
         states = self.board.states()
         for state in states:
             if state.status == "running":
-                words = state.progress.line() if state.progress else self._beginning(state)
+                words = (
+                    state.progress.line() if state.progress else f"{_label(state)} opening the data"
+                )
                 bar = ProgressBar(total=1.0, completed=state.share, width=16)
                 table.add_row(self._title(state), bar, words)
         num_done = sum(state.status != "running" for state in states)
-        share = sum(state.share for state in states) / max(len(self.labels), 1)
+        share = sum(state.share for state in states) / max(self.num_runs, 1)
         left = self.board.seconds_left()
-        words = f"{num_done} of {len(self.labels)} runs done"
+        words = f"{num_done} of {self.num_runs} runs done"
         words += f"  {clock(left)} left" if left is not None else ""
         table.add_row("study", ProgressBar(total=1.0, completed=share, width=16), words)
         return Group(table)
 
-    def _beginning(self, state: JobState) -> str:
-        label = self.labels[state.num] if state.num < len(self.labels) else state.path
-        return f"{label} opening the data"
+
+def _label(state: JobState) -> str:
+    """Return experiment and name of a run, as its folder is called."""
+    return "/".join(Path(state.path).parts[-2:])

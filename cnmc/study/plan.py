@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 
@@ -30,7 +31,10 @@ def _key(override: Override) -> str:
 
 
 def _parse(overrides: Sequence[str]) -> list[Override]:
-    return OverridesParser.create().parse_overrides(list(overrides))
+    # A glob sweeps what the configuration's groups hold; Hydra knows them once it has started.
+    hydra = GlobalHydra.instance()
+    loader = hydra.config_loader() if hydra.is_initialized() else None
+    return OverridesParser.create(config_loader=loader).parse_overrides(list(overrides))
 
 
 def swept_keys(arguments: Sequence[str]) -> list[str]:
@@ -61,13 +65,16 @@ def with_multirun(arguments: Sequence[str], study_id: str | None = None) -> list
     asked = any(argument in _MULTIRUN for argument in arguments)
     if any(argument.split("=")[0] in _OTHER_COMMANDS for argument in arguments):
         return list(arguments)
-    if keys and any(argument.startswith("run.name=") for argument in arguments):
+    if not keys and not asked:
+        return list(arguments)
+    given = {argument.lstrip("+").partition("=")[0] for argument in arguments}
+    if keys and "run.name" in given:
         raise CnmcError(
             "run.name: every run of a sweep has a folder of its own, named after what is swept; "
             "choose another run.root instead"
         )
-    if not keys and not asked:
-        return list(arguments)
+    if "run.root" in keys:
+        raise CnmcError("run.root: the runs of a study lie below one folder; it cannot be swept")
     own = [f"run.swept=[{','.join(keys)}]", f"study.id={study_id or secrets.token_hex(4)}"]
     # Among the overrides: the parser of the command line takes them in one piece only.
     last = max((i for i, argument in enumerate(arguments) if is_override(argument)), default=-1)
@@ -81,7 +88,12 @@ def planned_jobs(overrides: Sequence[str]) -> list[list[str]]:
 
 
 def planned_runs(
-    overrides: Sequence[str], *, root: Path, seed: int, experiment: str
+    overrides: Sequence[str],
+    *,
+    root: Path,
+    seed: int,
+    experiment: str,
+    params: Sequence[str] = (),
 ) -> list[RunFolder]:
     """Return the run folders of every combination of swept overrides, in the order of the jobs.
 
@@ -90,8 +102,9 @@ def planned_runs(
         root: ``run.root``.
         seed: The seed of jobs whose overrides name none.
         experiment: The experiment of jobs whose overrides name none.
+        params: The keys of ``hydra.sweeper.params``, which name folders whether swept or not.
     """
-    swept = swept_keys(overrides)
+    swept = [*swept_keys(overrides), *params]
     planned: list[RunFolder] = []
     for job in planned_jobs(overrides):
         name = run_name(_values(job, ["seed"]).get("seed", str(seed)), _values(job, swept))

@@ -31,3 +31,9 @@ def test_complete_separation_of_two_times_24_runs_is_no_chance() -> None:
     assert found.superiority == 1.0
     assert found.p_value < 1e-6
     assert compare(b, a).superiority == 0.0
+
+
+def test_what_so_few_runs_can_show_is_scipys_p_of_complete_separation() -> None:
+    for n, m in ((3, 3), (4, 4), (2, 10), (1, 24)):
+        found = compare(np.arange(n) + 100.0, np.arange(m, dtype=float))
+        assert found.can_tell == (found.p_value <= 0.05)

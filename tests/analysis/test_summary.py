@@ -10,8 +10,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cnmc.analysis.summary import evaluate_finished, summary
+from cnmc.analysis.summary import evaluate_finished, summarise
 from cnmc.runs import RunFolder, RunInfo
+
+
+def _text(folders: list[RunFolder], reasons: dict[str, str] | None = None) -> str:
+    return summarise(folders, reasons).text
 
 
 def _finished(path: Path, logits: dict[str, list[float]], **changes: Any) -> RunFolder:
@@ -28,7 +32,9 @@ def _finished(path: Path, logits: dict[str, list[float]], **changes: Any) -> Run
         "best_epoch": 1,
     }
     folder = RunFolder(path)
-    folder.write_info(RunInfo(**{**values, **changes}))
+    info = RunInfo(**{**values, **changes})
+    folder.write_info(info)
+    folder.write_config({"seed": info.seed, "optimizer": {"lr": 1e-4}})
     table = {"epoch": 1, "role": "val", "cell_id": list("abcd"), "subject": "S"}
     folder.add_predictions(pd.DataFrame({**table, "label": [1, 1, 1, 0], **logits}))
     return folder
@@ -42,7 +48,7 @@ def test_the_table_has_spread_best_run_and_majority(tmp_path: Path) -> None:
         _finished(tmp_path / "proposal" / "seed=0", {"logit_0": WRONG, "logit_4": [3.0] * 4}),
         _finished(tmp_path / "proposal" / "seed=1", {"logit_0": RIGHT, "logit_4": RIGHT}),
     ]
-    text = summary(runs)
+    text = _text(runs)
     # All four called ALL: precision 3/4 and F1 6/7 for three cells, 0 for the fourth.
     constant = 100 * 3 / 4 * 6 / 7
     assert f"{(100 + constant) / 2:.2f} ± {(100 - constant) / 2:.2f}" in text
@@ -55,7 +61,7 @@ def test_the_table_has_spread_best_run_and_majority(tmp_path: Path) -> None:
 def test_a_run_without_rotations_claims_none(tmp_path: Path) -> None:
     table = evaluate_finished([_finished(tmp_path / "norot" / "seed=0", {"logit_0": RIGHT})])
     assert table["view"].tolist() == ["no rotation"]
-    assert "rotations " not in summary([RunFolder(tmp_path / "norot" / "seed=0")])
+    assert "rotations " not in _text([RunFolder(tmp_path / "norot" / "seed=0")])
 
 
 def test_a_metric_without_its_class_is_not_defined(tmp_path: Path) -> None:
@@ -65,7 +71,7 @@ def test_a_metric_without_its_class_is_not_defined(tmp_path: Path) -> None:
     folder.add_predictions(predictions.assign(label=1))
     row = evaluate_finished([folder]).iloc[0]
     assert np.isnan(row["specificity"])
-    assert "n/a" in summary([folder])
+    assert "n/a" in _text([folder])
 
 
 def test_what_is_not_finished_is_listed_with_its_reason(tmp_path: Path) -> None:
@@ -73,7 +79,7 @@ def test_what_is_not_finished_is_listed_with_its_reason(tmp_path: Path) -> None:
     failed = _finished(
         tmp_path / "demo" / "seed=0", {"logit_0": RIGHT}, status="failed", error=error
     )
-    text = summary([failed, RunFolder(tmp_path / "demo" / "seed=1")])
+    text = _text([failed, RunFolder(tmp_path / "demo" / "seed=1")])
     assert "seed=0 (failed: RuntimeError: out of memory)" in text
     assert "seed=1 (not started)" in text
 
@@ -93,7 +99,7 @@ def test_what_is_swept_besides_the_seed_is_not_averaged_away(tmp_path: Path) -> 
         )
         for rate, logits in (("0.001", RIGHT), ("0.0001", WRONG))
     ]
-    text = summary(runs)
+    text = _text(runs)
     assert "100.00 ±  0.00" in text
     assert "0.00 ±  0.00" in text
     assert "best run of nospeclr optimizer.lr=0.001: seed=0,optimizer.lr=0.001" in text
@@ -102,28 +108,80 @@ def test_what_is_swept_besides_the_seed_is_not_averaged_away(tmp_path: Path) -> 
     )
 
 
-def test_few_runs_are_said_to_be_few(tmp_path: Path) -> None:
-    def study(num_runs: int) -> str:
-        return summary(
-            [
-                _finished(tmp_path / name / f"seed={seed}", {"logit_0": logits}, seed=seed)
-                for name, logits in (("proposal", RIGHT), ("norot", WRONG))
-                for seed in range(num_runs)
-            ]
-        )
+def _two_groups(root: Path, num_runs: int, **changes: Any) -> list[RunFolder]:
+    return [
+        _finished(root / name / f"seed={seed}", {"logit_0": logits}, seed=seed, **own)
+        for name, logits, own in (("proposal", RIGHT, {}), ("norot", WRONG, changes))
+        for seed in range(num_runs)
+    ]
 
-    assert "few runs" in study(4)
-    text = study(5)
-    assert "few runs" not in text
+
+def test_few_runs_are_said_to_be_few(tmp_path: Path) -> None:
+    assert "so few runs can show nothing" in _text(_two_groups(tmp_path, 3))
+    text = _text(_two_groups(tmp_path, 4))
+    assert "so few runs" not in text
+    assert "F1 of norot less that of proposal: -100.00" in text
     assert "with probability 0.00" in text
     assert "proposal with no rotation is NOROT from the same checkpoints" in text
+
+
+@pytest.mark.parametrize("name", ["manifest_fingerprint", "split_fingerprint", "protocol"])
+def test_groups_on_other_cells_are_not_compared(tmp_path: Path, name: str) -> None:
+    text = _text(_two_groups(tmp_path, 5, **{name: "honest"}))
+    assert "norot: other data, split or protocol, so not compared" in text
+    assert "Mann-Whitney" not in text
+
+
+def test_runs_of_one_name_and_two_configurations_are_told_apart(tmp_path: Path) -> None:
+    """Seeds 0 and 1 with one rate, seed 2 with another that was set and not swept."""
+    runs = [
+        _finished(tmp_path / "proposal" / f"seed={seed}", {"logit_0": RIGHT}, seed=seed)
+        for seed in range(3)
+    ]
+    runs[2].write_config({"seed": 2, "optimizer": {"lr": 1e-3}})
+    table = evaluate_finished(runs)
+    assert table["variant"].nunique() == 2
+    text = _text(runs)
+    assert "best run of proposal optimizer.lr=0.0001: seed=0" in text
+    assert "best run of proposal optimizer.lr=0.001: seed=2" in text
+
+
+def test_what_rotations_add_is_told_run_by_run(tmp_path: Path) -> None:
+    runs = [
+        _finished(
+            tmp_path / "demo" / f"seed={n}", {"logit_0": zero, "logit_4": [9.0, 9.0, 9.0, -9.0]}
+        )
+        for n, zero in enumerate((WRONG, RIGHT))
+    ]
+    text = _text(runs)
+    assert "F1 of demo with rotations less that without, from the same checkpoints: +50.00" in text
+    assert "higher in 1 of 2 runs" in text
+
+
+@pytest.mark.parametrize("name", ["run.json", "predictions.parquet", "config.yaml"])
+def test_a_broken_run_folder_costs_its_own_row_alone(tmp_path: Path, name: str) -> None:
+    runs = [_finished(tmp_path / "demo" / f"seed={n}", {"logit_0": RIGHT}) for n in range(2)]
+    (runs[0].path / name).write_text("{")
+    result = summarise(runs)
+    assert result.runs["run"].tolist() == ["seed=1"]
+    assert not result.complete
+    assert name in result.text.splitlines()[-1]
+
+
+def test_predictions_that_are_lost_are_missed(tmp_path: Path) -> None:
+    run = _finished(tmp_path / "demo" / "seed=0", {"logit_0": RIGHT})
+    assert summarise([run]).complete
+    (run.path / "predictions.parquet").unlink()
+    result = summarise([run])
+    assert not result.complete
+    assert "predictions.parquet of a finished run is lost" in result.text
 
 
 def test_the_earliest_of_equal_runs_is_the_best(tmp_path: Path) -> None:
     runs = [
         _finished(tmp_path / "proposal" / f"seed={seed}", {"logit_0": RIGHT}) for seed in range(12)
     ]
-    assert "best run of proposal: seed=0," in summary(runs)
+    assert "best run of proposal: seed=0," in _text(runs)
 
 
 def test_a_run_at_work_and_one_that_was_interrupted_are_told_apart(tmp_path: Path) -> None:
@@ -131,13 +189,13 @@ def test_a_run_at_work_and_one_that_was_interrupted_are_told_apart(tmp_path: Pat
     info = folder.read_info()
     assert info is not None
     folder.write_info(replace(info, epochs_done=2, max_epochs=6, best_f1=0.875))
-    assert "(interrupted, epoch 2/6, F1 so far 87.50)" in summary([folder])
+    assert "(interrupted, epoch 2/6, F1 so far 87.50)" in _text([folder])
     with folder.lock():
-        assert "(running, epoch 2/6, F1 so far 87.50)" in summary([folder])
+        assert "(running, epoch 2/6, F1 so far 87.50)" in _text([folder])
 
 
 def test_a_reason_that_the_folder_does_not_hold_is_told(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "demo" / "seed=1")
-    assert "(not started: another keeps it)" in summary(
+    assert "(not started: another keeps it)" in _text(
         [folder], {str(folder.path): "another keeps it"}
     )

@@ -37,7 +37,7 @@ def test_states_are_read_as_they_were_written_in_the_order_of_the_jobs(tmp_path:
 
 
 def test_the_time_left_goes_by_what_this_command_did(tmp_path: Path) -> None:
-    board = _board(tmp_path)
+    board = _board(tmp_path, 5)
     assert board.seconds_left(now=100.0) is None
     # Skipped runs took no time; of the second, half was there already.
     board.write(_state(0, "skipped", began=0.0))
@@ -45,6 +45,8 @@ def test_the_time_left_goes_by_what_this_command_did(tmp_path: Path) -> None:
     half.first_share = 0.5
     board.write(half)
     board.write(_state(2, "running", 0.5))
+    # Neither work nor left to do.
+    board.write(_state(3, "refused"))
     # One run's worth in 60 s; half a run and a whole one are left.
     assert board.seconds_left(now=160.0) == pytest.approx(90.0)
 

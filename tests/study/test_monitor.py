@@ -10,7 +10,7 @@ from rich.console import Console
 from cnmc.callbacks.progress import RunProgress
 from cnmc.runs import RunFolder, RunInfo
 from cnmc.study.board import Board, JobState
-from cnmc.study.monitor import Monitor
+from cnmc.study.monitor import _GOES_ON, Monitor
 
 LABELS = ["demo/seed=0", "demo/seed=1", "demo/seed=2"]
 
@@ -20,7 +20,7 @@ def _study(root: Path, *, terminal: bool) -> tuple[Board, Monitor, io.StringIO]:
     assert board.open([RunFolder(root / label) for label in LABELS])
     text = io.StringIO()
     console = Console(file=text, force_terminal=terminal, width=120, highlight=False)
-    return board, Monitor(board, LABELS, console), text
+    return board, Monitor(board, len(LABELS), console), text
 
 
 def _progress(epoch: int, doing: str | None = None) -> RunProgress:
@@ -70,14 +70,16 @@ def test_endings_are_told_with_their_result_or_reason(tmp_path: Path) -> None:
     info = RunInfo("finished", "demo", "seed=0", 0, "0", "now", best_f1=0.5, best_epoch=3)
     done.write_info(info)
     board.write(JobState(0, "skipped", str(done.path), began=0.0))
-    board.write(JobState(1, "failed", "x", began=0.0, error="OSError: [Errno 28] full [bold]"))
-    board.write(JobState(2, "interrupted", "y", began=0.0))
+    board.write(
+        JobState(1, "failed", f"r/{LABELS[1]}", began=0.0, error="OSError: [Errno 28] full [bold]")
+    )
+    board.write(JobState(2, "interrupted", f"r/{LABELS[2]}", began=0.0))
     monitor._look()
     monitor._look()
     assert text.getvalue().splitlines() == [
         "run 1 of 3  demo/seed=0 finished already  F1 50.00 at epoch 3",
         "run 2 of 3  demo/seed=1 failed: OSError: [Errno 28] full [bold]",
-        "run 3 of 3  demo/seed=2 interrupted: the same command goes on from here",
+        f"run 3 of 3  demo/seed=2 interrupted: {_GOES_ON}",
     ]
 
 
@@ -87,7 +89,7 @@ def test_a_terminal_shows_a_line_for_each_run_at_work_and_one_for_the_study(
     board, monitor, text = _study(tmp_path, terminal=True)
     board.write(JobState(0, "finished", str(tmp_path / LABELS[0]), began=0.0))
     board.write(JobState(1, "running", "x", began=0.0, progress=_progress(2, "training batch 3/9")))
-    board.write(JobState(2, "running", "y", began=0.0))
+    board.write(JobState(2, "running", f"r/{LABELS[2]}", began=0.0))
     monitor.console.print(monitor._at_work())
     lines = text.getvalue().splitlines()
     assert len(lines) == 3

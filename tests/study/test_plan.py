@@ -65,6 +65,12 @@ def test_a_sweep_switches_multirun_on_once() -> None:
     assert with_multirun(["-m"], "x") == ["run.swept=[]", "study.id=x", "-m"]
 
 
+@pytest.mark.parametrize("override", ["run.name=x", "++run.name=x", "run.root=a,b"])
+def test_the_folders_of_a_study_are_the_programs_to_name(override: str) -> None:
+    with pytest.raises(CnmcError, match=override.lstrip("+").partition("=")[0]):
+        with_multirun(["seed=1,2", override])
+
+
 def test_two_commands_have_two_boards() -> None:
     assert with_multirun(["seed=1,2"]) != with_multirun(["seed=1,2"])
 
