@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,10 +15,17 @@ import pytest
 from cnmc.callbacks.checkpoints import load_checkpoint
 from cnmc.runs import RunFolder
 from tests.conftest import ROOT
+from tests.study.forks import Forks, forks
 
 CLASSES = ("all", "hem")
 
 pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def commands() -> Iterator[Forks]:
+    with forks() as server:
+        yield server
 
 
 def _run(
@@ -41,35 +49,47 @@ def _run(
         (["data.root=a(b"], ["quote"]),
     ],
 )
-def test_a_mistake_gets_one_line_and_no_traceback(arguments: list[str], words: list[str]) -> None:
-    done = _run("train", *arguments)
-    assert done.returncode == 2
-    assert done.stderr.startswith("error: ")
-    assert done.stderr.count("\n") == 1
-    assert "Traceback" not in done.stderr + done.stdout
+def test_a_mistake_gets_one_line_and_no_traceback(
+    commands: Forks, arguments: list[str], words: list[str]
+) -> None:
+    (done,) = commands.run(arguments)
+    assert done.status == 2
+    assert done.output.startswith("error: ")
+    assert done.output.count("\n") == 1
     for word in words:
-        assert word in done.stderr
+        assert word in done.output
 
 
-def test_a_sweep_trains_every_seed_and_ends_with_a_table(tiny: list[str], tmp_path: Path) -> None:
-    done = _run("train", *tiny, "experiment=proposal,norot", "seed=range(2)")
-    assert done.returncode == 0, done.stderr
+def test_a_mistake_is_told_on_standard_error() -> None:
+    done = _run("train", "data.crop=-1")
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: data.crop=-1")
+    assert done.stdout == ""
+
+
+def test_a_sweep_trains_every_seed_and_ends_with_a_table(
+    commands: Forks, tiny: list[str], tmp_path: Path
+) -> None:
+    (done,) = commands.run([*tiny, "experiment=proposal,norot", "seed=range(2)"])
+    assert done.status == 0, done.output
     for experiment in ("proposal", "norot"):
         for seed in (0, 1):
             folder = tmp_path / "runs" / experiment / f"seed={seed}"
             assert (folder / "checkpoints" / "best.ckpt").is_file()
-        assert f"best run of {experiment}: seed=" in done.stdout
-    assert "run 4 of 4  norot/seed=1 finished  F1 " in done.stdout
-    assert "mean ± std" in done.stdout
-    assert "best.ckpt" in done.stdout
-    again = _run("train", *tiny, "experiment=proposal,norot", "seed=range(2)")
-    assert again.stdout.count("finished already") == 4
+        assert f"best run of {experiment}: seed=" in done.output
+    assert "run 4 of 4  norot/seed=1 finished  F1 " in done.output
+    assert "mean ± std" in done.output
+    assert "best.ckpt" in done.output
+    (again,) = commands.run([*tiny, "experiment=proposal,norot", "seed=range(2)"])
+    assert again.output.count("finished already") == 4
 
 
-def test_a_sweep_names_its_folders_by_what_it_sweeps(tiny: list[str], tmp_path: Path) -> None:
+def test_a_sweep_names_its_folders_by_what_it_sweeps(
+    commands: Forks, tiny: list[str], tmp_path: Path
+) -> None:
     overrides = ["experiment=nospeclr", "optimizer.lr=1e-3,1e-4", "trainer.max_epochs=1"]
-    done = _run("train", *tiny, *overrides)
-    assert done.returncode == 0, done.stderr
+    (done,) = commands.run([*tiny, *overrides])
+    assert done.status == 0, done.output
     names = {path.name for path in (tmp_path / "runs" / "nospeclr").glob("seed*")}
     assert names == {"seed=0,optimizer.lr=0.001", "seed=0,optimizer.lr=0.0001"}
 
@@ -111,9 +131,11 @@ def test_wandb_logs_offline_without_asking_where_nobody_is_logged_in(
     assert "wandb sync" in done.stdout
 
 
-def test_csv_logs_steps_into_the_run_folder(tiny: list[str], tmp_path: Path) -> None:
-    done = _run("train", *tiny, "logger=csv", "trainer.max_epochs=1")
-    assert done.returncode == 0, done.stderr
+def test_csv_logs_steps_into_the_run_folder(
+    commands: Forks, tiny: list[str], tmp_path: Path
+) -> None:
+    (done,) = commands.run([*tiny, "logger=csv", "trainer.max_epochs=1"])
+    assert done.status == 0, done.output
     assert "val/f1" in (tmp_path / "runs/proposal/seed=0/steps/metrics.csv").read_text()
 
 

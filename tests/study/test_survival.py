@@ -319,7 +319,7 @@ def test_a_run_of_another_configuration_is_refused_and_the_others_go_on(
     (done,) = commands.run(study)
     assert done.status == 1
     assert "proposal/seed=1 refused: " in done.output
-    assert "trainer.max_epochs (there 1, now 2)" in done.output.split("not this run: ")[1]
+    assert "trainer.max_epochs (there 1, now 2)" in done.output.split("not in the table: ")[1]
     assert "proposal    rotations      1  F1" in done.output
     assert (tmp_path / "runs/proposal/seed=1/run.json").read_text() == before
     assert json.loads((tmp_path / "runs/norot/seed=1/run.json").read_text())["status"] == "finished"
