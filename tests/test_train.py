@@ -21,7 +21,7 @@ from cnmc.app import compose
 from cnmc.build import build_classifier
 from cnmc.callbacks.checkpoints import load_checkpoint
 from cnmc.data.store import open_cells
-from cnmc.errors import CnmcError
+from cnmc.errors import CnmcError, RefusedError
 from cnmc.model.module import CellClassifier
 from cnmc.runs import RunFolder, logit_columns, replacing
 from cnmc.study.plan import job_folder
@@ -239,6 +239,62 @@ def test_starting_over_removes_run_folders_alone(run: Run, tmp_path: Path) -> No
     with pytest.raises(CnmcError, match="is no run folder"):
         run("run.name=precious", "run.overwrite=true")
     assert (precious / "thesis.tex").is_file()
+
+
+def test_a_cluster_that_starts_a_job_again_does_not_start_its_run_over(run: Run) -> None:
+    """Of the same command, that is; the next command with run.overwrite=true does."""
+    again = partial(run, "run.overwrite=true", "trainer.max_epochs=1")
+    first = again("study.id=one").read_info()
+    second = again("study.id=one").read_info()
+    third = again("study.id=two").read_info()
+    assert first is not None
+    assert second is not None
+    assert third is not None
+    assert first.run_id == second.run_id != third.run_id
+
+
+def test_half_a_run_folder_is_not_gone_on_with(run: Run) -> None:
+    folder = run("trainer.max_epochs=1")
+    (folder.path / "run.json").unlink()
+    (folder.path / "config.yaml").unlink()
+    with pytest.raises(RefusedError, match=r"run\.json is lost"):
+        run("trainer.max_epochs=2")
+    info = run("trainer.max_epochs=2", "run.overwrite=true").read_info()
+    assert info is not None
+    assert info.epochs_done == 2
+
+
+def test_what_a_finished_run_was_left_with_is_made_up_for_when_it_is_skipped(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_: Path) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("cnmc.train.strip_optimizer", full)
+    folder = run("trainer.max_epochs=1")
+    monkeypatch.undo()
+    assert folder.is_finished()
+    assert "optimizer_states" in torch.load(folder.last_checkpoint, weights_only=True)
+    leftover = folder.path / "checkpoints" / ".last.ckpt.0.tmp"
+    leftover.touch()
+    run("trainer.max_epochs=1")
+    assert set(torch.load(folder.last_checkpoint, weights_only=True)) == {"state_dict", "cnmc"}
+    assert not leftover.exists()
+
+
+def test_a_finished_run_is_skipped_without_its_data(
+    run: Run, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    folder = run("trainer.max_epochs=1")
+    before = (folder.path / "run.json").read_bytes()
+    moved = [f"data.root={tmp_path / 'moved'}", "data.synthetic=null"]
+    # Another kind of data would be another configuration; the same kind elsewhere is not.
+    config = folder.read_config()
+    config["data"]["synthetic"] = None
+    folder.write_config(config)
+    run("trainer.max_epochs=1", *moved)
+    assert "its data were not compared" in capsys.readouterr().err
+    assert (folder.path / "run.json").read_bytes() == before
 
 
 def test_what_a_killed_process_left_half_written_is_removed(
