@@ -25,12 +25,12 @@ demo: $(STAMP) ## Train the paper's network on generated cells: three seeds, one
 	$(BIN)/python -m cnmc.train experiment=demo 'seed=range(3)'
 
 test: $(STAMP) lint ## Run lint, types and all tests
-	$(BIN)/python -m pytest -n $(JOBS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 
 check: $(STAMP) ## Format, lint, types and the fast tests
 	$(BIN)/ruff format .
 	@$(MAKE) --no-print-directory lint
-	$(BIN)/python -m pytest -n $(JOBS) -m 'not slow'
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m 'not slow'
 
 .PHONY: lint
 lint: $(STAMP)

@@ -139,7 +139,7 @@ def test_a_study_survives_signals(
 ) -> None:
     moments = random.Random(int(number))
     num_interrupted = 0
-    for _ in range(4):
+    for _ in range(3):
         after = moments.uniform(0.1, 0.7) * undisturbed.seconds
         (done,) = commands.run(_study(tmp_path), signal=number, after=after)
         # A process that has set no handler yet ends by the signal itself.
@@ -158,7 +158,7 @@ def test_a_study_survives_signals(
 
 # A run.json has 1 kB, predictions some 5 to 20 kB, a checkpoint over 100 kB: the limits let ever
 # more of a run be written.
-@pytest.mark.parametrize("limit", [600, 4_000, 40_000])
+@pytest.mark.parametrize("limit", [600, 40_000])
 def test_a_study_survives_writes_that_fail(
     commands: Forks, undisturbed: Undisturbed, tmp_path: Path, limit: int
 ) -> None:
@@ -340,15 +340,14 @@ def test_a_mistake_in_one_setting_is_found_before_anything_is_trained(
     assert not find_runs(tmp_path / "runs")
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_workers_end_with_the_command_that_started_them(
-    undisturbed: Undisturbed, tmp_path: Path, number: signal.Signals
+    undisturbed: Undisturbed, tmp_path: Path
 ) -> None:
     """Or they would train on unseen, and the same command would find their runs locked."""
     with _parallel(undisturbed, tmp_path) as process:
         workers = _children(process.pid)
-        process.send_signal(number)
-        assert process.wait(30) in (-number, 128 + number)
+        process.kill()
+        assert process.wait(30) == -signal.SIGKILL
     assert len(workers) >= 2
     _wait(lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers))
     assert not any(folder.is_locked() for folder in find_runs(tmp_path / "runs"))
