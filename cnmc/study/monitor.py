@@ -88,7 +88,8 @@ class Monitor:
 
     def _news(self, state: JobState) -> str | None:
         """Return the line that a state is worth, if any."""
-        epoch = state.progress.epoch if state.progress else -1
+        known = state.progress is not None and state.progress.f1 is not None
+        epoch = state.progress.epoch if state.progress and known else -1
         changed = self._shown.get(state.num) != (state.status, epoch)
         self._shown[state.num] = (state.status, epoch)
         if state.status != "running":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import time
 from pathlib import Path
 
 from rich.console import Console
@@ -48,6 +49,21 @@ def test_every_epoch_is_one_line_and_said_once(tmp_path: Path) -> None:
     assert first.startswith("a study of 3 runs")
     assert line.startswith("run 2 of 3  demo/seed=1 epoch 1/4  F1 81.25  without rotations 75.00")
     assert "best 81.25  0:01:15 left, study " in line
+
+
+def test_the_network_before_training_is_told_when_it_is_evaluated(tmp_path: Path) -> None:
+    board, monitor, text = _study(tmp_path, terminal=False)
+    state = JobState(1, "running", str(tmp_path / LABELS[1]), began=0.0)
+    board.write(state)
+    monitor._look()
+    for f1 in (None, 0.5):
+        doing = "evaluated batch 1/2" if f1 is None else None
+        state.progress = RunProgress("demo/seed=1", 0, 4, share=0.0, f1=f1, doing=doing)
+        board.write(state)
+        monitor._when[1] = time.monotonic()
+        monitor._look()
+    (line,) = text.getvalue().splitlines()
+    assert line.startswith("run 2 of 3  demo/seed=1 epoch 0/4  F1 50.00")
 
 
 def test_within_an_epoch_a_line_a_minute_is_enough(tmp_path: Path) -> None:
