@@ -16,7 +16,7 @@ from hydra import initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.types import RunMode
-from omegaconf import OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from cnmc.config import CONFIG_DIR, register, to_config
@@ -74,6 +74,14 @@ def one_line(error: BaseException) -> str:
     return message
 
 
+def without_hydra(whole: DictConfig) -> DictConfig:
+    """Return a configuration as a main function gets it: Hydra's own part where it is looked up."""
+    HydraConfig.instance().set_config(whole)
+    with open_dict(whole):
+        del whole["hydra"]
+    return whole
+
+
 def compose(overrides: Sequence[str], config_name: str = "config") -> tuple[Any, dict[str, Any]]:
     """Compose a configuration outside of a command, for notebooks and tests.
 
@@ -87,11 +95,9 @@ def compose(overrides: Sequence[str], config_name: str = "config") -> tuple[Any,
     register()
     with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
         whole = hydra_compose(config_name, list(overrides), return_hydra_config=True)
-    HydraConfig.instance().set_config(whole)
-    with open_dict(whole):
-        del whole.hydra
-    resolved: Any = OmegaConf.to_container(whole, resolve=True)
-    return to_config(whole), resolved
+    node = without_hydra(whole)
+    resolved: Any = OmegaConf.to_container(node, resolve=True)
+    return to_config(node), resolved
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -13,7 +13,7 @@ from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import Logger
 
-from cnmc.callbacks.progress import BarProgress, RunProgress, StateProgress
+from cnmc.callbacks.progress import BarProgress, StateProgress, Tell
 from cnmc.callbacks.recorder import RunRecorder
 from cnmc.config import Config
 from cnmc.data.augment import CellAugmentation
@@ -73,7 +73,7 @@ def build_trainer(
     recorder: RunRecorder,
     loggers: Sequence[Logger],
     terminal: bool,
-    tell: Callable[[RunProgress], None] | None = None,
+    tell: Tell | None = None,
     gpu: int | None = None,
 ) -> pl.Trainer:
     """Return the trainer of a run, on one device.

@@ -115,9 +115,7 @@ def begin_run(
     return info.epochs_done > 0
 
 
-def check_origin(
-    folder: RunFolder, info: RunInfo, config: Config, store: CellStore | CellSplit
-) -> None:
+def check_origin(folder: RunFolder, info: RunInfo, config: Config, store: CellSplit) -> None:
     """Refuse to go on with a run on other data, another split or from other weights.
 
     Raises:

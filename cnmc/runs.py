@@ -80,18 +80,21 @@ def logit_columns(predictions: pd.DataFrame) -> list[str]:
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path, *, lasting: bool = True) -> Iterator[Path]:
     """Yield a temporary path that takes the place of ``path`` if nothing is raised.
 
-    What was written reaches the disk before it takes the place: else a machine that loses its
-    power could leave the new name with nothing behind it.
+    Args:
+        path: The file to write.
+        lasting: Bring what was written to the disk first: else a machine that loses its power
+            could leave the new name with nothing behind it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         yield temporary
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
+        if lasting:
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)

@@ -6,7 +6,6 @@ import gc
 import logging
 import sys
 import warnings
-from collections.abc import Callable
 from contextlib import suppress
 from importlib import import_module
 from typing import Any, Literal
@@ -23,7 +22,7 @@ from cnmc.analysis.summary import summarise
 from cnmc.app import TERMINATED, run_app, user_errors
 from cnmc.build import build_classifier, build_datamodule, build_trainer, device_name
 from cnmc.callbacks.checkpoints import EpochCheckpoints, load_checkpoint, strip_optimizer
-from cnmc.callbacks.progress import RunProgress
+from cnmc.callbacks.progress import Tell
 from cnmc.callbacks.recorder import RunRecorder
 from cnmc.config import CONFIG_DIR, Config, register
 from cnmc.data.store import CellStore, open_cells, open_split
@@ -35,8 +34,6 @@ from cnmc.study.job import described, run_job
 from cnmc.study.launch import close_study
 from cnmc.study.plan import with_multirun
 from cnmc.tracking import tracked
-
-Tell = Callable[[RunProgress], None]
 
 register()
 # Lightning's advice and its notes on the machine would drown the lines about the runs.

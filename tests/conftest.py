@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
+
+if TYPE_CHECKING:
+    from tests.study.forks import Forks
 
 # The machine's cores are shared with the other tests; the networks here are tiny.
 torch.set_num_threads(1)
@@ -46,6 +51,16 @@ def real_weights() -> Path:
     """ImageNet weights of tf_efficientnet_lite0."""
     name = "tf_efficientnet_lite0_in1k.safetensors"
     return _required(SHARED / "weights" / name, "EfficientNet-lite0 weights")
+
+
+@pytest.fixture(scope="session")
+def commands() -> Iterator[Forks]:
+    """Commands as real processes that start at once; one server for all tests of a worker."""
+    # It imports this file.
+    from tests.study.forks import forks  # noqa: PLC0415
+
+    with forks() as server:
+        yield server
 
 
 TINY = (

@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,17 +14,11 @@ import pytest
 from cnmc.callbacks.checkpoints import load_checkpoint
 from cnmc.runs import RunFolder
 from tests.conftest import ROOT
-from tests.study.forks import Forks, forks
+from tests.study.forks import Forks
 
 CLASSES = ("all", "hem")
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="module")
-def commands() -> Iterator[Forks]:
-    with forks() as server:
-        yield server
 
 
 def _run(

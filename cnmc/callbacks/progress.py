@@ -59,6 +59,10 @@ class RunProgress:
         return "  ".join(parts)
 
 
+Tell = Callable[[RunProgress], None]
+"""What a run tells its progress to."""
+
+
 class BarProgress(TQDMProgressBar):
     """A bar with loss, F1 and the time left; a line stays when an epoch is done.
 
@@ -96,7 +100,7 @@ class StateProgress(pl.Callback):
     def __init__(
         self,
         recorder: RunRecorder,
-        tell: Callable[[RunProgress], None],
+        tell: Tell,
         every: float = SECONDS_BETWEEN_LINES,
     ) -> None:
         self.recorder = recorder

@@ -132,7 +132,9 @@ class Board:
 
         A board that cannot be written (a full disk) stops no run: it is there to be looked at.
         """
-        with suppress(OSError), replacing(self.path / f"{state.num}.json") as temporary:
+        # Training waits for it every two seconds, and nobody reads it after a loss of power.
+        path = self.path / f"{state.num}.json"
+        with suppress(OSError), replacing(path, lasting=False) as temporary:
             temporary.write_text(json.dumps(asdict(state)))
 
     def states(self) -> list[JobState]:

@@ -14,7 +14,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from cnmc.app import TERMINATED, one_line
-from cnmc.callbacks.progress import SECONDS_BETWEEN_LINES, RunProgress
+from cnmc.callbacks.progress import SECONDS_BETWEEN_LINES, RunProgress, Tell
 from cnmc.config import Config, to_config
 from cnmc.errors import CnmcError, RefusedError, is_interruption
 from cnmc.runs import RunFolder
@@ -26,7 +26,6 @@ class LauncherGone(SystemExit):
     """The process that launched the study is no more."""
 
 
-Tell = Callable[[RunProgress], None]
 Train = Callable[[Config, dict[str, Any], RunFolder, Tell], Literal["trained", "skipped"]]
 
 

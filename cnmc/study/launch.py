@@ -15,11 +15,11 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from cnmc.analysis.summary import summarise
-from cnmc.app import one_line
+from cnmc.app import one_line, without_hydra
 from cnmc.config import to_config
 from cnmc.errors import CnmcError
 from cnmc.runs import RunFolder
@@ -60,8 +60,8 @@ class StudyPlan(Callback):
 
 def _begin(config: DictConfig, config_name: str | None) -> _Study:
     params = dict(config.hydra.sweeper.params or {})
-    overrides = [*(f"{key}={value}" for key, value in params.items())]
-    overrides += config.hydra.overrides.task
+    swept = [f"{key}={value}" for key, value in params.items()]
+    overrides = [*swept, *config.hydra.overrides.task]
     check_settings(overrides, config_name)
     folders = planned_runs(
         overrides,
@@ -88,11 +88,11 @@ def check_settings(overrides: Sequence[str], config_name: str | None) -> None:
     before = HydraConfig.instance().cfg
     try:
         for job in settings(overrides):
-            whole = loader.load_configuration(config_name, overrides=job, run_mode=RunMode.RUN)
-            HydraConfig.instance().set_config(whole)
-            with open_dict(whole):
-                del whole["hydra"]
-            to_config(whole)
+            to_config(
+                without_hydra(
+                    loader.load_configuration(config_name, overrides=job, run_mode=RunMode.RUN)
+                )
+            )
     finally:
         HydraConfig.instance().cfg = before
 

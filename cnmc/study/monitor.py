@@ -88,13 +88,14 @@ class Monitor:
 
     def _news(self, state: JobState) -> str | None:
         """Return the line that a state is worth, if any."""
-        known = state.progress is not None and state.progress.f1 is not None
-        epoch = state.progress.epoch if state.progress and known else -1
+        progress = state.progress
+        # Epoch 0 is news when it is evaluated, not when it begins.
+        epoch = progress.epoch if progress is not None and progress.f1 is not None else -1
         changed = self._shown.get(state.num) != (state.status, epoch)
         self._shown[state.num] = (state.status, epoch)
         if state.status != "running":
             return self._ending(state) if changed else None
-        if self.console.is_terminal or state.progress is None:
+        if self.console.is_terminal or progress is None:
             return None
         now = time.monotonic()
         if not changed and now - self._when.get(state.num, 0.0) < SECONDS_BETWEEN_LINES:
@@ -102,7 +103,7 @@ class Monitor:
         self._when[state.num] = now
         left = self.board.seconds_left()
         study = f", study {clock(left)}" if left is not None else ""
-        return f"{state.progress.line()}{study}"
+        return f"{progress.line()}{study}"
 
     def _ending(self, state: JobState) -> str:
         label = _label(state)

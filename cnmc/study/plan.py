@@ -20,8 +20,7 @@ _OTHER_COMMANDS = ("-h", "--help", "--hydra-help", "-c", "--cfg", "-i", "--info"
 _MULTIRUN = ("-m", "--multirun")
 
 
-def is_override(argument: str) -> bool:
-    """Tell an override of the command line from a flag."""
+def _is_override(argument: str) -> bool:
     return "=" in argument and not argument.startswith("-")
 
 
@@ -46,7 +45,7 @@ def swept_keys(arguments: Sequence[str]) -> list[str]:
     Raises:
         HydraException: An override cannot be parsed.
     """
-    parsed = _parse(list(filter(is_override, arguments)))
+    parsed = _parse(list(filter(_is_override, arguments)))
     return [_key(item) for item in parsed if item.is_sweep_override()]
 
 
@@ -77,7 +76,7 @@ def with_multirun(arguments: Sequence[str], study_id: str | None = None) -> list
         raise CnmcError("run.root: the runs of a study lie below one folder; it cannot be swept")
     own = [f"run.swept=[{','.join(keys)}]", f"study.id={study_id or secrets.token_hex(4)}"]
     # Among the overrides: the parser of the command line takes them in one piece only.
-    last = max((i for i, argument in enumerate(arguments) if is_override(argument)), default=-1)
+    last = max((i for i, argument in enumerate(arguments) if _is_override(argument)), default=-1)
     flags = [] if asked else ["--multirun"]
     return [*arguments[: last + 1], *own, *arguments[last + 1 :], *flags]
 

@@ -21,18 +21,12 @@ import pytest
 from cnmc.callbacks.checkpoints import load_checkpoint
 from cnmc.runs import RunFolder, RunInfo, find_runs
 from tests.conftest import ROOT, TINY
-from tests.study.forks import Forks, Outcome, forks
+from tests.study.forks import Forks, Outcome
 
 pytestmark = pytest.mark.slow
 
 STUDY = ("experiment=proposal,norot", "seed=range(2)", "optimizer.decay_every=1")
 NUM_RUNS = 4
-
-
-@pytest.fixture(scope="module")
-def commands() -> Iterator[Forks]:
-    with forks() as server:
-        yield server
 
 
 @dataclass(frozen=True)
