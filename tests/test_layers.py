@@ -23,6 +23,7 @@ LAYERS: dict[str, int] = {
     "callbacks": 2,
     "build": 3,
     "launchers": 3,
+    "reporting": 3,
     "lifecycle": 3,
     "study": 3,
     "tracking": 3,

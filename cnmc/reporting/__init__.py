@@ -1,0 +1,1 @@
+"""The report: tables, figures and one page, made of the numbers of ``cnmc.analysis``."""
