@@ -7,6 +7,7 @@ number of cells. A metric that the cells do not define (no cell of a class) is N
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -34,17 +35,67 @@ def mean_logits(predictions: pd.DataFrame, columns: Sequence[str] | None = None)
     return mean
 
 
-def confusion(labels: IntArray, positive: npt.NDArray[np.bool_]) -> tuple[int, int, int, int]:
-    """Return the numbers of true negatives, false positives, false negatives, true positives."""
+def confusion(
+    labels: IntArray, positive: npt.NDArray[np.bool_], subjects: IntArray | None = None
+) -> IntArray:
+    """Count true negatives, false positives, false negatives and true positives.
+
+    Args:
+        labels: 0 or 1, shape (N,).
+        positive: Whether a cell is called ALL, shape (..., N).
+        subjects: Number of each cell's subject, from 0, shape (N,): counts are kept apart by it.
+
+    Returns:
+        Shape (..., 4), or (..., S, 4) with subjects.
+    """
     truth = np.asarray(labels) == 1
-    tp = int(np.sum(truth & positive))
-    fp = int(np.sum(~truth & positive))
-    fn = int(np.sum(truth & ~positive))
-    return len(truth) - tp - fp - fn, fp, fn, tp
+    group = np.zeros(len(truth), dtype=np.int64) if subjects is None else np.asarray(subjects)
+    members = np.zeros((len(truth), int(group.max(initial=0)) + 1))
+    members[np.arange(len(truth)), group] = 1.0
+    called = np.asarray(positive, dtype=np.float64)
+    tp, fp = called @ (members * truth[:, None]), called @ (members * ~truth[:, None])
+    num_positive, num_negative = truth @ members, ~truth @ members
+    counts = np.stack([num_negative - fp, fp, num_positive - tp, tp], axis=-1)
+    whole: IntArray = np.rint(counts).astype(np.int64)
+    return whole[..., 0, :] if subjects is None else whole
 
 
-def _ratio(numerator: float, denominator: float, default: float) -> float:
-    return numerator / denominator if denominator else default
+def _ratio(numerator: FloatArray, denominator: FloatArray, default: float) -> FloatArray:
+    defined = np.asarray(denominator) > 0
+    ratio: FloatArray = np.where(defined, numerator / np.where(defined, denominator, 1.0), default)
+    return ratio
+
+
+def count_metrics(counts: npt.NDArray[Any]) -> dict[str, FloatArray]:
+    """Return every metric of :data:`METRICS` but the AUROC, as fractions of 1.
+
+    Args:
+        counts: True negatives, false positives, false negatives and true positives along the last
+            axis, shape (..., 4); they may be weighted, and so no whole numbers.
+
+    Returns:
+        By metric, shape (...).
+    """
+    tn, fp, fn, tp = np.moveaxis(np.asarray(counts, dtype=np.float64), -1, 0)
+    nan = float("nan")
+    # A class that is never predicted has precision 0, as in the definition that scikit-learn uses.
+    precisions = _ratio(tn, tn + fn, 0.0), _ratio(tp, tp + fp, 0.0)
+    recalls = _ratio(tn, tn + fp, 0.0), _ratio(tp, tp + fn, 0.0)
+    f1s = _ratio(2 * tn, 2 * tn + fn + fp, 0.0), _ratio(2 * tp, 2 * tp + fn + fp, 0.0)
+    negatives, positives = tn + fp, tp + fn
+    total = negatives + positives
+
+    def weighted(scores: tuple[FloatArray, FloatArray]) -> FloatArray:
+        return _ratio(negatives * scores[0] + positives * scores[1], total, nan)
+
+    return {
+        "accuracy": _ratio(tn + tp, total, nan),
+        "sensitivity": _ratio(tp, positives, nan),
+        "specificity": _ratio(tn, negatives, nan),
+        "f1": weighted(f1s),
+        "precision": weighted(precisions),
+        "recall": weighted(recalls),
+    }
 
 
 def auroc(labels: IntArray, scores: FloatArray) -> float:
@@ -84,24 +135,9 @@ def evaluate(labels: IntArray, logits: FloatArray) -> dict[str, float]:
         logits: One logit a cell, shape (N,); a cell is ALL where it is above 0.
     """
     logits = np.asarray(logits, dtype=np.float64)
-    tn, fp, fn, tp = confusion(labels, logits > 0.0)
-    total = tn + fp + fn + tp
-    # A class that is never predicted has precision 0, as in the definition that scikit-learn uses.
-    precisions = (_ratio(tn, tn + fn, 0.0), _ratio(tp, tp + fp, 0.0))
-    recalls = (_ratio(tn, tn + fp, 0.0), _ratio(tp, tp + fn, 0.0))
-    f1s = (_ratio(2 * tn, 2 * tn + fn + fp, 0.0), _ratio(2 * tp, 2 * tp + fn + fp, 0.0))
-    weights = (tn + fp, tp + fn)
-
-    def weighted(scores: tuple[float, float]) -> float:
-        return _ratio(sum(w * s for w, s in zip(weights, scores, strict=True)), total, float("nan"))
-
+    scores = count_metrics(confusion(labels, logits > 0.0))
     return {
-        "accuracy": _ratio(tn + tp, total, float("nan")),
-        "sensitivity": _ratio(tp, tp + fn, float("nan")),
-        "specificity": _ratio(tn, tn + fp, float("nan")),
-        "f1": weighted(f1s),
-        "precision": weighted(precisions),
-        "recall": weighted(recalls),
+        **{name: float(value) for name, value in scores.items()},
         "auroc": auroc(labels, logits),
     }
 

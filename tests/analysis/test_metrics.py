@@ -59,7 +59,7 @@ def test_metrics_equal_scikit_learn(case: Case) -> None:
 def test_confusion_equals_scikit_learn(case: Case) -> None:
     labels, logits = case
     expected = sk.confusion_matrix(labels, logits > 0, labels=[0, 1]).ravel()
-    assert confusion(labels, logits > 0) == tuple(expected)
+    assert confusion(labels, logits > 0).tolist() == expected.tolist()
 
 
 @pytest.mark.parametrize(("label", "missing"), [(1, "specificity"), (0, "sensitivity")])

@@ -10,12 +10,17 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cnmc.analysis.summary import evaluate_finished, summarise
+from cnmc.analysis.results import load_study, run_table
+from cnmc.analysis.summary import summarise
 from cnmc.runs import RunFolder, RunInfo
 
 
 def _text(folders: list[RunFolder], reasons: dict[str, str] | None = None) -> str:
     return summarise(folders, reasons).text
+
+
+def _table(folders: list[RunFolder]) -> pd.DataFrame:
+    return run_table(load_study(folders).groups)
 
 
 def _finished(path: Path, logits: dict[str, list[float]], **changes: Any) -> RunFolder:
@@ -59,7 +64,7 @@ def test_the_table_has_spread_best_run_and_majority(tmp_path: Path) -> None:
 
 
 def test_a_run_without_rotations_claims_none(tmp_path: Path) -> None:
-    table = evaluate_finished([_finished(tmp_path / "norot" / "seed=0", {"logit_0": RIGHT})])
+    table = _table([_finished(tmp_path / "norot" / "seed=0", {"logit_0": RIGHT})])
     assert table["view"].tolist() == ["no rotation"]
     assert "rotations " not in _text([RunFolder(tmp_path / "norot" / "seed=0")])
 
@@ -69,7 +74,7 @@ def test_a_metric_without_its_class_is_not_defined(tmp_path: Path) -> None:
     predictions = folder.read_predictions()
     assert predictions is not None
     folder.add_predictions(predictions.assign(label=1))
-    row = evaluate_finished([folder]).iloc[0]
+    row = _table([folder]).iloc[0]
     assert np.isnan(row["specificity"])
     assert "n/a" in _text([folder])
 
@@ -87,7 +92,7 @@ def test_what_is_not_finished_is_listed_with_its_reason(tmp_path: Path) -> None:
 @pytest.mark.parametrize("status", ["running", "failed"])
 def test_only_finished_runs_count(tmp_path: Path, status: str) -> None:
     folder = _finished(tmp_path / "demo" / "seed=0", {"logit_0": RIGHT}, status=status)
-    assert evaluate_finished([folder]).empty
+    assert _table([folder]).empty
 
 
 def test_what_is_swept_besides_the_seed_is_not_averaged_away(tmp_path: Path) -> None:
@@ -127,7 +132,7 @@ def test_few_runs_are_said_to_be_few(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["manifest_fingerprint", "split_fingerprint", "protocol"])
 def test_groups_on_other_cells_are_not_compared(tmp_path: Path, name: str) -> None:
-    text = _text(_two_groups(tmp_path, 5, **{name: "honest"}))
+    text = _text(_two_groups(tmp_path, 5, **{name: "other"}))
     assert "norot: other data, split or protocol, so not compared" in text
     assert "Mann-Whitney" not in text
 
@@ -139,7 +144,7 @@ def test_runs_of_one_name_and_two_configurations_are_told_apart(tmp_path: Path) 
         for seed in range(3)
     ]
     runs[2].write_config({"seed": 2, "optimizer": {"lr": 1e-3}})
-    table = evaluate_finished(runs)
+    table = _table(runs)
     assert table["variant"].nunique() == 2
     text = _text(runs)
     assert "best run of proposal optimizer.lr=0.0001: seed=0" in text

@@ -1,0 +1,168 @@
+"""How sure a mean is over other patients as well as other seeds.
+
+Cells of one person are not independent, so persons are resampled, not cells; within each class, as
+the numbers of patients and of controls were the collectors' choice. Seeds are resampled apart from
+them (Owen 2007, "The pigeonhole bootstrap": rows and columns of a crossed table each on its own).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.stats import norm
+from scipy.stats import t as student
+
+from cnmc.analysis.metrics import FloatArray, IntArray, confusion, count_metrics
+from cnmc.analysis.statistics import CONFIDENCE, NOT_DEFINED, Interval
+
+NUM_RESAMPLES = 2000
+
+
+def strata_of(labels: IntArray, subjects: IntArray) -> IntArray:
+    """Return the stratum of each subject: which classes its cells are of.
+
+    Args:
+        labels: 0 or 1, shape (N,).
+        subjects: Number of each cell's subject, from 0, shape (N,).
+
+    Returns:
+        1 for HEM alone, 2 for ALL alone, 3 for both; shape (S,).
+    """
+    strata = np.zeros(int(subjects.max()) + 1, dtype=np.int64)
+    np.bitwise_or.at(strata, subjects, np.where(labels == 1, 2, 1))
+    return strata
+
+
+def draw_weights(strata: IntArray, rng: np.random.Generator, number: int) -> FloatArray:
+    """Draw how often each member of a sample is in each resample.
+
+    Within each stratum of n members, n - 1 are drawn and count n / (n - 1) each, which gives a
+    mean the variance that it has (Rao and Wu 1988); n draws of a few members give too little.
+
+    Args:
+        strata: Stratum of each member, shape (S,); each has at least two.
+        rng: What draws.
+        number: Resamples.
+
+    Returns:
+        Shape (number, S).
+    """
+    weights = np.zeros((number, len(strata)))
+    for stratum in np.unique(strata):
+        members = np.flatnonzero(strata == stratum)
+        drawn = len(members) - 1
+        share = np.full(len(members), 1 / len(members))
+        times = rng.multinomial(drawn, share, size=number)
+        weights[:, members] = times * (len(members) / drawn)
+    return weights
+
+
+def pair_wins(labels: IntArray, logits: FloatArray, subjects: IntArray) -> FloatArray:
+    """Count, by pairs of subjects, the pairs of an ALL and a HEM cell in the right order.
+
+    Args:
+        labels: 0 or 1, shape (N,).
+        logits: Shape (N,).
+        subjects: Number of each cell's subject, from 0, shape (N,).
+
+    Returns:
+        Shape (S, S): cells of the first are ALL, of the second HEM; a tie counts half.
+    """
+    num_subjects = int(subjects.max()) + 1
+    wins = np.zeros((num_subjects, num_subjects))
+    negatives = {s: np.sort(logits[(labels == 0) & (subjects == s)]) for s in range(num_subjects)}
+    positive = labels == 1
+    scores, owners = logits[positive], subjects[positive]
+    for other, ordered in negatives.items():
+        if len(ordered):
+            below = np.searchsorted(ordered, scores, side="left")
+            upto = np.searchsorted(ordered, scores, side="right")
+            wins[:, other] = np.bincount(owners, (below + upto) / 2, minlength=num_subjects)
+    return wins
+
+
+class SubjectBootstrap:
+    """Resamples of the subjects of a set of cells, the same for every group of runs on them.
+
+    Args:
+        labels: 0 or 1, shape (N,).
+        subjects: Number of each cell's subject, from 0, shape (N,).
+        number: Resamples.
+        seed: Of the resampling.
+    """
+
+    def __init__(
+        self, labels: IntArray, subjects: IntArray, *, number: int = NUM_RESAMPLES, seed: int = 0
+    ) -> None:
+        self.labels, self.subjects, self.number, self.seed = labels, subjects, number, seed
+        strata = strata_of(labels, subjects)
+        fewest = int(np.unique(strata, return_counts=True)[1].min())
+        self.defined = fewest > 1
+        """A class with one subject has nothing to resample: no interval is defined."""
+        # Percentiles of a few subjects lie too close together; Student's quantile widens them as it
+        # does a mean's interval (Hesterberg 2015, "What teachers should know about the bootstrap").
+        self._tail = float(norm.cdf(student.ppf((1 - CONFIDENCE) / 2, max(fewest - 1, 1))))
+        rng = np.random.default_rng(seed)
+        self.weights = draw_weights(strata, rng, number) if self.defined else np.ones((number, 1))
+
+    def metrics(self, logits: FloatArray) -> dict[str, FloatArray]:
+        """Return every metric of each run but the AUROC in each resample, shape (B, R).
+
+        Args:
+            logits: Shape (R, N).
+        """
+        counts = confusion(self.labels, logits > 0.0, self.subjects)
+        return count_metrics(np.einsum("bs,rsc->brc", self.weights, counts, optimize=True))
+
+    def auroc(self, logits: FloatArray) -> FloatArray:
+        """Return the AUROC of each run in each resample, shape (B, R).
+
+        Args:
+            logits: Shape (R, N).
+        """
+        cells = confusion(self.labels, np.ones((1, len(self.labels)), dtype=bool), self.subjects)[0]
+        pairs = (self.weights @ cells[:, 3]) * (self.weights @ cells[:, 1])
+        columns = []
+        for row in logits:
+            wins = pair_wins(self.labels, row, self.subjects)
+            right = np.einsum("bi,bi->b", self.weights @ wins, self.weights)
+            columns.append(np.where(pairs > 0, right / np.where(pairs > 0, pairs, 1), np.nan))
+        return np.stack(columns, axis=1)
+
+    def interval(self, resampled: FloatArray) -> Interval:
+        """Return the interval of the mean over runs, other seeds and other subjects considered.
+
+        Args:
+            resampled: A metric of each run in each resample of the subjects, shape (B, R).
+        """
+        means = self._means(resampled, self.seed + 1)
+        return NOT_DEFINED if means is None else self._percentiles(means)
+
+    def difference_interval(
+        self, first: FloatArray, second: FloatArray, *, paired: bool
+    ) -> Interval:
+        """Return the interval of the difference of two means on the same subjects.
+
+        Args:
+            first: A metric of each run in each resample of the subjects, shape (B, R).
+            second: The same of the other group, shape (B, Q).
+            paired: Whether run r of one belongs to run r of the other.
+        """
+        if paired:
+            return self.interval(first - second)
+        one, other = self._means(first, self.seed + 1), self._means(second, self.seed + 2)
+        return NOT_DEFINED if one is None or other is None else self._percentiles(one - other)
+
+    def _means(self, resampled: FloatArray, seed: int) -> FloatArray | None:
+        num_runs = resampled.shape[1]
+        if not self.defined or num_runs < 2:
+            return None
+        rng = np.random.default_rng(seed)
+        seeds = draw_weights(np.zeros(num_runs, dtype=np.int64), rng, self.number)
+        means: FloatArray = (resampled * seeds).sum(axis=1) / seeds.sum(axis=1)
+        return means
+
+    def _percentiles(self, values: FloatArray) -> Interval:
+        if np.isnan(values).any():
+            return NOT_DEFINED
+        low, high = np.quantile(values, [self._tail, 1 - self._tail])
+        return float(low), float(high)
