@@ -6,10 +6,9 @@ thing each time.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import comb
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -214,13 +213,39 @@ def mean_interval(values: FloatArray, *, seed: int = 0) -> Interval:
         return NOT_DEFINED
     if np.ptp(values) == 0:
         return float(values[0]), float(values[0])
-    method: Literal["BCa"] = "BCa"
+    return _bootstrap((values,), np.mean, seed)
+
+
+def difference_interval(first: FloatArray, second: FloatArray, *, seed: int = 0) -> Interval:
+    """Return an interval for the difference of the means of two groups of runs.
+
+    As :func:`mean_interval`, each group resampled on its own.
+
+    Args:
+        first: One value a run, shape (N,).
+        second: The same for the other group, shape (M,).
+        seed: Of the resampling.
+    """
+    if min(len(first), len(second)) < 2 or np.isnan(first).any() or np.isnan(second).any():
+        return NOT_DEFINED
+    if np.ptp(first) == 0 and np.ptp(second) == 0:
+        return float(first[0] - second[0]), float(first[0] - second[0])
+
+    def difference(a: FloatArray, b: FloatArray, axis: int = -1) -> FloatArray:
+        return np.asarray(np.mean(a, axis=axis) - np.mean(b, axis=axis))
+
+    return _bootstrap((first, second), difference, seed)
+
+
+def _bootstrap(
+    samples: tuple[FloatArray, ...], statistic: Callable[..., FloatArray], seed: int
+) -> Interval:
     found = scipy_bootstrap(
-        (values,),
-        np.mean,
+        samples,
+        statistic,
         confidence_level=CONFIDENCE,
         n_resamples=NUM_RESAMPLES,
-        method=method,
+        method="BCa",
         rng=np.random.default_rng(seed),
     ).confidence_interval
     return float(found.low), float(found.high)

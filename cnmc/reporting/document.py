@@ -96,6 +96,7 @@ class Table:
         frame: What is stored: every number, in the units that its note tells.
         columns: What is shown, as Markdown, LaTeX and on the page.
         note: What a reader must know to read it: units, definitions, cells, protocol.
+        limit: Rows that are shown; all are stored.
     """
 
     name: str
@@ -103,10 +104,11 @@ class Table:
     frame: pd.DataFrame
     columns: Sequence[Column]
     note: str = ""
+    limit: int | None = None
 
     def shown(self) -> list[list[str]]:
         """Return the rows as they are shown."""
-        rows = self.frame.to_dict(orient="records")
+        rows = self.frame.head(self.limit or len(self.frame)).to_dict(orient="records")
         return [
             [item.cell({str(k): v for k, v in row.items()}) for item in self.columns]
             for row in rows

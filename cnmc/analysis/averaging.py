@@ -1,0 +1,96 @@
+"""What averaging logits brings: over runs (an ensemble), and over rotations of a cell."""
+
+from __future__ import annotations
+
+from itertools import combinations
+from math import comb
+
+import numpy as np
+import pandas as pd
+
+from cnmc.analysis.metrics import FloatArray, IntArray, auroc, confusion, count_metrics
+from cnmc.analysis.results import Group
+
+NUM_CHOICES = 50
+
+
+def ensembles(
+    labels: IntArray, logits: FloatArray, *, num_choices: int = NUM_CHOICES, seed: int = 0
+) -> pd.DataFrame:
+    """Score the mean logit of k runs, for k from 1 to all.
+
+    Args:
+        labels: 0 or 1, shape (N,).
+        logits: Shape (R, N).
+        num_choices: Random choices of k runs; where there are no more than that, all of them.
+        seed: Of the choices.
+
+    Returns:
+        One row a k: k, num_choices, and of F1 and AUROC mean, low and high (the middle 95 % of the
+        choices), as fractions of 1.
+    """
+    rng = np.random.default_rng(seed)
+    rows = []
+    for size in range(1, len(logits) + 1):
+        chosen = _choices(len(logits), size, num_choices, rng)
+        means = (chosen @ logits) / size
+        scores = {
+            "f1": count_metrics(confusion(labels, means > 0.0))["f1"],
+            "auroc": np.array([auroc(labels, row) for row in means]),
+        }
+        row: dict[str, float] = {"k": size, "num_choices": len(chosen)}
+        for name, values in scores.items():
+            low, high = np.quantile(values, [0.025, 0.975])
+            row |= {f"{name}_mean": values.mean(), f"{name}_low": low, f"{name}_high": high}
+        rows.append(row)
+    return pd.DataFrame(rows).astype({"k": int, "num_choices": int})
+
+
+def _choices(number: int, size: int, wanted: int, rng: np.random.Generator) -> FloatArray:
+    """Return subsets of ``size`` out of ``number`` as rows of zeros and ones."""
+    if comb(number, size) <= wanted:
+        subsets = [list(subset) for subset in combinations(range(number), size)]
+    else:
+        subsets = [list(rng.permutation(number)[:size]) for _ in range(wanted)]
+    rows = np.zeros((len(subsets), number))
+    for row, subset in zip(rows, subsets, strict=True):
+        row[subset] = 1.0
+    return rows
+
+
+def views(group: Group) -> pd.DataFrame:
+    """Score the mean logit of so many of the stored rotations, from 1 to all.
+
+    Returns:
+        One row a number: num_views; mean and std over runs (ddof 0) of the F1 averaged over all
+        choices of so many rotations; ``spaced``, the mean F1 of the equally spaced rotations that
+        begin with the original orientation (``tta.num_rotations``), NaN where there are none.
+    """
+    columns = group.runs[0].reported.columns
+    stored = len(columns)
+    subsets = [
+        subset for size in range(1, stored + 1) for subset in combinations(range(stored), size)
+    ]
+    weights = np.zeros((stored, len(subsets)))
+    for position, subset in enumerate(subsets):
+        weights[list(subset), position] = 1 / len(subset)
+    f1 = np.stack(
+        [
+            count_metrics(
+                confusion(group.labels, (run.reported.at(run.best_epoch) @ weights).T > 0.0)
+            )["f1"]
+            for run in group.runs
+        ]
+    )
+    sizes = np.array([len(subset) for subset in subsets])
+    rows = []
+    for size in range(1, stored + 1):
+        by_run = f1[:, sizes == size].mean(axis=1)
+        spaced = float("nan")
+        if stored % size == 0:
+            wanted = tuple(range(0, stored, stored // size))
+            spaced = float(f1[:, subsets.index(wanted)].mean())
+        rows.append(
+            {"num_views": size, "mean": by_run.mean(), "std": by_run.std(), "spaced": spaced}
+        )
+    return pd.DataFrame(rows)

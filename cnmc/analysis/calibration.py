@@ -1,0 +1,142 @@
+"""Whether a probability of 0.9 is right nine times in ten, and thresholds other than the paper's.
+
+The loss weighs ALL cells by the ratio of the classes, so the sigmoid of a logit is no probability
+of the data as they are: calibration is measured, not assumed.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from scipy.optimize import minimize_scalar
+from scipy.special import expit
+
+from cnmc.analysis.metrics import FloatArray, IntArray, weighted_bce
+
+NUM_BINS = 10
+_GRID = np.linspace(0.0, 1.0, 201)
+
+
+def reliability(labels: IntArray, probs: FloatArray) -> pd.DataFrame:
+    """Compare predicted probabilities with what was the case, bin by bin.
+
+    Args:
+        labels: 0 or 1, shape (N,).
+        probs: Probability of ALL, in [0, 1], shape (N,).
+
+    Returns:
+        One row a bin of equal width: low, high, num_cells, mean_probability and fraction (of ALL
+        cells), NaN in an empty bin. A probability on an edge is in the bin above it.
+    """
+    edges = np.linspace(0.0, 1.0, NUM_BINS + 1)
+    number = np.clip(np.searchsorted(edges, probs, side="right") - 1, 0, NUM_BINS - 1)
+    cells = np.bincount(number, minlength=NUM_BINS)
+    some = np.where(cells > 0, cells, np.nan)
+    return pd.DataFrame(
+        {
+            "low": edges[:-1],
+            "high": edges[1:],
+            "num_cells": cells,
+            "mean_probability": np.bincount(number, probs, minlength=NUM_BINS) / some,
+            "fraction": np.bincount(number, labels == 1, minlength=NUM_BINS) / some,
+        }
+    )
+
+
+def expected_calibration_error(labels: IntArray, probs: FloatArray) -> float:
+    """Return the gap between probability and fraction, averaged over the cells of the bins.
+
+    Naeini et al. (2015), for the probability of ALL, over the bins of :func:`reliability`.
+    """
+    bins = reliability(labels, probs)
+    gaps = (bins["mean_probability"] - bins["fraction"]).abs().fillna(0.0)
+    return float((gaps * bins["num_cells"]).sum() / bins["num_cells"].sum())
+
+
+def fit_temperature(labels: IntArray, logits: FloatArray) -> float:
+    """Return the number that logits must be divided by for the lowest unweighted log loss.
+
+    Guo et al. (2017). It changes no decision at a logit of 0.
+
+    Args:
+        labels: 0 or 1, shape (N,).
+        logits: Shape (N,).
+
+    Returns:
+        A number from 0.01 to 100; NaN where one class is missing, which no temperature fits.
+    """
+    if len(np.unique(labels)) < 2:
+        return float("nan")
+    found = minimize_scalar(
+        lambda log: weighted_bce(labels, logits / np.exp(log), 1.0),
+        bounds=(np.log(0.01), np.log(100.0)),
+        method="bounded",
+        options={"xatol": 1e-6},
+    )
+    return float(np.exp(found.x))
+
+
+def probabilities(logits: FloatArray, temperature: float = 1.0) -> FloatArray:
+    """Return the probabilities of ALL."""
+    probs: FloatArray = expit(np.asarray(logits, dtype=np.float64) / temperature)
+    return probs
+
+
+def roc_points(labels: IntArray, scores: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Return the false and true positive rates of every threshold, from none to all called ALL.
+
+    Args:
+        labels: 0 or 1, shape (N,), both there.
+        scores: Any increasing score, shape (N,).
+    """
+    order = np.argsort(-scores, kind="stable")
+    ordered = scores[order]
+    last = np.append(np.flatnonzero(np.diff(ordered)), len(ordered) - 1)
+    positives = np.cumsum(labels[order] == 1)[last]
+    negatives = last + 1 - positives
+    return (
+        np.append(0.0, negatives / negatives[-1]),
+        np.append(0.0, positives / positives[-1]),
+    )
+
+
+def mean_roc(labels: IntArray, scores: FloatArray) -> pd.DataFrame:
+    """Average ROC curves over runs, at equal false positive rates.
+
+    Args:
+        labels: 0 or 1, shape (N,).
+        scores: Shape (R, N).
+
+    Returns:
+        fpr, and of the true positive rate tpr_mean, tpr_low and tpr_high (the extremes over runs);
+        no row where one class is missing.
+    """
+    names = ["fpr", "tpr_mean", "tpr_low", "tpr_high"]
+    if len(np.unique(labels)) < 2 or np.isnan(scores).any():
+        return pd.DataFrame(columns=pd.Index(names), dtype=float)
+    curves = np.stack([_upper(*roc_points(labels, row)) for row in scores])
+    values = (_GRID, curves.mean(axis=0), curves.min(axis=0), curves.max(axis=0))
+    return pd.DataFrame(dict(zip(names, values, strict=True)))
+
+
+def _upper(fpr: FloatArray, tpr: FloatArray) -> FloatArray:
+    """Return the highest true positive rate at no more than each false positive rate of a grid."""
+    position = np.searchsorted(fpr, _GRID + 1e-12, side="right") - 1
+    return tpr[position]
+
+
+def sensitivity_at(labels: IntArray, scores: FloatArray, specificity: float) -> float:
+    """Return the highest sensitivity of a threshold with at least this specificity.
+
+    Args:
+        labels: 0 or 1, shape (N,).
+        scores: Any increasing score, shape (N,).
+        specificity: In [0, 1].
+
+    Returns:
+        In [0, 1]; NaN where one class is missing.
+    """
+    if len(np.unique(labels)) < 2 or np.isnan(scores).any():
+        return float("nan")
+    fpr, tpr = roc_points(labels, scores)
+    return float(tpr[fpr <= 1 - specificity + 1e-12].max())

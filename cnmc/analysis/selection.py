@@ -1,0 +1,136 @@
+"""What choosing the epoch on the reported cells flatters.
+
+The paper chooses each run's best epoch by its F1 on the preliminary test set and reports that same
+F1 (section 4.2). The stored logits of every epoch tell what other rules would have reported.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from cnmc.analysis.bootstrap import strata_of
+from cnmc.analysis.metrics import FloatArray, IntArray, confusion, count_metrics
+from cnmc.analysis.results import Group
+from cnmc.runs import differing_keys
+
+NUM_DIVISIONS = 100
+
+
+@dataclass(frozen=True)
+class Scheme:
+    """F1 of each run under a rule that chooses the epoch."""
+
+    name: str
+    f1: FloatArray
+    """Shape (R,)."""
+    note: str
+
+
+def best_logits(group: Group, *, rotations: bool = True) -> FloatArray:
+    """Return the logits of each run's epoch of the highest F1 on the reported cells, shape (R, N).
+
+    Without rotations this is the paper's NOROT (section 4.4), whose training is that of PROPOSAL:
+    the original orientation alone, also in the choice of the epoch.
+    """
+    epochs, logits = group.by_epoch if rotations else group.upright_by_epoch
+    trained = _trained(epochs)
+    f1 = count_metrics(confusion(group.labels, logits[trained] > 0.0))["f1"]
+    chosen = trained[np.argmax(f1, axis=0)]
+    best: FloatArray = logits[chosen, np.arange(logits.shape[1])]
+    return best
+
+
+def _trained(epochs: IntArray) -> IntArray:
+    """Return the positions of the epochs after training began, or of all where there is none."""
+    positions = np.flatnonzero(epochs > 0)
+    return positions if len(positions) else np.arange(len(epochs))
+
+
+def schemes(group: Group, others: tuple[Group, ...] = ()) -> list[Scheme]:
+    """Return what different rules report of the same study on the same cells.
+
+    Args:
+        group: Runs of the paper's protocol, or of the honest one, which has one rule alone.
+        others: Groups among which its honest counterpart may be.
+    """
+    if group.protocol == "honest":
+        return [_honest(group)]
+    epochs, logits = group.by_epoch
+    counts = confusion(group.labels, logits > 0.0, group.subjects[1])[_trained(epochs)]
+    whole = count_metrics(counts.sum(axis=2))["f1"]
+    found = [
+        Scheme(
+            "best epoch on the reported cells",
+            count_metrics(confusion(group.labels, group.logits > 0.0))["f1"],
+            "the paper's rule: the same cells choose and are reported",
+        ),
+        Scheme("last epoch", whole[-1], "no choice at all"),
+    ]
+    crossed = choose_on_other_subjects(counts, strata_of(group.labels, group.subjects[1]))
+    if crossed is not None:
+        found.append(
+            Scheme(
+                "epoch chosen on other subjects",
+                crossed,
+                "from the same runs: half of the subjects chooses the epoch of the other half, "
+                f"over {NUM_DIVISIONS} divisions",
+            )
+        )
+    return found + [_honest(other) for other in others if is_honest_twin(group, other)]
+
+
+def _honest(group: Group) -> Scheme:
+    return Scheme(
+        "honest protocol",
+        count_metrics(confusion(group.labels, group.logits > 0.0))["f1"],
+        "subjects of the training part chose the epoch, so fewer cells trained",
+    )
+
+
+def is_honest_twin(group: Group, other: Group) -> bool:
+    """Tell whether the other group is the same study, by the honest protocol, on the same cells."""
+    if (group.protocol, other.protocol) != ("paper", "honest"):
+        return False
+    keys = differing_keys(group.runs[0].variant, other.runs[0].variant)
+    split_alone = all(key == "split file" or key.startswith("split.") for key in keys)
+    return split_alone and group.cells.equals(other.cells)
+
+
+def choose_on_other_subjects(
+    counts: IntArray, strata: IntArray, *, num_divisions: int = NUM_DIVISIONS, seed: int = 0
+) -> FloatArray | None:
+    """Return the F1 of each run when other subjects choose the epoch than those it is taken from.
+
+    The subjects are divided into halves, class by class. Each half is scored at the epoch that is
+    best on the other; both together give one F1, which is averaged over the divisions.
+
+    Args:
+        counts: True negatives, false positives, false negatives, true positives by epoch, run and
+            subject, shape (E, R, S, 4).
+        strata: Stratum of each subject, shape (S,).
+        num_divisions: Divisions.
+        seed: Of the divisions.
+
+    Returns:
+        Shape (R,); None where a class has one subject alone.
+    """
+    if np.unique(strata, return_counts=True)[1].min() < 2:
+        return None
+    rng = np.random.default_rng(seed)
+    halves = np.zeros((num_divisions, len(strata)))
+    for stratum in np.unique(strata):
+        members = np.flatnonzero(strata == stratum)
+        for half in halves:
+            # The odd one goes to either half by chance.
+            size = len(members) // 2 + int(rng.integers(2)) * (len(members) % 2)
+            half[rng.permutation(members)[:size]] = 1.0
+    first = np.einsum("ds,ersc->edrc", halves, counts, optimize=True)
+    second = counts.sum(axis=2)[:, None] - first
+    pooled = np.zeros(first.shape[1:])
+    for chooser, scored in ((first, second), (second, first)):
+        chosen = np.argmax(count_metrics(chooser)["f1"], axis=0)
+        pooled += np.take_along_axis(scored, chosen[None, ..., None], axis=0)[0]
+    mean: FloatArray = count_metrics(pooled)["f1"].mean(axis=0)
+    return mean
