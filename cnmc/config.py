@@ -463,6 +463,11 @@ class ReportConfig:
     """Folder that the report is written to."""
     experiments: list[str] = field(default_factory=list)
     """Experiments to report; empty takes all."""
+    reference: str | None = None
+    """The group that others are compared with and that persons and errors are shown of, by the name
+    it has in the tables; null takes ``proposal``, or else the first."""
+    data: str | None = None
+    """Folder of the cells, for Table 1 and pictures; null looks where the runs found them."""
 
 
 @dataclass

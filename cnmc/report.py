@@ -7,20 +7,23 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig
 
-from cnmc.analysis.summary import summarise
+from cnmc.analysis.results import load_study, with_reference
+from cnmc.analysis.summary import summarise_study
 from cnmc.app import run_app, user_errors
 from cnmc.config import CONFIG_DIR, ReportConfig, register, to_config
 from cnmc.errors import CnmcError
+from cnmc.reporting.assemble import assemble
+from cnmc.reporting.files import write
 from cnmc.runs import find_runs, replacing
 
 register()
 
 
 def report(config: ReportConfig) -> None:
-    """Print the summary of the runs, and write the metrics of each to ``tables/runs.csv``.
+    """Print the summary of the runs, and write the report: page, tables, figures.
 
     Raises:
-        CnmcError: There is no run.
+        CnmcError: There is no run, or no group of runs of a name that was given.
     """
     root = Path(config.runs)
     folders = find_runs(root, config.experiments or None)
@@ -31,13 +34,19 @@ def report(config: ReportConfig) -> None:
             if known
             else f"runs={root}: no run folder there; python -m cnmc.train makes them below run.root"
         )
-    result = summarise(folders)
-    print(result.text)
-    if len(result.runs):
-        path = Path(config.output) / "tables" / "runs.csv"
-        with replacing(path) as temporary:
-            result.runs.to_csv(temporary, index=False)
-        print(f"\nmetrics of every finished run: {path}")
+    study = load_study(folders)
+    if config.reference is not None:
+        study = with_reference(study, config.reference)
+    summary = summarise_study(study)
+    print(summary.text)
+    if not study.groups:
+        return
+    output = Path(config.output)
+    data = Path(config.data) if config.data is not None else None
+    write(assemble(study, root=root, data=data), output)
+    with replacing(output / "tables" / "runs.csv", lasting=False) as temporary:
+        summary.runs.to_csv(temporary, index=False)
+    print(f"\nreport: {output / 'report.html'}")
 
 
 @hydra.main(version_base="1.3", config_path=str(CONFIG_DIR), config_name="report")

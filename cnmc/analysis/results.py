@@ -209,6 +209,20 @@ class Study:
         return self.groups[0]
 
 
+def with_reference(study: Study, label: str) -> Study:
+    """Return the study with another group as its reference.
+
+    Raises:
+        CnmcError: No group is called so.
+    """
+    for group in study.groups:
+        if group.label == label:
+            others = tuple(other for other in study.groups if other is not group)
+            return Study((group, *others), study.gaps)
+    known = ", ".join(f"'{group.label}'" for group in study.groups)
+    raise CnmcError(f"reference={label}: no such group of finished runs; expected one of {known}")
+
+
 def load_study(folders: Sequence[RunFolder], reasons: Mapping[str, str] | None = None) -> Study:
     """Read run folders, finished or not.
 

@@ -16,6 +16,7 @@ from cnmc.analysis.results import Group
 from cnmc.runs import differing_keys
 
 NUM_DIVISIONS = 100
+HONEST = "honest protocol"
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ def schemes(group: Group, others: tuple[Group, ...] = ()) -> list[Scheme]:
 
 def _honest(group: Group) -> Scheme:
     return Scheme(
-        "honest protocol",
+        HONEST,
         count_metrics(confusion(group.labels, group.logits > 0.0))["f1"],
         "subjects of the training part chose the epoch, so fewer cells trained",
     )

@@ -39,6 +39,11 @@ def count(value: Any) -> str:
     return NOT_DEFINED if _is_missing(value) else f"{int(value):,}"
 
 
+def spread(mean: Any, std: Any) -> str:
+    """Format a mean and its standard deviation."""
+    return NOT_DEFINED if _is_missing(mean) else f"{number(mean)} ± {number(std)}"
+
+
 def p_value(value: Any) -> str:
     """Format a p-value; below 0.001 it is only said to be so."""
     if _is_missing(value):
