@@ -102,7 +102,9 @@ class SubjectBootstrap:
         # does a mean's interval (Hesterberg 2015, "What teachers should know about the bootstrap").
         self._tail = float(norm.cdf(student.ppf((1 - CONFIDENCE) / 2, max(fewest - 1, 1))))
         rng = np.random.default_rng(seed)
-        self.weights = draw_weights(strata, rng, number) if self.defined else np.ones((number, 1))
+        self.weights = (
+            draw_weights(strata, rng, number) if self.defined else np.ones((number, len(strata)))
+        )
 
     def metrics(self, logits: FloatArray) -> dict[str, FloatArray]:
         """Return every metric of each run but the AUROC in each resample, shape (B, R).

@@ -85,7 +85,8 @@ def compare_paired(first: FloatArray, second: FloatArray) -> Comparison:
         second: The same for the other of each pair, shape (N,).
     """
     a, b = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
-    gains = a - b
+    # Without the last digits, in which equal gains would differ and no longer be ties.
+    gains = np.round(a - b, 12)
     difference = float(gains.mean())
     can_tell = 2 / 2 ** len(gains) <= SIGNIFICANCE
     if np.isnan(gains).any():
@@ -152,8 +153,13 @@ def superiority_interval(superiority: float, num_first: int, num_second: int) ->
         variance = theta * (1 - theta) * spread / (num_first * num_second)
         return (superiority - theta) ** 2 - z**2 * variance
 
-    low = 0.0 if superiority <= 0.0 else float(brentq(beyond, 0.0, superiority))
-    high = 1.0 if superiority >= 1.0 else float(brentq(beyond, superiority, 1.0))
+    # Not up to the estimate itself: at 0 and 1 it is a root, but not the one that is meant.
+    near = 1e-9
+    low = high = superiority
+    if superiority > 0.0:
+        low = float(brentq(beyond, 0.0, superiority - near))
+    if superiority < 1.0:
+        high = float(brentq(beyond, superiority + near, 1.0))
     return low, high
 
 
