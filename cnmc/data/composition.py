@@ -25,7 +25,8 @@ TABLE1 = pd.DataFrame(
 )
 """Subjects and cells by class and part (Table 1 of the paper); NA where the paper has ``?``."""
 
-_TITLES = {"train": "Train", "prelim": "Prelim. test", "final": "Final test"}
+PART_TITLES = {"train": "Train", "prelim": "Prelim. test", "final": "Final test"}
+"""The names of the parts in Table 1."""
 _HEADS = {
     "subjects_all": "ALL subjects",
     "subjects_hem": "HEM subjects",
@@ -82,7 +83,7 @@ def format_composition(counts: pd.DataFrame) -> str:
         subhead += f"{'here':>{width}}{'paper':>{width}}"
     lines = [head, subhead]
     for part in PARTS:
-        line = f"{_TITLES[part]:<{_TITLE_WIDTH}}"
+        line = f"{PART_TITLES[part]:<{_TITLE_WIDTH}}"
         for name in COUNTS:
             width = _WIDTHS[name]
             line += f"{_number(counts, part, name):>{width}}"
@@ -107,7 +108,7 @@ def _differences(counts: pd.DataFrame) -> list[str]:
     """Say in a line a part how it differs from Table 1."""
     lines: list[str] = []
     for part in PARTS:
-        title = _TITLES[part]
+        title = PART_TITLES[part]
         # Subjects and classes of the final part are not public: only its size can be compared.
         names = ["cells_unlabelled"] if part == "final" else list(COUNTS[:4])
         have: Any = counts.loc[part]

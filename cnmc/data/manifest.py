@@ -97,7 +97,12 @@ def fingerprint_cells(cells: pd.DataFrame) -> str:
 
 
 def load_manifest(
-    root: Path, work_dir: Path, *, num_workers: int, show_progress: bool = True
+    root: Path,
+    work_dir: Path,
+    *,
+    num_workers: int,
+    show_progress: bool = True,
+    max_reads: int | None = None,
 ) -> Manifest:
     """Find, read and describe every cell below a folder.
 
@@ -107,9 +112,11 @@ def load_manifest(
             size or time of change differ from what is kept there.
         num_workers: Threads that read.
         show_progress: Show a progress bar, with the time left, where files must be read.
+        max_reads: Refuse, before the first, to read more files than this; None reads them all.
 
     Raises:
-        CnmcError: No folder, no cell, the same cell twice, or a label file that cannot be used.
+        CnmcError: No folder, no cell, the same cell twice, a label file that cannot be used, or
+            more files to read than ``max_reads``.
     """
     if not root.is_dir():
         raise CnmcError(f"data.root={root}: no such folder; {_WAYS_OUT}")
@@ -126,6 +133,12 @@ def load_manifest(
     kept = work_dir / f"manifest-{name}.csv"
     paths = cells["path"].to_list()
     known = _known_files(root, paths, kept)
+    if max_reads is not None and len(paths) - len(known) > max_reads:
+        raise CnmcError(
+            f"data.root={root}: {len(paths) - len(known):,} of {len(paths):,} cells are not in a "
+            "manifest yet; python -m cnmc.prepare, with the data.root and data.work_dir of the "
+            "runs, reads them once"
+        )
     if len(known) < len(paths):
         make_work_dir(work_dir)
         with FileLock(f"{kept}.lock"):

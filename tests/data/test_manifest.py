@@ -206,3 +206,15 @@ def test_a_working_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "work").write_text("a file")
     with pytest.raises(CnmcError, match=r"data\.work_dir.*give data\.work_dir=DIR"):
         load(write_release(tmp_path / "data"), tmp_path / "work")
+
+
+def test_more_files_than_allowed_are_not_read(tmp_path: Path, reads: list[str]) -> None:
+    root, work = write_release(tmp_path / "data"), tmp_path / "work"
+    num_cells = len(TRAIN) + len(PRELIM) + len(FINAL)
+    with pytest.raises(CnmcError, match=rf"{num_cells} of {num_cells} cells .* cnmc\.prepare"):
+        load_manifest(root, work, num_workers=1, show_progress=False, max_reads=num_cells - 1)
+    assert not reads
+    assert not work.exists()
+    load_manifest(root, work, num_workers=1, show_progress=False, max_reads=num_cells)
+    # What is kept needs no reading.
+    load_manifest(root, work, num_workers=1, show_progress=False, max_reads=0)
