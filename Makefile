@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 export NO_ALBUMENTATIONS_UPDATE = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format clean
+.PHONY: help setup demo test check browser format clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -24,13 +24,28 @@ $(STAMP): pyproject.toml constraints.txt
 demo: $(STAMP) ## Train the paper's network on generated cells: three seeds, one table
 	$(BIN)/python -m cnmc.train experiment=demo 'seed=range(3)'
 
-test: $(STAMP) lint ## Run lint, types and all tests
+test: $(STAMP) lint browser ## Run lint, types and all tests
 	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 
 check: $(STAMP) ## Format, lint, types and the fast tests
 	$(BIN)/ruff format .
 	@$(MAKE) --no-print-directory lint
 	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m 'not slow'
+
+# The report's page is tested in a browser. One is fetched where there is none; where that cannot be
+# done either, those tests are skipped and say so.
+FIND_BROWSER := $(BIN)/python -m tests.reporting.browser
+FETCH := timeout --kill-after=10
+browser: $(STAMP)
+	@$(FIND_BROWSER) && exit 0; \
+	  echo "No browser for the tests of the report's page; fetching Chromium"; \
+	  { [ "$$(id -u)" = 0 ] && command -v apt-get && \
+	    DEBIAN_FRONTEND=noninteractive $(FETCH) 300 sh -c \
+	      'apt-get update && apt-get install -y --no-install-recommends chromium' && \
+	    $(FIND_BROWSER); } </dev/null >/dev/null 2>&1 || \
+	  { $(FETCH) 300 $(BIN)/playwright install chromium && $(FIND_BROWSER); } \
+	    </dev/null >/dev/null 2>&1 || \
+	  echo "No browser could be fetched: the tests of the report's page will be skipped"
 
 .PHONY: lint
 lint: $(STAMP)
