@@ -32,7 +32,7 @@ class Subjects:
     def cells(self, part: str = "prelim") -> pd.DataFrame:
         """Return cell_id, subject and label of each cell."""
         rows = [
-            (f"{part}/{subject}_{number}", subject, label)
+            (f"{part}/UID_{subject}_{number}_{label}", subject, label)
             for label, members in ((1, self.all), (0, self.hem))
             for subject, size in members.items()
             for number in range(size)

@@ -146,7 +146,9 @@ def test_wilsons_interval_is_scipys(wins: int, more: int) -> None:
 
 
 @settings(max_examples=30)
-@given(superiority=st.integers(0, 40).map(lambda n: n / 40), n=st.integers(2, 30), m=st.integers(2, 30))
+@given(
+    superiority=st.integers(0, 40).map(lambda n: n / 40), n=st.integers(2, 30), m=st.integers(2, 30)
+)
 def test_an_interval_of_superiority_holds_its_estimate(superiority: float, n: int, m: int) -> None:
     low, high = superiority_interval(superiority, n, m)
     assert 0.0 <= low <= superiority <= high <= 1.0
