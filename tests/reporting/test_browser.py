@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import pandas as pd
 import pytest
@@ -97,9 +97,8 @@ def _order(page: Page, head: str) -> str | None:
 
 
 @pytest.mark.parametrize("width", [PHONE, DESK])
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_nothing_overflows(browser: Browser, address: str, width: int, scheme: str) -> None:
-    with _opened(browser, address, width, color_scheme=scheme) as page:
+def test_nothing_overflows(browser: Browser, address: str, width: int) -> None:
+    with _opened(browser, address, width) as page:
         assert page.evaluate("document.documentElement.scrollWidth") <= width
         assert page.evaluate(OVERFLOWING) == []
 
@@ -126,8 +125,10 @@ def test_the_caption_stays_while_its_table_is_scrolled(browser: Browser, address
 def test_dark_and_light(browser: Browser, address: str) -> None:
     colours = {}
     script = "name => getComputedStyle(document.querySelector(name)).backgroundColor"
-    for scheme in ("light", "dark"):
-        with _opened(browser, address, color_scheme=scheme) as page:
+    schemes: tuple[Literal["light", "dark"], ...] = ("light", "dark")
+    with _opened(browser, address) as page:
+        for scheme in schemes:
+            page.emulate_media(color_scheme=scheme)
             ink = page.evaluate("getComputedStyle(document.querySelector('.drawing')).fill")
             colours[scheme] = page.evaluate(script, "body"), ink
     assert colours["light"] == ("rgb(255, 255, 255)", "rgb(27, 30, 35)")
@@ -300,7 +301,7 @@ def test_on_paper(browser: Browser, address: str) -> None:
 
 
 def test_many_runs_are_sorted_at_once(browser: Browser, tmp_path: Path) -> None:
-    many = pd.concat([runs()] * 10, ignore_index=True)
+    many = pd.concat([runs()] * 4, ignore_index=True)
     write(report().__class__("Many", [], [], report().sections, many), tmp_path)
     with _opened(browser, (tmp_path / "report.html").as_uri()) as page:
         took = page.evaluate(
