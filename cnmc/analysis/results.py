@@ -32,6 +32,7 @@ UPRIGHT = "logit_0"
 """The logit of the original orientation."""
 REFERENCE = "proposal"
 """The experiment that others are compared with, where it is there."""
+_FINGERPRINTS = ("data", "split file")
 _FINGERPRINT_LENGTH = 64
 
 
@@ -96,11 +97,8 @@ class Run:
         """What the run computes, but for its seed, and on which cells."""
         keys = {key: value for key, value in identity(self.config).items() if key != "seed"}
         info = self.info
-        return {
-            **keys,
-            "manifest": info.manifest_fingerprint,
-            "split file": info.split_fingerprint,
-        }
+        prints = (info.manifest_fingerprint, info.split_fingerprint)
+        return {**keys, **dict(zip(_FINGERPRINTS, prints, strict=True))}
 
     def logits(self, *, rotations: bool = True) -> FloatArray:
         """Return what the best checkpoint says of the reported cells, shape (N,)."""
@@ -327,11 +325,25 @@ def _by_variant(runs: Sequence[Run]) -> dict[str, list[Run]]:
     for names, variants in named.items():
         label = " ".join(name for name in names if name)
         described = [members[0].variant for members in variants.values()]
-        for members, variant in zip(variants.values(), described, strict=True):
-            keys = {key for other in described for key in differing_keys(variant, other)}
-            differing = [f"{key}={_short(variant.get(key, 'absent'))}" for key in sorted(keys)]
-            groups[" ".join([label, *differing])] = members
+        for members, words in zip(variants.values(), _differences(described), strict=True):
+            groups[" ".join([label, *words])] = members
     return groups
+
+
+def _differences(variants: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+    """Return what tells each variant from the others, as ``key=value``.
+
+    The fingerprints speak only where nothing else does.
+    """
+    keys = sorted(
+        {key for one in variants for other in variants for key in differing_keys(one, other)}
+    )
+    telling = [key for key in keys if key not in _FINGERPRINTS]
+    told = [tuple(str(variant.get(key, "absent")) for key in telling) for variant in variants]
+    shown = telling if len(set(told)) == len(variants) else keys
+    return [
+        [f"{key}={_short(variant.get(key, 'absent'))}" for key in shown] for variant in variants
+    ]
 
 
 def _short(value: object) -> str:
