@@ -133,6 +133,11 @@ def _runs(table: pd.DataFrame) -> pd.DataFrame:
     upright = table[table["view"] == NO_ROTATION].set_index(keys)["f1"].rename("f1_norot")
     rows = headline.join(upright, on=keys)
     rows["f1"] = rows["f1"].where(rows["view"] == ROTATIONS)
+    # What tells the run's group from others of its experiment, swept or not.
+    rows["setting"] = [
+        label.removeprefix(experiment).strip()
+        for label, experiment in zip(rows["group"], rows["experiment"], strict=True)
+    ]
     return rows.reset_index(drop=True)
 
 

@@ -58,6 +58,7 @@ def ensembles_section(study: Study) -> Section:
 
     table = Table(
         name="ensembles",
+        folded=True,
         title="Ensembles: the mean logit of k runs",
         frame=_stored(by_size, study, scaled),
         columns=[
@@ -98,6 +99,7 @@ def views_section(study: Study) -> Section:
     ]
     table = Table(
         name="views",
+        folded=True,
         title="F1 by the number of rotations that are averaged",
         frame=_stored(by_count, study, ["mean", "std", "spaced"]),
         columns=[

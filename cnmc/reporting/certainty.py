@@ -169,8 +169,13 @@ def selection_section(study: Study) -> Section:
             "in points of %."
         ),
     )
+    drawn = frame.rename(columns={"experiment": "group"})
+    ends = {
+        end: drawn[f"{end}_f1"] / 100 if f"{end}_f1" in drawn else np.nan for end in ("low", "high")
+    }
     items: list[Any] = [
         _FLATTERY,
+        figures.selection(drawn.assign(mean=drawn["mean"] / 100, **ends)),
         table,
     ]
     if not honest:

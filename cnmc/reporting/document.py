@@ -102,6 +102,7 @@ class Table:
         columns: What is shown, as Markdown, LaTeX and on the page.
         note: What a reader must know to read it: units, definitions, cells, protocol.
         limit: Rows that are shown; all are stored.
+        folded: Whether the page shows it on demand alone, as it says what a figure shows.
     """
 
     name: str
@@ -110,6 +111,7 @@ class Table:
     columns: Sequence[Column]
     note: str = ""
     limit: int | None = None
+    folded: bool = False
 
     def shown(self) -> list[list[str]]:
         """Return the rows as they are shown."""

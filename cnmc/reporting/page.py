@@ -136,15 +136,6 @@ def _kind(item: Table | Figure | str) -> Literal["table", "figure", "text"]:
     return "figure" if isinstance(item, Figure) else "text"
 
 
-def _numbers(report: Report) -> dict[int, int]:
-    """Return the numbers of tables and figures, each counted on its own, by identity."""
-    return {
-        id(item): position
-        for items in (report.tables, report.figures)
-        for position, item in enumerate(items, start=1)
-    }
-
-
 def _anchors(sections: Sequence[Section]) -> list[str]:
     """Return a place for each section and, last, for the runs; no two are the same."""
     anchors: list[str] = []
@@ -186,7 +177,6 @@ def render(report: Report) -> str:
         ValueError: A drawing is not an SVG document.
     """
     anchors = _anchors(report.sections)
-    numbers = _numbers(report)
     runs = _runs(report.runs)
     return (
         _environment()
@@ -194,7 +184,6 @@ def render(report: Report) -> str:
         .render(
             report=report,
             sections=list(zip(anchors, report.sections, strict=False)),
-            number=lambda item: numbers[id(item)],
             runs_anchor=anchors[-1],
             runs_title=_RUNS,
             runs=runs,

@@ -131,6 +131,7 @@ def results_section(study: Study, table: pd.DataFrame) -> Section:
         figures.figure3(subjects, published=is_prelim),
         Table(
             name="figure3",
+            folded=True,
             title="Figure 3 in numbers: cell accuracy by subject of the best run",
             frame=subjects.assign(
                 **{
@@ -181,6 +182,7 @@ def _course_table(courses: Mapping[str, pd.DataFrame], study: Study) -> Table:
     frame = pd.DataFrame(rows)
     return Table(
         name="figure4",
+        folded=True,
         title="Figure 4 in numbers: metrics by epoch",
         frame=frame,
         columns=[

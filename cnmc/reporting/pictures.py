@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
-import matplotlib as mpl
 import pandas as pd
 from matplotlib.figure import Figure as Drawing
 from matplotlib.patches import Rectangle
@@ -17,23 +15,20 @@ from cnmc.data.images import Pixels, crop_and_resize
 from cnmc.data.manifest import Manifest
 from cnmc.reporting import document
 from cnmc.reporting.cells import read_pixels, source
+from cnmc.reporting.drawing import INK, PAPER, SECONDARY, finish
 from cnmc.reporting.examples import RULES, choose_examples
-
-INK, SECONDARY, PAPER = "#1b1e23", "#6b7280", "#ffffff"
+from cnmc.reporting.terms import CLASSES
 
 # Lengths in inches. Cells lie on whole pixels at 200 dpi.
 _WIDTH, _MARGIN, _GAP = 7.2, 0.05, 0.1
 _LINE = 0.14
 _FONT_SIZE = 8.0
-_PNG_DPI = 200
 
 _EXAMPLE_SIDE, _EXAMPLE_DPI = 1.7, 200
 _SHEET_SIDE, _SHEET_DPI = 1.1, 110
 _SHEET_COLUMNS, _SHEET_ROWS = 6, 4
 _NAME_LENGTH = 9
 """Characters of a name that fit below a cell of the sheet, after a word that says what it is."""
-
-_CLASSES = {1: "ALL", 0: "HEM"}
 
 
 def figure1(manifest: Manifest, *, crop: int) -> document.Figure | None:
@@ -77,7 +72,7 @@ def figure1(manifest: Manifest, *, crop: int) -> document.Figure | None:
         f"No cell in the training part for ({'), ('.join(missing)})." if missing else "",
         source(manifest),
     )
-    return _finish(
+    return finish(
         drawing,
         name="figure1",
         title="Example cells of the training part (Figure 1 of the paper)",
@@ -134,7 +129,7 @@ def error_sheet(manifest: Manifest, hardest: pd.DataFrame, *, crop: int) -> docu
         f"central {crop} x {crop} pixels, which are what the network sees."
     )
     remarks = (reading, _left_out(num_missing), source(manifest))
-    return _finish(
+    return finish(
         drawing,
         name="hardest_cells",
         title="The cells that most runs get wrong",
@@ -172,7 +167,7 @@ def _left_out(num_missing: int) -> str:
 
 
 def _class_name(row: dict[str, Any]) -> str:
-    return _CLASSES.get(row["label"], "?")
+    return CLASSES[row["label"]] if row["label"] in {0, 1} else "?"
 
 
 def _subject(row: dict[str, Any]) -> str:
@@ -270,16 +265,3 @@ def _draw_cell(
             # Names of files may hold what is markup for formulas.
             parse_math=False,
         )
-
-
-def _finish(
-    drawing: Drawing, *, name: str, title: str, alt: str, note: str = ""
-) -> document.Figure:
-    """Write a drawing as SVG and PNG, the same bytes for the same drawing."""
-    svg, png = io.StringIO(), io.BytesIO()
-    with mpl.rc_context({"svg.fonttype": "path", "svg.hashsalt": "cnmc"}):
-        drawing.savefig(svg, format="svg", metadata={"Date": None})
-        drawing.savefig(png, format="png", dpi=_PNG_DPI)
-    return document.Figure(
-        name=name, title=title, svg=svg.getvalue(), png=png.getvalue(), alt=alt, note=note
-    )

@@ -105,6 +105,7 @@ def calibration_section(study: Study) -> Section:
     )
     bins = Table(
         name="reliability",
+        folded=True,
         title="The reliability diagram in numbers",
         frame=stored[["experiment", *[c for c in stored.columns if c != "experiment"]]],
         columns=[
@@ -272,6 +273,7 @@ def errors_section(study: Study, sheet: Figure | str) -> Section:
     )
     table = Table(
         name="errors",
+        folded=True,
         title="Cells that most runs get wrong",
         frame=cells.assign(**_in_percent(cells, "wrong_share")),
         columns=[

@@ -256,7 +256,7 @@ def test_by_keyboard_alone(browser: Browser, address: str) -> None:
         page.keyboard.press("Enter")
         page.keyboard.press("Tab")
         region = page.evaluate("document.activeElement.getAttribute('aria-label')")
-        assert region.startswith("Table 1: Weighted F1")
+        assert region.startswith("Weighted F1")
         assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
         # Everything that can be done can be reached, and shows that it was.
         controls = page.locator("button, a[href]:not(.skip), input, select, [tabindex='0']")
