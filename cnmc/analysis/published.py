@@ -73,8 +73,13 @@ SUBJECT_ACCURACY = {
 authors' code; Figure 3)."""
 
 
-def published(experiment: str, metric: str) -> Spread | None:
-    """Return what the paper has of a metric of an experiment; None where it has nothing."""
+def published(experiment: str, protocol: str, metric: str) -> Spread | None:
+    """Return what the paper has of a metric of an experiment; None where it has nothing.
+
+    All of it is of the protocol ``paper``.
+    """
+    if protocol != "paper":
+        return None
     if experiment == "proposal":
         return TABLE2.get(metric)
     return ABLATIONS.get(experiment) if metric == "f1" else None

@@ -109,7 +109,7 @@ def _warnings(study: Study, refused: Sequence[str]) -> list[str]:
     if study.gaps:
         number = "1 run is" if len(study.gaps) == 1 else f"{len(study.gaps)} runs are"
         lines.append(f"{number} missing, failed or unfinished; listed at the end.")
-    lines += [f"{line}. They are not compared." for line in refused]
+    lines += [f"{line}." for line in refused]
     for group in study.groups:
         classes = {0: "HEM", 1: "ALL"}
         lines += [

@@ -105,7 +105,7 @@ def intervals_section(study: Study, bootstraps: Bootstraps) -> Section:
 
 
 def _published_f1(study: Study) -> dict[str, list[float]]:
-    found = [published(group.experiment, "f1") for group in study.groups]
+    found = [published(group.experiment, group.protocol, "f1") for group in study.groups]
     nan = float("nan")
     return {
         "published_mean": [paper.mean / 100 if paper else nan for paper in found],
@@ -134,6 +134,7 @@ def selection_section(study: Study) -> Section:
                 if paired
                 else difference_interval(scheme.f1, found[0].f1)
             )
+            own = mean_interval(scheme.f1)
             honest |= scheme.name == HONEST
             rows.append(
                 {
@@ -143,9 +144,11 @@ def selection_section(study: Study) -> Section:
                     "n": len(scheme.f1),
                     "mean": 100 * scheme.f1.mean(),
                     "std": 100 * scheme.f1.std(),
+                    "seeds_low": 100 * own[0],
+                    "seeds_high": 100 * own[1],
                     "difference": 100 * (scheme.f1.mean() - found[0].f1.mean()),
-                    "low": 100 * gain[0],
-                    "high": 100 * gain[1],
+                    "difference_low": 100 * gain[0],
+                    "difference_high": 100 * gain[1],
                     "note": scheme.note,
                 }
             )
@@ -161,7 +164,10 @@ def selection_section(study: Study) -> Section:
             column("n", "n", count),
             Column("F1, mean ± std", lambda row: spread(row["mean"], row["std"])),
             column("difference", "difference", signed),
-            Column("95 %, seeds", lambda row: interval(row["low"], row["high"])),
+            Column(
+                "95 %, seeds",
+                lambda row: interval(row["difference_low"], row["difference_high"]),
+            ),
             column("", "note"),
         ],
         note=(
@@ -170,14 +176,10 @@ def selection_section(study: Study) -> Section:
         ),
     )
     drawn = frame.rename(columns={"experiment": "group"})
-    ends = {
-        end: drawn[f"{end}_f1"] / 100 if f"{end}_f1" in drawn else np.nan for end in ("low", "high")
-    }
-    items: list[Any] = [
-        _FLATTERY,
-        figures.selection(drawn.assign(mean=drawn["mean"] / 100, **ends)),
-        table,
-    ]
+    drawn["low"], drawn["high"] = drawn["seeds_low"], drawn["seeds_high"]
+    ends = ["mean", "low", "high"]
+    drawn[ends] = drawn[ends] / 100
+    items: list[Any] = [_FLATTERY, figures.selection(drawn), table]
     if not honest:
         items.append(
             "No run of the honest protocol on these cells is here: `split=nested` trains one, in "

@@ -47,7 +47,7 @@ def table2(study: Study, table: pd.DataFrame) -> Table:
         headline = of_group[of_group["view"] == of_group["view"].iloc[0]]
         for metric in METRICS:
             values = 100 * headline[metric].to_numpy(dtype=float)
-            paper = published.published(group.experiment, metric)
+            paper = published.published(group.experiment, group.protocol, metric)
             row: dict[str, Any] = {
                 "experiment": group.label,
                 "protocol": group.protocol,
@@ -87,8 +87,8 @@ def table2(study: Study, table: pd.DataFrame) -> Table:
         note=(
             "In %. F1, precision and recall are weighted by the cells of each class; ALL is the "
             "positive class. Standard deviation with ddof 0. Published: mean ± std (min to max) of "
-            f"{published.NUM_SEEDS} runs on the preliminary test set, {SOURCE}, Table 2 and "
-            "section 4.4."
+            f"{published.NUM_SEEDS} runs on the preliminary test set, protocol paper ({SOURCE}, "
+            "Table 2 and section 4.4)."
         ),
     )
 

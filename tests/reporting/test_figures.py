@@ -7,13 +7,13 @@ import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 from xml.etree import ElementTree as ET
 
 import matplotlib as mpl
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure as Drawing
-from matplotlib.text import Text
 from PIL import Image
 
 from cnmc.reporting import document, drawing
@@ -37,13 +37,13 @@ CASES = {
 }
 
 
-def _labels_of_ticks_outside(figure: Drawing) -> set[Text]:
+def _labels_of_ticks_outside(figure: Drawing) -> set[Any]:
     """Return the labels of ticks that an axis keeps beyond its ends and does not draw."""
+    sides: list[Any] = [side for axes in figure.axes for side in (axes.xaxis, axes.yaxis)]
     return {
         tick.label1
-        for axes in figure.axes
-        for axis in (axes.xaxis, axes.yaxis)
-        for tick in {*axis.get_major_ticks()} - {*axis._update_ticks()}  # type: ignore[attr-defined]
+        for side in sides
+        for tick in {*side.get_major_ticks()} - {*side._update_ticks()}
     }
 
 
@@ -55,10 +55,11 @@ def _looking_at_text(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
 
     def look(self: Drawing, target: object, **options: object) -> None:
         if isinstance(target, io.BytesIO):
-            canvas = FigureCanvasAgg(self)
+            canvas: Any = FigureCanvasAgg(self)
             canvas.draw()
             hidden = _labels_of_ticks_outside(self)
-            for text in self.findobj(lambda artist: hasattr(artist, "get_text")):
+            texts: Any = self.findobj(lambda artist: hasattr(artist, "get_text"))
+            for text in texts:
                 if text in hidden or not text.get_visible() or not text.get_text().strip():
                     continue
                 box = text.get_window_extent(canvas.get_renderer())
