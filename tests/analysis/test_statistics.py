@@ -24,7 +24,8 @@ from cnmc.analysis.statistics import (
 
 STEPS = st.integers(0, 20).map(lambda n: n / 20)
 VALUES = st.lists(STEPS, min_size=1, max_size=12)
-PAIRS = st.lists(st.tuples(STEPS, STEPS), min_size=1, max_size=12)
+# Few, as scipy goes through all permutations of pairs with ties.
+PAIRS = st.lists(st.tuples(STEPS, STEPS), min_size=1, max_size=7)
 
 
 @given(first=VALUES, second=VALUES)
@@ -41,7 +42,7 @@ def test_superiority_is_the_share_of_pairs_that_the_first_wins(
     assert found.p_less == pytest.approx(one_sided)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(pairs=PAIRS)
 def test_pairs_are_compared_as_scipy_does(pairs: list[tuple[float, float]]) -> None:
     a, b = np.array(pairs).T
@@ -190,12 +191,12 @@ def test_a_known_difference_is_found_and_none_is_not_at_the_stated_rates() -> No
     """24 runs with the paper's spread of 0.9 points: 1 point apart, and not at all."""
     rng = np.random.default_rng(5)
     false, true = [], []
-    for _ in range(300):
+    for _ in range(150):
         reference = rng.normal(87.9, 0.9, 24)
         same, worse = rng.normal(87.9, 0.9, 24), rng.normal(86.9, 0.9, 24)
         p = [compare(group, reference).p_value for group in (same, worse)]
         corrected = holm(p)
         false.append(corrected[0] <= 0.05)
         true.append(corrected[1] <= 0.05)
-    assert np.mean(false) <= 0.05 + 2 * np.sqrt(0.05 * 0.95 / 300)
+    assert np.mean(false) <= 0.05 + 2 * np.sqrt(0.05 * 0.95 / 150)
     assert np.mean(true) >= 0.85
