@@ -23,7 +23,8 @@ def report(config: ReportConfig) -> None:
     """Print the summary of the runs, and write the report: page, tables, figures.
 
     Raises:
-        CnmcError: There is no run, or no group of runs of a name that was given.
+        CnmcError: There is no run, no group of runs of a name that was given, or the report cannot
+            be written.
     """
     root = Path(config.runs)
     folders = find_runs(root, config.experiments or None)
@@ -40,12 +41,20 @@ def report(config: ReportConfig) -> None:
     summary = summarise_study(study)
     print(summary.text)
     if not study.groups:
+        print("\nno run is finished yet, so there is nothing to report")
         return
     output = Path(config.output)
     data = Path(config.data) if config.data is not None else None
-    write(assemble(study, root=root, data=data), output)
-    with replacing(output / "tables" / "runs.csv", lasting=False) as temporary:
-        summary.runs.to_csv(temporary, index=False)
+    made = assemble(study, root=root, data=data)
+    try:
+        with replacing(output / "tables" / "runs.csv", lasting=False) as temporary:
+            summary.runs.to_csv(temporary, index=False)
+        write(made, output)
+    except OSError as error:
+        raise CnmcError(
+            f"output={output}: cannot write {error.filename or 'the report'} ({error.strerror}); "
+            "expected a folder with free space that you may write to, give output=DIR"
+        ) from error
     print(f"\nreport: {output / 'report.html'}")
 
 

@@ -57,9 +57,25 @@ def test_an_empty_folder_is_refused_by_name(tmp_path: Path) -> None:
         report(ReportConfig(runs=str(tmp_path)))
 
 
+def test_an_output_that_cannot_be_written_is_refused_by_name(study: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(CnmcError, match=r"output=.*file/report: cannot write .*expected a folder"):
+        report(ReportConfig(runs=str(study), output=str(tmp_path / "file" / "report")))
+
+
+def test_a_study_without_a_finished_run_is_no_error(
+    study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "report"
+    report(ReportConfig(runs=str(study), output=str(output), experiments=["norot"]))
+    assert "no run is finished yet" in capsys.readouterr().out
+    assert not output.exists()
+
+
 def test_its_configuration_is_typed() -> None:
     config, _ = compose(["runs=a"], config_name="report")
     assert config == ReportConfig(runs="a", output="report", experiments=[])
+    assert (config.reference, config.data) == (None, None)
 
 
 def test_a_run_folder_is_not_changed_by_reporting_it(study: Path, tmp_path: Path) -> None:

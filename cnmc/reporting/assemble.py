@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -46,18 +47,21 @@ def assemble(study: Study, *, root: Path, data: Path | None = None) -> Report:
     rows, refused = comparisons(study, bootstraps)
     found = _find_data(study.reference, data)
     sections = [
-        results_section(study, table),
-        comparison_section(rows, refused),
-        intervals_section(study, bootstraps),
-        selection_section(study),
-        views_section(study),
-        ensembles_section(study),
-        roc_section(study),
-        calibration_section(study),
-        persons_section(study),
-        errors_section(study, _sheet(study.reference, found)),
-        _data_section(study.reference, found),
+        _with_protocols(section, study)
+        for section in (
+            results_section(study, table),
+            comparison_section(rows, refused),
+            intervals_section(study, bootstraps),
+            selection_section(study),
+            views_section(study),
+            ensembles_section(study),
+            roc_section(study),
+            calibration_section(study),
+            persons_section(study),
+            errors_section(study, _sheet(study.reference, found)),
+        )
     ]
+    sections.append(_data_section(study.reference, found))
     if study.gaps:
         sections.append(Section("Runs that are not in this report", study.gaps))
     return Report(
@@ -67,6 +71,21 @@ def assemble(study: Study, *, root: Path, data: Path | None = None) -> Report:
         sections=sections,
         runs=_runs(table),
     )
+
+
+def _with_protocols(section: Section, study: Study) -> Section:
+    """Say below each figure by which protocol its numbers came about."""
+    protocols = {group.label: group.protocol for group in study.groups}
+    if len(set(protocols.values())) == 1:
+        words = f"Protocol {study.reference.protocol}."
+    else:
+        each = ", ".join(f"{label} ({protocol})" for label, protocol in protocols.items())
+        words = f"Protocols: {each}."
+    items = [
+        replace(item, note=f"{item.note} {words}".strip()) if isinstance(item, Figure) else item
+        for item in section.items
+    ]
+    return Section(section.title, items)
 
 
 def _facts(study: Study, root: Path) -> list[tuple[str, str]]:

@@ -21,7 +21,7 @@ from cnmc.reporting.document import (
     signed,
     spread,
 )
-from cnmc.reporting.terms import f1_of
+from cnmc.reporting.terms import GROUP, f1_of
 
 
 def _stored(frames: dict[str, pd.DataFrame], study: Study, scaled: list[str]) -> pd.DataFrame:
@@ -62,8 +62,7 @@ def ensembles_section(study: Study) -> Section:
         title="Ensembles: the mean logit of k runs",
         frame=_stored(by_size, study, scaled),
         columns=[
-            column("experiment", "experiment"),
-            column("protocol", "protocol"),
+            *GROUP,
             column("k", "k", count),
             column("choices", "num_choices", count),
             *shown("F1", "f1"),
@@ -103,8 +102,7 @@ def views_section(study: Study) -> Section:
         title="F1 by the number of rotations that are averaged",
         frame=_stored(by_count, study, ["mean", "std", "spaced"]),
         columns=[
-            column("experiment", "experiment"),
-            column("protocol", "protocol"),
+            *GROUP,
             column("rotations", "num_views", count),
             Column("F1, mean ± std", lambda row: spread(row["mean"], row["std"])),
             column("equally spaced", "spaced", lambda f1: "" if f1 != f1 else number(f1)),  # noqa: PLR0124

@@ -26,7 +26,7 @@ from cnmc.reporting.document import (
     signed,
     spread,
 )
-from cnmc.reporting.terms import TITLES
+from cnmc.reporting.terms import GROUP, TITLES
 
 Bootstraps = Mapping[tuple[str, ...], SubjectBootstrap]
 
@@ -72,8 +72,7 @@ def intervals_section(study: Study, bootstraps: Bootstraps) -> Section:
         title="95 % confidence intervals of the mean",
         frame=frame,
         columns=[
-            column("experiment", "experiment"),
-            column("protocol", "protocol"),
+            *GROUP,
             column("metric", "metric", lambda name: TITLES[name], align="left"),
             column("n", "n", count),
             column("mean", "mean", number),
@@ -158,8 +157,7 @@ def selection_section(study: Study) -> Section:
         title="F1 by the rule that chooses the epoch",
         frame=frame,
         columns=[
-            column("experiment", "experiment"),
-            column("protocol", "protocol"),
+            *GROUP,
             column("rule", "scheme"),
             column("n", "n", count),
             Column("F1, mean ± std", lambda row: spread(row["mean"], row["std"])),

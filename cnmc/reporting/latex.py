@@ -82,6 +82,10 @@ def _character(character: str) -> str:
     return near or "?"
 
 
+_MOST_COLUMNS = 8
+"""Columns that the width of a page holds in small print."""
+
+
 def _escaped(text: str) -> str:
     return "".join(map(_character, unicodedata.normalize("NFC", text)))
 
@@ -113,14 +117,19 @@ def _row(cells: Sequence[str]) -> str:
 
 
 def latex(table: Table) -> str:
-    r"""Return a table as a LaTeX ``table``, with ``\label{tab:<name>}``; it needs booktabs."""
+    r"""Return a table as a LaTeX ``table``, with ``\label{tab:<name>}``; it needs booktabs.
+
+    One of many columns is made as wide as the text, for which it needs graphicx too.
+    """
+    wide = len(table.columns) > _MOST_COLUMNS
     label = re.sub(r"[^A-Za-z0-9:._-]+", "-", table.name)
     lines = [
-        r"% \usepackage{booktabs}",
+        r"% \usepackage{booktabs,graphicx}" if wide else r"% \usepackage{booktabs}",
         r"\begin{table}",
         r"\centering\small",
         rf"\caption{{{latex_text(table.title)}}}",
         rf"\label{{tab:{label}}}",
+        *([r"\resizebox{\linewidth}{!}{%"] if wide else []),
         rf"\begin{{tabular}}{{{''.join(column.align[0] for column in table.columns)}}}",
         r"\toprule",
         _row([latex_text(column.head) for column in table.columns]),
@@ -130,7 +139,7 @@ def latex(table: Table) -> str:
             for row in table.shown()
         ),
         r"\bottomrule",
-        r"\end{tabular}",
+        r"\end{tabular}}" if wide else r"\end{tabular}",
     ]
     if table.note:
         lines += [

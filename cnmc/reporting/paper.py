@@ -27,7 +27,7 @@ from cnmc.reporting.document import (
     signed,
     spread,
 )
-from cnmc.reporting.terms import CLASSES, TITLES, best_position, is_generated
+from cnmc.reporting.terms import CLASSES, GROUP, TITLES, best_position, is_generated
 from cnmc.runs import F1
 
 SOURCE = "Prellberg & Kramer 2019"
@@ -75,8 +75,7 @@ def table2(study: Study, table: pd.DataFrame) -> Table:
         title="Table 2: the best epoch of each run",
         frame=pd.DataFrame(rows),
         columns=[
-            column("experiment", "experiment"),
-            column("protocol", "protocol"),
+            *GROUP,
             column("metric", "metric", lambda name: TITLES[name], align="left"),
             column("n", "n", count),
             column("min", "min", number),
@@ -186,8 +185,7 @@ def _course_table(courses: Mapping[str, pd.DataFrame], study: Study) -> Table:
         title="Figure 4 in numbers: metrics by epoch",
         frame=frame,
         columns=[
-            column("experiment", "experiment"),
-            column("protocol", "protocol"),
+            *GROUP,
             column("epoch", "epoch", count),
             *[shown(metric) for metric in METRICS if f"{metric}_mean" in frame.columns],
         ],

@@ -23,7 +23,7 @@ from cnmc.reporting.document import (
     number,
     spread,
 )
-from cnmc.reporting.terms import CLASSES
+from cnmc.reporting.terms import CLASSES, GROUP
 
 SPECIFICITIES = (0.80, 0.90, 0.95)
 _SHOWN_CELLS = 24
@@ -86,8 +86,7 @@ def calibration_section(study: Study) -> Section:
         title="Calibration of the probability of ALL",
         frame=pd.DataFrame(rows),
         columns=[
-            column("experiment", "experiment"),
-            column("protocol", "protocol"),
+            *GROUP,
             column("n", "n", count),
             Column("ECE", lambda row: spread(row["ece_mean"], row["ece_std"])),
             after_fit("temperature"),
@@ -101,15 +100,20 @@ def calibration_section(study: Study) -> Section:
         ),
     )
     stored = pd.concat(
-        [frame.assign(experiment=label) for label, frame in diagrams.items()], ignore_index=True
+        [
+            diagrams[group.label].assign(experiment=group.label, protocol=group.protocol)
+            for group in study.groups
+        ],
+        ignore_index=True,
     )
+    names = ["experiment", "protocol"]
     bins = Table(
         name="reliability",
         folded=True,
         title="The reliability diagram in numbers",
-        frame=stored[["experiment", *[c for c in stored.columns if c != "experiment"]]],
+        frame=stored[[*names, *[c for c in stored.columns if c not in names]]],
         columns=[
-            column("experiment", "experiment"),
+            *GROUP,
             Column("probability", lambda row: f"{row['low']:.1f} to {row['high']:.1f}"),
             column("cells", "num_cells", count),
             column("mean probability", "mean_probability", number),
@@ -167,8 +171,7 @@ def roc_section(study: Study) -> Section:
         title="Operating point and other thresholds",
         frame=pd.DataFrame(rows),
         columns=[
-            column("experiment", "experiment"),
-            column("protocol", "protocol"),
+            *GROUP,
             column("n", "n", count),
             shown("AUROC", "auroc"),
             shown("sensitivity", "sensitivity"),
@@ -217,8 +220,7 @@ def persons_section(study: Study) -> Section:
         title="AUROC over persons",
         frame=pd.DataFrame(rows),
         columns=[
-            column("experiment", "experiment"),
-            column("protocol", "protocol"),
+            *GROUP,
             column("n", "n", count),
             column("subjects", "num_subjects", count),
             Column("AUROC over persons", lambda row: spread(row["auroc_mean"], row["auroc_std"])),
@@ -269,7 +271,8 @@ def errors_section(study: Study, sheet: Figure | str) -> Section:
     most = int((cells["wrong_share"] > 0.5).sum())
     words = (
         f"{most} of {len(group.labels)} cells are wrong in more than half of the "
-        f"{len(group.runs)} runs of {group.label}; {len(cells)} in at least one."
+        f"{len(group.runs)} runs of {group.label} (protocol {group.protocol}); {len(cells)} in at "
+        "least one."
     )
     table = Table(
         name="errors",

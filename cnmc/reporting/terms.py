@@ -6,6 +6,7 @@ import numpy as np
 
 from cnmc.analysis.metrics import FloatArray, confusion, count_metrics
 from cnmc.analysis.results import Group
+from cnmc.reporting.document import column
 
 TITLES = {
     "accuracy": "accuracy",
@@ -16,6 +17,9 @@ TITLES = {
     "recall": "recall",
     "auroc": "AUROC",
 }
+GROUP = (column("experiment", "experiment"), column("protocol", "protocol"))
+"""The columns that say whose a row is."""
+
 CLASSES = ("HEM", "ALL")
 """Names of the classes, by label."""
 
