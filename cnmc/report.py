@@ -45,11 +45,11 @@ def report(config: ReportConfig) -> None:
         return
     output = Path(config.output)
     data = Path(config.data) if config.data is not None else None
-    made = assemble(study, root=root, data=data)
     try:
+        # First, so that a folder that cannot be written is told of before the work.
         with replacing(output / "tables" / "runs.csv", lasting=False) as temporary:
             summary.runs.to_csv(temporary, index=False)
-        write(made, output)
+        write(assemble(study, root=root, data=data), output)
     except OSError as error:
         raise CnmcError(
             f"output={output}: cannot write {error.filename or 'the report'} ({error.strerror}); "

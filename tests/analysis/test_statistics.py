@@ -157,7 +157,7 @@ def test_an_interval_of_superiority_holds_its_estimate(superiority: float, n: in
     assert mirrored == pytest.approx((1 - high, 1 - low), abs=1e-6)
 
 
-@pytest.mark.parametrize("shift", [0.0, 1.0, 2.0])
+@pytest.mark.parametrize("shift", [0.0, 1.5])
 def test_an_interval_of_superiority_covers_the_truth(shift: float) -> None:
     rng = np.random.default_rng(3)
     truth = stats.norm.cdf(shift / np.sqrt(2))

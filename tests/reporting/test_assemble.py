@@ -17,6 +17,7 @@ from cnmc.reporting.document import Report
 from cnmc.reporting.files import write
 from tests.studies import Subjects, write_run
 
+NASTY = r"<b>A&_%$#{}\^~"
 METRICS = ["accuracy", "sensitivity", "specificity", "f1", "precision", "recall", "auroc"]
 
 
@@ -24,10 +25,11 @@ METRICS = ["accuracy", "sensitivity", "specificity", "f1", "precision", "recall"
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A study with ablations and the honest protocol, three seeds, one failed, one missing."""
     root = tmp_path_factory.mktemp("study") / "runs"
+    subjects = Subjects({NASTY: 9, "54": 6, "55": 7, "57": 8})
     for seed in range(3):
-        write_run(root, "proposal", seed)
-        write_run(root, "norot", seed, signal=0.6, num_views=1)
-    write_run(root, "nospeclr", 0, split_fingerprint="e" * 64)
+        write_run(root, "proposal", seed, subjects=subjects)
+        write_run(root, "norot", seed, signal=0.6, num_views=1, subjects=subjects)
+    write_run(root, "nospeclr", 0, split_fingerprint="e" * 64, subjects=subjects)
     failed = write_run(root, "nospeclr", 1)
     info = failed.read_info()
     assert info is not None
@@ -39,6 +41,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
             seed,
             protocol="honest",
             setting="split=nested",
+            subjects=subjects,
             config={"split": {"kind": "nested"}},
         )
         honest.path.rename(root / "proposal" / f"seed={seed},split=nested")
@@ -178,15 +181,10 @@ def test_one_class_one_subject_and_one_run_define_little_and_break_nothing(tmp_p
     assert intervals[["seeds_low", "subjects_low"]].isna().all(axis=None)
 
 
-def test_names_from_the_data_are_escaped_in_latex_and_html(tmp_path: Path) -> None:
-    nasty = r"<b>A&_%$#{}\^~"
-    subjects = Subjects({nasty: 4, "8": 5}, {"H1": 4, "H2": 3})
-    for seed in range(2):
-        write_run(tmp_path, "demo", seed, subjects=subjects, num_epochs=1)
-    write(assemble(read_study(tmp_path), root=tmp_path), tmp_path / "report")
-    page = (tmp_path / "report" / "report.html").read_text()
-    assert nasty not in page
+def test_names_from_the_data_are_escaped_in_latex_and_html(output: Path) -> None:
+    page = (output / "report.html").read_text()
+    assert NASTY not in page
     assert "&lt;b&gt;A&amp;_%$#{}" in page
-    latex = (tmp_path / "report" / "tables" / "subjects.tex").read_text()
+    latex = (output / "tables" / "subjects.tex").read_text()
     assert r"\_\%\$\#\{\}" in latex
-    assert nasty not in latex
+    assert NASTY not in latex
