@@ -13,7 +13,7 @@ from cnmc.analysis.metrics import METRICS, auroc, confusion, count_metrics
 from cnmc.analysis.published import published
 from cnmc.analysis.results import Study
 from cnmc.analysis.selection import HONEST, is_honest_twin, schemes
-from cnmc.analysis.statistics import difference_interval, mean_interval
+from cnmc.analysis.statistics import CONFIDENCE, difference_interval, mean_interval
 from cnmc.reporting import figures
 from cnmc.reporting.document import (
     Column,
@@ -97,7 +97,7 @@ def intervals_section(study: Study, bootstraps: Bootstraps) -> Section:
         "How sure the means are",
         [
             _TWO_INTERVALS,
-            figures.intervals(drawn),
+            figures.intervals(drawn, level=CONFIDENCE),
             table,
         ],
     )
@@ -177,7 +177,7 @@ def selection_section(study: Study) -> Section:
     drawn["low"], drawn["high"] = drawn["seeds_low"], drawn["seeds_high"]
     ends = ["mean", "low", "high"]
     drawn[ends] = drawn[ends] / 100
-    items: list[Any] = [_FLATTERY, figures.selection(drawn), table]
+    items: list[Any] = [_FLATTERY, figures.selection(drawn, level=CONFIDENCE), table]
     if not honest:
         items.append(
             "No run of the honest protocol on these cells is here: `split=nested` trains one, in "

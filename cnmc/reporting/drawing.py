@@ -21,6 +21,7 @@ import pandas as pd
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
@@ -38,18 +39,23 @@ PURPLE, ORANGE, SKY = "#cc79a7", "#e69f00", "#56b4e9"
 
 WIDTH = 6.4
 """Inches; text of 8.5 pt is then 10 pixels high where the figure is 560 pixels wide."""
+FONT = "DejaVu Sans"
+"""Comes with matplotlib, so it is the same everywhere."""
+SIZE = 8.5
+"""Points, of titles of panels and of axes."""
 SMALL = 8.0
+"""Points, of everything else."""
 _DOTS_PER_INCH = 200
 
 _STYLE: dict[Any, Any] = {
-    "font.family": ["DejaVu Sans"],  # comes with matplotlib, so it is the same everywhere
-    "font.size": 8.5,
-    "axes.titlesize": 8.5,
+    "font.family": [FONT],
+    "font.size": SIZE,
+    "axes.titlesize": SIZE,
     "axes.titleweight": "bold",
     "axes.titlelocation": "left",
     "axes.titlepad": 7.0,
     "axes.titlecolor": INK,
-    "axes.labelsize": 8.5,
+    "axes.labelsize": SIZE,
     "axes.labelcolor": INK,
     "axes.edgecolor": SECONDARY,
     "axes.linewidth": 0.7,
@@ -125,6 +131,10 @@ ALL_CELLS = Series(VERMILLION, "o")
 HEM_CELLS = Series(BLUE, "s", (0, (5, 1.5)))
 PUBLISHED = Series(SECONDARY, "D", "-")
 
+WHOLE_MARKS: Style = {"clip_on": False, "in_layout": False}
+"""For marks at the very end of an axis. Out of the layout, since what is not clipped asks for room
+at the figure's corner where there is nothing to draw."""
+
 _COLORS = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY)
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "h")
 _DASHES: tuple[Dashes, ...] = (
@@ -159,7 +169,7 @@ def styled() -> Iterator[None]:
 
 def blank(height: float) -> Figure:
     """Return an empty figure of the report's width and this height in inches."""
-    return Figure(figsize=(WIDTH, height), layout="constrained")
+    return Figure(figsize=(WIDTH, height), dpi=_DOTS_PER_INCH, layout="constrained")
 
 
 def floats(frame: pd.DataFrame, column: str) -> FloatArray:
@@ -202,7 +212,7 @@ def ticks_in_percent(axes: Axes, axis: str, at_most: int = 6) -> None:
     along = axes.xaxis if axis == "x" else axes.yaxis
     low, high = axes.get_xlim() if axis == "x" else axes.get_ylim()
     low, high = sorted((low, high))
-    places = MaxNLocator(at_most, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high)
+    places = MaxNLocator(at_most, steps=[1, 2, 5, 10]).tick_values(low, high)
     inside = [float(tick) for tick in places if max(low, 0) <= tick <= min(high, 100.0)]
     along.set_ticks(inside)
 
@@ -215,7 +225,11 @@ def whole_number_ticks(axes: Axes, numbers: npt.ArrayLike) -> None:
     room = 0.04 * (high - low) if high > low else 0.5
     axes.set_xlim(low - room, high + room)
     places = MaxNLocator(8, integer=True, steps=[1, 2, 5, 10]).tick_values(low, high)
-    axes.set_xticks([int(tick) for tick in places if low <= tick <= high])
+    ticks = [int(tick) for tick in places if low <= tick <= high]
+    # The ends are what is read off first; they stand where they do not touch the next tick.
+    step = min(np.diff(ticks), default=1)
+    ends = {round(end) for end in (low, high) if min(abs(end - tick) for tick in ticks) > step / 2}
+    axes.set_xticks(sorted({*ticks, *ends}))
 
 
 def band(
@@ -239,7 +253,9 @@ def band(
 
 
 def not_defined(axes: Axes) -> None:
-    """Say in an empty panel that there is nothing to draw."""
+    """Say in a panel that there is nothing to draw, and take away what helps to read it."""
+    for artist in (*axes.lines, *axes.collections, *axes.patches):
+        artist.remove()
     axes.set_xticks([])
     axes.set_yticks([])
     axes.grid(False)
@@ -281,6 +297,25 @@ def legend_below(figure: Figure, entries: Sequence[tuple[Artist, str]]) -> None:
         legend.remove()
 
 
+def make_square(figure: Figure, axes: Axes, share: float = 1.0) -> None:
+    """Change the height of a figure so that a panel becomes as high as it is wide.
+
+    An equal aspect would do the same, but matplotlib's layout then leaves gaps or cuts off titles.
+
+    Args:
+        figure: Complete but for this.
+        axes: The panel.
+        share: The part of a change in the figure's height that the panel gets.
+    """
+    engine = figure.get_layout_engine()
+    if engine is not None:
+        engine.execute(figure)
+    box = axes.get_position()
+    width, height = figure.get_size_inches()
+    missing = box.width * width - box.height * height
+    figure.set_size_inches(width, height + missing / share)
+
+
 def finish(figure: Figure, *, name: str, title: str, alt: str, note: str = "") -> document.Figure:
     """Render a drawing, and let go of it.
 
@@ -297,8 +332,12 @@ def finish(figure: Figure, *, name: str, title: str, alt: str, note: str = "") -
     svg, png = io.StringIO(), io.BytesIO()
     nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
     with styled():
-        figure.savefig(svg, format="svg", metadata=nothing)
-        figure.savefig(png, format="png", dpi=_DOTS_PER_INCH, metadata={"Software": None})
+        # Not savefig, which draws everything twice; and laid out once, for both files.
+        FigureCanvasAgg(figure).print_png(  # type: ignore[no-untyped-call]
+            png, metadata={"Software": None}
+        )
+        figure.set_layout_engine("none")
+        FigureCanvasSVG(figure).print_svg(svg, metadata=nothing)  # type: ignore[no-untyped-call]
     figure.clear()
     drawn = _with_own_names(svg.getvalue(), name)
     return document.Figure(name, title, drawn, png.getvalue(), alt, note)

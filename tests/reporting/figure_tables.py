@@ -261,6 +261,10 @@ def several(groups: Sequence[str]) -> dict[str, Draw]:
     }
 
 
+def only(draws: Mapping[str, Draw], *kept: str) -> dict[str, Draw]:
+    return {name: draws[name] for name in kept}
+
+
 def undefined() -> dict[str, Draw]:
     """Return each figure where nothing is defined."""
     cells = paper_subjects()

@@ -27,7 +27,10 @@ from cnmc.reporting.drawing import (
     ticks_in_percent,
     whole_number_ticks,
 )
-from cnmc.reporting.figures.labels import names, percent, plural, spread
+from cnmc.reporting.figures.labels import LEGEND_WIDTH, names, percent, plural, spread
+
+_MOST_MARKS = 13
+"""Of a line in half the width of a figure."""
 
 
 @styled()
@@ -51,7 +54,7 @@ def ensembles(by_size: Mapping[str, pd.DataFrame], *, name: str = "ensembles") -
             )
             kind = series(position)
             band(axes, k, low, high, color=kind.color, alpha=0.16 if len(by_size) <= 3 else 0.09)
-            axes.plot(k, mean, **kind.line(markevery=_every(len(k)), markersize=4))
+            axes.plot(k, mean, **kind.line(markevery=_some(mean), markersize=4))
             drawn += [mean, low, high]
         axes.set_title(title)
         axes.set_xlabel("runs averaged")
@@ -95,7 +98,7 @@ def views(by_count: Mapping[str, pd.DataFrame], *, name: str = "views") -> docum
         kind = series(position)
         band(axes, number, mean - std, mean + std, color=kind.color, alpha=alpha)
         axes.plot(number, mean, **kind.line())
-        axes.plot(number, spaced, **kind.hollow(markersize=7, zorder=3))
+        axes.plot(number, spaced, **kind.hollow(markersize=6.5, zorder=3))
         drawn += [mean, mean - std, mean + std, spaced]
     axes.set_xlabel("views averaged")
     axes.set_ylabel("F1 in %")
@@ -115,8 +118,16 @@ def views(by_count: Mapping[str, pd.DataFrame], *, name: str = "views") -> docum
     )
 
 
-def _every(number: int) -> int:
-    return max(1, -(-number // 12))
+def _some(drawn: FloatArray) -> list[int]:
+    """Return which points are marked: few enough to stay apart, and those without a line."""
+    there = np.isfinite(drawn)
+    points = np.flatnonzero(there)
+    if len(points) <= _MOST_MARKS:
+        return [int(point) for point in points]
+    evenly = points[np.linspace(0, len(points) - 1, _MOST_MARKS).round().astype(int)]
+    lines = there[1:] & there[:-1]
+    joined = np.concatenate([[False], lines]) | np.concatenate([lines, [False]])
+    return sorted({int(point) for point in (*evenly, *np.flatnonzero(there & ~joined))})
 
 
 def _scale(axes: Axes, drawn: list[FloatArray]) -> None:
@@ -128,7 +139,9 @@ def _scale(axes: Axes, drawn: list[FloatArray]) -> None:
 
 
 def _entries(groups: Mapping[str, pd.DataFrame]) -> list[tuple[Artist, str]]:
-    return [(sign(**series(k).line()), text) for k, text in enumerate(names(groups, 34, 2))]
+    return [
+        (sign(**series(k).line()), text) for k, text in enumerate(names(groups, LEGEND_WIDTH, 2))
+    ]
 
 
 def _describe_sizes(group: str, frame: pd.DataFrame) -> str:

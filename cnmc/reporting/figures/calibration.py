@@ -15,23 +15,28 @@ from cnmc.reporting.drawing import (
     BLUE,
     GREEN,
     SECONDARY,
+    SIZE,
+    WHOLE_MARKS,
+    WIDTH,
     Series,
     Style,
     blank,
     finish,
     floats,
     legend_below,
+    make_square,
     not_defined,
     percents,
     sign,
     styled,
 )
-from cnmc.reporting.figures.labels import names, percent
+from cnmc.reporting.figures.labels import names, percent, width
 
 _PREDICTED = Series(BLUE, "o")
 _CALIBRATED = Series(GREEN, "^", (0, (5, 1.5)))
 _DIAGONAL: Style = {"color": SECONDARY, "linewidth": 0.9, "linestyle": (0, (1, 2))}
-_PER_LINE = 3
+_SHARE = 0.8
+"""Of the height of a diagram and its histogram, the part of the diagram."""
 
 
 @styled()
@@ -47,29 +52,39 @@ def reliability(
             empty.
         name: Name of its files.
     """
-    across = min(max(len(by_group), 1), _PER_LINE)
+    across = max(min(len(by_group), 3), 1)
+    if len(by_group) == 4 and all(width(name, size=SIZE, bold=True) < 1.0 for name in by_group):
+        across = 4
+    # A single diagram stands in the middle rather than as wide as the page.
+    margins = [0.4] if across == 1 else []
     down = max(-(-len(by_group) // across), 1)
-    height = {1: 2.9, 2: 2.5, 3: 1.9}[across]
-    shown = names(by_group, {1: 60, 2: 34, 3: 20}[across], 4)
-    title_lines = max((label.count("\n") + 1 for label in shown), default=1)
-    figure = blank(down * (height + 1.55 + 0.14 * title_lines))
-    grid = figure.add_gridspec(2 * down, across, height_ratios=[height, 0.6] * down)
+    shown = names(by_group, WIDTH / (across + 2 * sum(margins)) - 0.5, 4, size=SIZE, bold=True)
+    figure = blank(down * 3.0)
+    grid = figure.add_gridspec(
+        2 * down,
+        across + 2 * len(margins),
+        width_ratios=[*margins, *[1.0] * across, *margins],
+        height_ratios=[_SHARE, 1 - _SHARE] * down,
+    )
     for k, (label, frame) in enumerate(zip(shown, by_group.values(), strict=True)):
         row, column = divmod(k, across)
-        upper = figure.add_subplot(grid[2 * row, column])
-        lower = figure.add_subplot(grid[2 * row + 1, column])
+        place = column + len(margins)
+        upper = figure.add_subplot(grid[2 * row, place])
+        lower = figure.add_subplot(grid[2 * row + 1, place])
         upper.set_title(label)
         _draw_bins(upper, lower, frame)
         if column == 0:
             upper.set_ylabel("ALL cells in %")
             lower.set_ylabel("cells")
     if not by_group:
-        not_defined(figure.add_subplot(grid[0, 0]))
+        not_defined(figure.add_subplot(grid[:, 1]))
     entries: list[tuple[Artist, str]] = [(sign(**_PREDICTED.line()), "as predicted")]
     if any(np.isfinite(floats(f, "calibrated_fraction")).any() for f in by_group.values()):
         entries.append((sign(**_CALIBRATED.line()), "calibrated"))
     entries.append((sign(**_DIAGONAL), "perfect calibration"))
     legend_below(figure, entries)
+    if by_group:
+        make_square(figure, figure.axes[0], _SHARE / down)
     alt = [_describe(group, frame) for group, frame in by_group.items()]
     return finish(
         figure,
@@ -86,7 +101,6 @@ def _draw_bins(upper: Axes, lower: Axes, frame: pd.DataFrame) -> None:
     upper.set_xticks([0, 50, 100])
     upper.set_yticks([0, 50, 100])
     upper.plot([0, 100], [0, 100], **_DIAGONAL)
-    marks: Style = {"clip_on": False, "zorder": 3}
     for kind, x, y in (
         (_CALIBRATED, "calibrated_probability", "calibrated_fraction"),
         (_PREDICTED, "mean_probability", "fraction"),
@@ -95,9 +109,7 @@ def _draw_bins(upper: Axes, lower: Axes, frame: pd.DataFrame) -> None:
         # lose its lines.
         place, fraction = percents(frame, x), percents(frame, y)
         there = np.isfinite(place) & np.isfinite(fraction)
-        # A line of no points that is not clipped has an extent of its own, and breaks the layout.
-        if there.any():
-            upper.plot(place[there], fraction[there], **kind.line(**marks))
+        upper.plot(place[there], fraction[there], **kind.line(**WHOLE_MARKS, zorder=3))
     if not np.isfinite(percents(frame, "fraction")).any():
         not_defined(upper)
 
@@ -119,7 +131,7 @@ def _draw_bins(upper: Axes, lower: Axes, frame: pd.DataFrame) -> None:
         linewidth=0.6,
     )
     lower.set_xticks([0, 50, 100])
-    lower.yaxis.set_major_locator(MaxNLocator(2, integer=True))
+    lower.yaxis.set_major_locator(MaxNLocator(2, integer=True, steps=[1, 2, 5, 10]))
     lower.yaxis.set_major_formatter(FuncFormatter(lambda number, _: f"{number:,.0f}"))
 
 

@@ -18,6 +18,7 @@ from cnmc.reporting.drawing import (
     INK,
     PUBLISHED,
     SECONDARY,
+    WHOLE_MARKS,
     Series,
     Style,
     band,
@@ -25,13 +26,14 @@ from cnmc.reporting.drawing import (
     finish,
     floats,
     legend_below,
+    make_square,
     not_defined,
     percents,
     series,
     sign,
     styled,
 )
-from cnmc.reporting.figures.labels import names, percent, plural
+from cnmc.reporting.figures.labels import LEGEND_WIDTH, names, percent, plural
 from cnmc.reporting.figures.rows import set_rows, write_columns
 
 _DIAGONAL: Style = {"color": SECONDARY, "linewidth": 0.9, "linestyle": (0, (1, 2))}
@@ -69,12 +71,13 @@ def roc(
         # Above the curves of all groups.
         for position, group in enumerate(groups):
             if group in points:
-                empty &= not _draw_points(axes, points[group], series(position), axes is enlarged)
+                kind = series(position)
+                empty &= not _draw_points(axes, points[group], kind, enlarged=axes is enlarged)
         if published is not None and np.isfinite(published).all():
             fpr, tpr = published
-            axes.plot(100 * fpr, 100 * tpr, **PUBLISHED.hollow(markersize=5.5, zorder=6))
+            size = 5.5 if axes is enlarged else 4.0
+            axes.plot(100 * fpr, 100 * tpr, **PUBLISHED.hollow(markersize=size, zorder=6))
             empty = False
-        axes.set_aspect("equal")
         axes.set_xlabel("false positive rate in %")
     whole.set_ylabel("sensitivity in %")
     _set_square(whole, 100.0)
@@ -91,7 +94,7 @@ def roc(
     entries: list[tuple[Artist, str]] = [
         (sign(color=kind.color, linestyle=kind.dashes, marker=kind.marker, mec=kind.color), text)
         for kind, text in (
-            (series(position), text) for position, text in enumerate(names(groups, 34, 2))
+            (series(position), text) for position, text in enumerate(names(groups, LEGEND_WIDTH, 2))
         )
     ]
     grey = Series(SECONDARY, "o")
@@ -101,6 +104,7 @@ def roc(
     if published is not None:
         entries.append((sign(**PUBLISHED.hollow(markersize=5.5)), "published"))
     legend_below(figure, entries)
+    make_square(figure, whole)
     alt = [_describe_point(group, points.get(group)) for group in groups]
     if published is not None:
         alt.append(f"Published: {_rates(*published)}.")
@@ -122,14 +126,14 @@ def _draw_curve(axes: Axes, frame: pd.DataFrame, kind: Series, num_groups: int) 
     return bool((np.isfinite(fpr) & np.isfinite(tpr)).any())
 
 
-def _draw_points(axes: Axes, frame: pd.DataFrame, kind: Series, enlarged: bool) -> bool:
+def _draw_points(axes: Axes, frame: pd.DataFrame, kind: Series, *, enlarged: bool) -> bool:
     fpr, tpr = percents(frame, "fpr"), percents(frame, "tpr")
     there = np.isfinite(fpr) & np.isfinite(tpr)
     if not there.any():
         return False
-    size = 3.5 if enlarged else 2.2
-    axes.plot(fpr, tpr, **kind.marks(markersize=size, alpha=0.6, markeredgewidth=0, zorder=4))
-    size = 8.0 if enlarged else 5.5
+    if enlarged:
+        axes.plot(fpr, tpr, **kind.marks(markersize=3.5, alpha=0.6, markeredgewidth=0, zorder=4))
+    size = 8.0 if enlarged else 4.5
     axes.plot(fpr[there].mean(), tpr[there].mean(), **kind.marks(markersize=size, zorder=5))
     return True
 
@@ -151,7 +155,8 @@ def _side_of_interest(
 
 def _set_square(axes: Axes, side: float) -> None:
     room = 0.025 * side
-    ticks = np.linspace(0, side, 5 if side in {20.0, 40.0, 60.0, 80.0, 100.0} else 6)
+    step = {10: 2, 20: 5, 100: 25}.get(round(side), 10 if side <= 60 else 20)
+    ticks = np.arange(0, side + 1, step)
     axes.set_xlim(-room, side + room)
     axes.set_ylim(100 - side - room, 100 + room)
     axes.set_xticks(ticks)
@@ -183,8 +188,8 @@ def persons(frame: pd.DataFrame, roc: pd.DataFrame, *, name: str = "persons") ->
         name: Name of its files.
     """
     rows = frame.sort_values("mean_probability", ascending=False, kind="stable")
-    figure = blank(0.85 + max(0.165 * len(rows), 2.1))
-    left, right = figure.subplots(1, 2, width_ratios=[1.25, 1])
+    figure = blank(0.85 + max((0.165 if len(rows) <= 40 else 0.145) * len(rows), 2.1))
+    left, right = figure.subplots(1, 2, width_ratios=[1.4, 1])
     left.set_title("Mean probability of ALL")
     _draw_persons(left, rows)
     right.set_title("Persons told apart")
@@ -216,23 +221,21 @@ def _draw_persons(axes: Axes, rows: pd.DataFrame) -> None:
     mean, std = percents(rows, "mean_probability"), percents(rows, "std_probability")
     labels = floats(rows, "label")
     place = np.arange(len(rows), dtype=np.float64)
-    if not np.isfinite(mean).any():
-        not_defined(axes)
-        set_rows(axes, names(rows["subject"], 14))
-        return
     axes.axvline(50, zorder=1, **_LINE)
     for label, kind in ((1, ALL_CELLS), (0, HEM_CELLS)):
         mine = labels == label
         low, high = np.clip(mean - std, 0, 100)[mine], np.clip(mean + std, 0, 100)[mine]
         axes.hlines(place[mine], low, high, color=kind.color, linewidth=1.2, alpha=0.7)
-        axes.plot(mean[mine], place[mine], **kind.marks(clip_on=False, zorder=3))
+        axes.plot(mean[mine], place[mine], **kind.marks(**WHOLE_MARKS, zorder=3))
     axes.set_xlim(-3, 103)
     axes.set_xticks([0, 25, 50, 75, 100])
     axes.set_xlabel("mean over cells in %")
-    set_rows(axes, names(rows["subject"], 14))
+    if not np.isfinite(mean).any():
+        not_defined(axes)
+    set_rows(axes, names(rows["subject"], 0.95))
     cells = [document.count(number) for number in rows["num_cells"]]
-    wrong = [percent(share, 0) for share in rows["wrong_share"]]
-    write_columns(axes, [("cells", cells), ("wrong", wrong)])
+    wrong = [document.number(100 * share, 0) for share in floats(rows, "wrong_share")]
+    write_columns(axes, [("cells", cells), ("wrong in %", wrong)])
 
 
 def _describe_persons(rows: pd.DataFrame) -> str:

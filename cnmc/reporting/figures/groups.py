@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 
 import numpy as np
@@ -12,6 +13,7 @@ from matplotlib.axes import Axes
 
 from cnmc.reporting import document
 from cnmc.reporting.drawing import (
+    GRID,
     INK,
     PUBLISHED,
     SECONDARY,
@@ -28,11 +30,11 @@ from cnmc.reporting.drawing import (
     styled,
     ticks_in_percent,
 )
-from cnmc.reporting.figures.labels import names, percent, plural, spread
+from cnmc.reporting.figures.labels import LEGEND_WIDTH, names, percent, plural, spread
 from cnmc.reporting.figures.rows import set_rows, write_columns
 
-_LABEL_WIDTH = 24
-"""Characters of a group's name beside its row."""
+_LABEL_WIDTH = 1.8
+"""Inches of a group's name beside its row."""
 
 
 @styled()
@@ -49,6 +51,8 @@ def intervals(
         name: Name of its files.
     """
     shown = names(frame["group"], _LABEL_WIDTH, 3)
+    # A group that has several rows is named in the first of them.
+    shown = ["" if row and label == shown[row - 1] else label for row, label in enumerate(shown)]
     protocols = list(dict.fromkeys(frame["protocol"].astype(str)))
     kinds = {protocol: series(k) for k, protocol in enumerate(protocols)}
     figure = blank(0.75 + _height_of_rows(shown, 0.36))
@@ -74,18 +78,20 @@ def intervals(
         ("mean F1", [percent(value) for value in mean / 100]),
     ]
     if len(protocols) > 1:
-        columns.insert(0, ("protocol", names(frame["protocol"], 12)))
+        columns.insert(0, ("protocol", names(frame["protocol"], 0.8)))
     write_columns(axes, columns)
 
     of_level = "" if level is None else f"{100 * level:g} % "
     entries: list[tuple[Artist, str]] = [
         (sign(**kind.marks(markersize=6)), f"mean, protocol {short}")
-        for kind, short in zip(kinds.values(), names(protocols, 24), strict=True)
+        for kind, short in zip(kinds.values(), names(protocols, 1.5), strict=True)
     ]
-    entries += [
-        (sign(color=INK, linewidth=4.0, alpha=0.55), f"{of_level}interval over seeds"),
-        (sign(color=INK, linewidth=1.1), f"{of_level}interval over seeds and subjects"),
-    ]
+    for end, line, over in (
+        (ends[0], {"linewidth": 4.0, "alpha": 0.55}, "seeds"),
+        (ends[2], {"linewidth": 1.1}, "seeds and subjects"),
+    ):
+        if np.isfinite(end).any():
+            entries.append((sign(color=INK, **line), f"{of_level}interval over {over}"))
     if np.isfinite(theirs).any():
         style = PUBLISHED.hollow(markersize=4.5, linestyle="-", linewidth=0.9)
         entries.append((sign(**style), "published mean ± std"))
@@ -139,7 +145,7 @@ def runs_by_group(
         kind = series(row)
         if group in theirs:
             axes.vlines(theirs[group], row - 0.36, row + 0.42, color=SECONDARY, linewidth=1.0)
-        mean, std = (float(runs.mean()), float(runs.std())) if len(runs) else (np.nan, np.nan)
+        mean, std = _moments(runs)
         drawn = row - 0.08 + _side_by_side(runs)
         axes.plot(runs, drawn, **kind.marks(alpha=0.75, markersize=4.2))
         axes.hlines(row + 0.34, mean - std, mean + std, color=INK, linewidth=1.1)
@@ -174,11 +180,18 @@ def _finite(array: FloatArray) -> FloatArray:
     return np.ravel(array)[np.isfinite(np.ravel(array))]
 
 
+def _moments(runs: FloatArray) -> tuple[float, float]:
+    """Return mean and standard deviation; a single run has none, rather than one of 0."""
+    mean = float(runs.mean()) if len(runs) else float("nan")
+    return mean, float(runs.std()) if len(runs) > 1 else float("nan")
+
+
 def _describe_runs(runs: FloatArray) -> str:
     if not len(runs):
         return document.NOT_DEFINED
     low, high = (percent(end / 100) for end in (runs.min(), runs.max()))
-    return f"{spread(runs.mean() / 100, runs.std() / 100)}, from {low} to {high}"
+    mean, std = _moments(runs)
+    return spread(mean / 100, std / 100) + (f", from {low} to {high}" if len(runs) > 1 else "")
 
 
 def _side_by_side(runs: FloatArray) -> FloatArray:
@@ -196,17 +209,21 @@ def _side_by_side(runs: FloatArray) -> FloatArray:
 
 
 @styled()
-def selection(frame: pd.DataFrame, *, name: str = "selection") -> document.Figure:
+def selection(
+    frame: pd.DataFrame, *, level: float | None = None, name: str = "selection"
+) -> document.Figure:
     """Draw the mean F1 by the way in which the epoch is chosen.
 
     Args:
-        frame: One row a scheme and group: scheme, group, mean, low, high, fractions of 1.
+        frame: One row a scheme and group: scheme, group, mean, and low and high of its interval,
+            fractions of 1.
+        level: Of the intervals, a fraction of 1; said in the legend where it is given.
         name: Name of its files.
     """
     schemes = list(dict.fromkeys(frame["scheme"].astype(str)))
     groups = list(dict.fromkeys(frame["group"].astype(str)))
     shown = names(schemes, _LABEL_WIDTH, 3)
-    height = max(0.36, 0.17 * (len(groups) + 1))
+    height = max(0.36, 0.13 * (len(groups) + 1))
     figure = blank(0.75 + _height_of_rows(shown, height))
     axes = figure.subplots()
     mean, low, high = (percents(frame, key) for key in ("mean", "low", "high"))
@@ -219,14 +236,20 @@ def selection(frame: pd.DataFrame, *, name: str = "selection") -> document.Figur
         place = schemes.index(scheme) + (position - (len(groups) - 1) / 2) * step
         axes.hlines(place, low[k], high[k], color=kind.color, linewidth=1.3)
         axes.plot(mean[k], place, **kind.marks(markersize=5.5))
+    # Lines between the schemes, since the marks of a scheme stand beside its row.
+    for border in range(1, len(schemes)):
+        axes.axhline(border - 0.5, color=GRID, linewidth=0.7, zorder=0.5)
     _finish_rows(axes, shown, [mean, low, high])
-    legend_below(
-        figure,
-        [
-            (sign(**series(k).marks(markersize=5.5)), text)
-            for k, text in enumerate(names(groups, 34, 2))
-        ],
-    )
+    axes.grid(visible=False, axis="y")
+    axes.set_ylim(max(len(schemes), 1) - 0.5, -0.5)
+    entries: list[tuple[Artist, str]] = [
+        (sign(**series(k).marks(markersize=5.5)), text)
+        for k, text in enumerate(names(groups, LEGEND_WIDTH, 2))
+    ]
+    if np.isfinite(low).any():
+        of_level = "" if level is None else f"{100 * level:g} % "
+        entries.append((sign(color=SECONDARY, linewidth=1.3), f"{of_level}interval"))
+    legend_below(figure, entries)
     alt = [
         f"{row['scheme']}, {row['group']}: F1 {percent(row['mean'])} "
         f"({document.interval(100 * row['low'], 100 * row['high'])})."
@@ -242,8 +265,13 @@ def selection(frame: pd.DataFrame, *, name: str = "selection") -> document.Figur
 
 def _height_of_rows(labels: list[str], least: float) -> float:
     """Return the inches that rows of at least so many inches take with these labels."""
-    lines = max((label.count("\n") + 1 for label in labels), default=1)
-    return max(len(labels), 2) * max(least, 0.155 * lines + 0.08)
+    # A row without a label leaves its room to the one above it.
+    starts = [*(row for row, label in enumerate(labels) if label), len(labels)]
+    needed = (
+        (0.155 * (labels[row].count("\n") + 1) + 0.08) / (following - row)
+        for row, following in itertools.pairwise(starts)
+    )
+    return max(len(labels), 2) * max(least, *needed, 0.0)
 
 
 def _finish_rows(axes: Axes, labels: list[str], drawn: list[npt.ArrayLike]) -> None:

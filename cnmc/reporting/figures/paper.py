@@ -18,6 +18,7 @@ from cnmc.reporting.drawing import (
     PUBLISHED,
     SECONDARY,
     VERMILLION,
+    WHOLE_MARKS,
     FloatArray,
     Series,
     Style,
@@ -35,7 +36,7 @@ from cnmc.reporting.drawing import (
     ticks_in_percent,
     whole_number_ticks,
 )
-from cnmc.reporting.figures.labels import names, percent, plural, spread
+from cnmc.reporting.figures.labels import LEGEND_WIDTH, names, percent, plural, spread
 from cnmc.reporting.figures.rows import set_rows, write_columns
 
 METRICS = {
@@ -97,12 +98,15 @@ def figure2(
         for axes in (left, right):
             axes.axvline(best, zorder=1, **line)
         if not np.isnan(best_f1):
-            right.plot(
-                [best], [100 * best_f1], marker="o", markersize=9, mfc="none", mec=INK, mew=0.9
-            )
+            ring = {"marker": "o", "markersize": 9, "mfc": "none", "mew": 0.9}
+            right.plot(best, 100 * best_f1, color=INK, **ring)
         entries.append((sign(**line), f"best epoch ({best})"))
 
-    for axes, title, unit in ((left, "Loss", "weighted cross-entropy"), (right, "F1", "F1 in %")):
+    reached = "" if best is None else f", {percent(best_f1)} at epoch {best}"
+    for axes, title, unit in (
+        (left, "Loss", "weighted cross-entropy"),
+        (right, f"F1{reached}", "F1 in %"),
+    ):
         axes.set_title(title)
         axes.set_xlabel("epoch")
         axes.set_ylabel(unit)
@@ -184,17 +188,19 @@ def figure3(
     for axes, (title, kind, rows) in zip(panels, blocks, strict=False):
         axes.set_title(f"{title}, {plural(len(rows), 'subject')}")
         _draw_subjects(axes, rows, kind, published)
-        set_rows(axes, names(rows["subject"], 14), num_rows=max(num_rows, 4))
-        write_columns(axes, [("cells", [document.count(number) for number in rows["num_cells"]])])
         axes.set_xlim(-3, 103)
         axes.set_xticks([0, 25, 50, 75, 100])
+        if not np.isfinite([percents(rows, "best"), percents(rows, "last")]).any():
+            not_defined(axes)
+        set_rows(axes, names(rows["subject"], 0.95), num_rows=max(num_rows, 4))
+        write_columns(axes, [("cells", [document.count(number) for number in rows["num_cells"]])])
         axes.set_xlabel("cell accuracy in %")
 
     entries: list[tuple[Artist, str]] = [
         (sign(**kind.marks()), f"{title}, best epoch") for title, kind, _ in blocks
     ]
     if np.isfinite(floats(subjects, "last")).any():
-        entries += [(sign(**_last(kind)), f"{title}, last") for title, kind, _ in blocks]
+        entries += [(sign(**_last(kind)), f"{title}, last epoch") for title, kind, _ in blocks]
     if published and np.isfinite(floats(subjects, "published")).any():
         entries.append((sign(**_TICK), "published"))
     legend_below(figure, entries)
@@ -218,18 +224,18 @@ _TICK: Style = {
 
 def _last(kind: Series) -> Style:
     # Larger than the filled mark, so that it shows as a ring where both are equal.
-    return kind.hollow(markersize=6.5, linestyle=(0, (1, 1.4)), linewidth=1.1)
+    return kind.hollow(markersize=6.2, markeredgewidth=0.8, linestyle=(0, (1, 1.4)), linewidth=1.1)
 
 
 def _draw_subjects(axes: Axes, rows: pd.DataFrame, kind: Series, published: bool) -> None:
     places = np.arange(len(rows), dtype=np.float64)
     best, last = percents(rows, "best"), percents(rows, "last")
-    marks: Style = {"clip_on": False, "linestyle": "none"}
+    marks: Style = {**WHOLE_MARKS, "linestyle": "none"}
     both = np.isfinite(best) & np.isfinite(last)
     axes.hlines(places[both], best[both], last[both], color=kind.color, linestyle=(0, (1, 1.4)))
     if published:
-        axes.plot(percents(rows, "published"), places, **{**_TICK, **marks}, zorder=3)
-    axes.plot(last, places, **{**_last(kind), **marks}, zorder=4)
+        axes.plot(percents(rows, "published"), places, **{**_TICK, **marks}, zorder=4)
+    axes.plot(last, places, **{**_last(kind), **marks}, zorder=3)
     axes.plot(best, places, **kind.marks(**marks), zorder=5)
 
 
@@ -280,7 +286,7 @@ def figure4(by_epoch: Mapping[str, pd.DataFrame], *, name: str = "figure4") -> d
         axes.set_xlabel("epoch")
     for axes in panels[:, 0]:
         axes.set_ylabel("mean in %")
-    shown = names(frames, 34, 2)
+    shown = names(frames, LEGEND_WIDTH, 2)
     legend_below(figure, [(sign(**series(k).line()), text) for k, text in enumerate(shown)])
     described = [_describe_last_epoch(group, frame) for group, frame in frames.items()]
     return finish(

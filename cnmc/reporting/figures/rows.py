@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from matplotlib.axes import Axes
-from matplotlib.font_manager import FontProperties
-from matplotlib.textpath import TextPath
 
 from cnmc.reporting.drawing import SECONDARY, SMALL
+from cnmc.reporting.figures.labels import width
 
 _GAP = 9.0
 """Points between two columns."""
@@ -30,9 +29,9 @@ def set_rows(axes: Axes, labels: Sequence[str], *, num_rows: int | None = None) 
 
 def write_columns(axes: Axes, columns: Sequence[tuple[str, Sequence[str]]]) -> None:
     """Write columns of numbers beside the rows, aligned right under their heads."""
-    place = 4.0
+    place = _GAP / 2
     for head, cells in columns:
-        place += max((_width(text) for text in (head, *cells)), default=0.0)
+        place += 72 * max(width(text) for text in (head, *cells))
         for row, cell in enumerate(cells):
             axes.annotate(
                 cell,
@@ -58,10 +57,3 @@ def write_columns(axes: Axes, columns: Sequence[tuple[str, Sequence[str]]]) -> N
             annotation_clip=False,
         )
         place += _GAP
-
-
-def _width(text: str) -> float:
-    if not text.strip():
-        return 0.0
-    path = TextPath((0, 0), text, prop=FontProperties(family="DejaVu Sans", size=SMALL))
-    return float(path.get_extents().width)
