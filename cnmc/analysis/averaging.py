@@ -8,7 +8,7 @@ from math import comb
 import numpy as np
 import pandas as pd
 
-from cnmc.analysis.metrics import FloatArray, IntArray, auroc, confusion, count_metrics
+from cnmc.analysis.metrics import FloatArray, IntArray, aurocs, decision_metrics
 from cnmc.analysis.results import Group
 
 NUM_CHOICES = 50
@@ -35,8 +35,8 @@ def ensembles(
         chosen = _choices(len(logits), size, num_choices, rng)
         means = (chosen @ logits) / size
         scores = {
-            "f1": count_metrics(confusion(labels, means > 0.0))["f1"],
-            "auroc": np.array([auroc(labels, row) for row in means]),
+            "f1": decision_metrics(labels, means)["f1"],
+            "auroc": aurocs(labels, means),
         }
         row: dict[str, float] = {"k": size, "num_choices": len(chosen)}
         for name, values in scores.items():
@@ -76,9 +76,7 @@ def views(group: Group) -> pd.DataFrame:
         weights[list(subset), position] = 1 / len(subset)
     f1 = np.stack(
         [
-            count_metrics(
-                confusion(group.labels, (run.reported.at(run.best_epoch) @ weights).T > 0.0)
-            )["f1"]
+            decision_metrics(group.labels, (run.reported.at(run.best_epoch) @ weights).T)["f1"]
             for run in group.runs
         ]
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from cnmc.analysis.bootstrap import SubjectBootstrap
-from cnmc.analysis.metrics import FloatArray, confusion, count_metrics
+from cnmc.analysis.metrics import FloatArray, decision_metrics
 from cnmc.analysis.results import Group, Study
 from cnmc.analysis.selection import best_logits
 from cnmc.analysis.statistics import (
@@ -113,10 +113,7 @@ def _row(
     paired: bool = False,
     experiment: str = "",
 ) -> Row:
-    one, other = (
-        count_metrics(confusion(group.labels, sample.logits > 0.0))["f1"]
-        for sample in (first, second)
-    )
+    one, other = (decision_metrics(group.labels, sample.logits)["f1"] for sample in (first, second))
     resampled = [bootstrap.metrics(sample.logits)["f1"] for sample in (first, second)]
     return Row(
         first=first.label,

@@ -127,6 +127,24 @@ def weighted_bce(labels: IntArray, logits: FloatArray, pos_weight: float) -> flo
     return float(loss.mean())
 
 
+def decision_metrics(labels: IntArray, logits: FloatArray) -> dict[str, FloatArray]:
+    """Return what :func:`count_metrics` does, of cells that are ALL where their logit is above 0.
+
+    Args:
+        labels: 0 (HEM) or 1 (ALL), shape (N,).
+        logits: Shape (..., N).
+
+    Returns:
+        By metric, shape (...).
+    """
+    return count_metrics(confusion(labels, np.asarray(logits) > 0.0))
+
+
+def aurocs(labels: IntArray, scores: FloatArray) -> FloatArray:
+    """Return the :func:`auroc` of each row of scores, shape (R, N) to (R,)."""
+    return np.array([auroc(labels, row) for row in scores])
+
+
 def evaluate(labels: IntArray, logits: FloatArray) -> dict[str, float]:
     """Return every metric of :data:`METRICS` as a fraction of 1.
 
@@ -135,7 +153,7 @@ def evaluate(labels: IntArray, logits: FloatArray) -> dict[str, float]:
         logits: One logit a cell, shape (N,); a cell is ALL where it is above 0.
     """
     logits = np.asarray(logits, dtype=np.float64)
-    scores = count_metrics(confusion(labels, logits > 0.0))
+    scores = decision_metrics(labels, logits)
     return {
         **{name: float(value) for name, value in scores.items()},
         "auroc": auroc(labels, logits),

@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
-from cnmc.analysis.metrics import IntArray, evaluate, reported_role
+from cnmc.analysis.metrics import FloatArray, IntArray, evaluate, reported_role
 from cnmc.errors import CnmcError
 from cnmc.runs import (
     PREDICTIONS,
@@ -24,8 +23,6 @@ from cnmc.runs import (
     identity,
     logit_columns,
 )
-
-FloatArray = npt.NDArray[np.floating]
 
 ROTATIONS, NO_ROTATION = "rotations", "no rotation"
 UPRIGHT = "logit_0"
@@ -68,10 +65,16 @@ class Logits:
         Args:
             rotations: Average all stored rotations, or take the original orientation alone.
         """
-        values = self.values.astype(np.float64)
-        mean: FloatArray = (
-            values.mean(axis=2) if rotations else values[..., self.columns.index(UPRIGHT)]
-        )
+        return self._mean(self.values, rotations)
+
+    def mean_at(self, epoch: int, *, rotations: bool = True) -> FloatArray:
+        """Return the logits that decide in one epoch, shape (N,)."""
+        return self._mean(self.at(epoch), rotations)
+
+    def _mean(self, values: FloatArray, rotations: bool) -> FloatArray:
+        upright = self.columns.index(UPRIGHT)
+        chosen = values if rotations else values[..., upright : upright + 1]
+        mean: FloatArray = chosen.astype(np.float64).mean(axis=-1)
         return mean
 
 
@@ -102,9 +105,7 @@ class Run:
 
     def logits(self, *, rotations: bool = True) -> FloatArray:
         """Return what the best checkpoint says of the reported cells, shape (N,)."""
-        position = int(np.searchsorted(self.reported.epochs, self.best_epoch))
-        logits: FloatArray = self.reported.mean(rotations=rotations)[position]
-        return logits
+        return self.reported.mean_at(self.best_epoch, rotations=rotations)
 
 
 @dataclass(frozen=True)

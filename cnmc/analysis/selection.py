@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from cnmc.analysis.bootstrap import strata_of
-from cnmc.analysis.metrics import FloatArray, IntArray, confusion, count_metrics
+from cnmc.analysis.metrics import FloatArray, IntArray, confusion, count_metrics, decision_metrics
 from cnmc.analysis.results import Group
 from cnmc.runs import differing_keys
 
@@ -37,7 +37,7 @@ def best_logits(group: Group, *, rotations: bool = True) -> FloatArray:
     """
     epochs, logits = group.by_epoch if rotations else group.upright_by_epoch
     trained = _trained(epochs)
-    f1 = count_metrics(confusion(group.labels, logits[trained] > 0.0))["f1"]
+    f1 = decision_metrics(group.labels, logits[trained])["f1"]
     chosen = trained[np.argmax(f1, axis=0)]
     best: FloatArray = logits[chosen, np.arange(logits.shape[1])]
     return best
@@ -64,7 +64,7 @@ def schemes(group: Group, others: tuple[Group, ...] = ()) -> list[Scheme]:
     found = [
         Scheme(
             "best epoch on the reported cells",
-            count_metrics(confusion(group.labels, group.logits > 0.0))["f1"],
+            decision_metrics(group.labels, group.logits)["f1"],
             "the paper's rule: the same cells choose and are reported",
         ),
         Scheme("last epoch", whole[-1], "no choice at all"),
@@ -85,7 +85,7 @@ def schemes(group: Group, others: tuple[Group, ...] = ()) -> list[Scheme]:
 def _honest(group: Group) -> Scheme:
     return Scheme(
         HONEST,
-        count_metrics(confusion(group.labels, group.logits > 0.0))["f1"],
+        decision_metrics(group.labels, group.logits)["f1"],
         "subjects of the training part chose the epoch, so fewer cells trained",
     )
 

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import expit
 
-from cnmc.analysis.metrics import FloatArray, IntArray, auroc
+from cnmc.analysis.metrics import FloatArray, IntArray, aurocs
 from cnmc.analysis.results import Group
 
 
@@ -47,7 +47,7 @@ def person_scores(group: Group) -> tuple[IntArray, FloatArray]:
 def person_aurocs(group: Group) -> FloatArray:
     """Return the AUROC of each run over persons, by their cells' mean probability, shape (R,)."""
     labels, scores = person_scores(group)
-    return np.array([auroc(labels, row) for row in scores])
+    return aurocs(labels, scores)
 
 
 def best_and_last(group: Group, position: int) -> pd.DataFrame:

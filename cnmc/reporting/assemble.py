@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,6 +13,7 @@ from cnmc.analysis.bootstrap import SubjectBootstrap
 from cnmc.analysis.comparisons import comparisons
 from cnmc.analysis.results import NO_ROTATION, ROTATIONS, Group, Study, missing_seeds, run_table
 from cnmc.analysis.subjects import hardest_cells
+from cnmc.data.manifest import Manifest
 from cnmc.reporting import cells, pictures
 from cnmc.reporting.averages import ensembles_section, views_section
 from cnmc.reporting.cells import Absent
@@ -26,7 +26,7 @@ from cnmc.reporting.screening import (
     persons_section,
     roc_section,
 )
-from cnmc.reporting.terms import is_generated
+from cnmc.reporting.terms import CLASSES, is_generated
 
 FEW_SEEDS = 10
 """Groups of fewer runs are warned of: a p-value of so few says little in either direction."""
@@ -130,10 +130,9 @@ def _warnings(study: Study, refused: Sequence[str]) -> list[str]:
         lines.append(f"{number} missing, failed or unfinished; listed at the end.")
     lines += [f"{line}." for line in refused]
     for group in study.groups:
-        classes = {0: "HEM", 1: "ALL"}
         lines += [
             f"{group.label}: no reported cell is {name}, so what needs one is not defined."
-            for label, name in classes.items()
+            for label, name in enumerate(CLASSES)
             if label not in group.labels
         ]
         lines += [
@@ -160,7 +159,7 @@ def _runs(table: pd.DataFrame) -> pd.DataFrame:
     return rows.reset_index(drop=True)
 
 
-def _find_data(group: Group, data: Path | None) -> Any:
+def _find_data(group: Group, data: Path | None) -> Manifest | Absent:
     config = group.runs[0].config.get("data") or {}
     fingerprint = group.runs[0].info.manifest_fingerprint or ""
     root = data or (Path(config["root"]) if config.get("root") else None)
@@ -173,7 +172,7 @@ def _crop(group: Group) -> int:
     return int((group.runs[0].config.get("data") or {}).get("crop") or 300)
 
 
-def _sheet(group: Group, found: Any) -> Figure | str:
+def _sheet(group: Group, found: Manifest | Absent) -> Figure | str:
     if isinstance(found, Absent):
         return f"No pictures: {found.reason}"
     hardest = hardest_cells(group)
@@ -182,7 +181,7 @@ def _sheet(group: Group, found: Any) -> Figure | str:
     return sheet or "No pictures: no cell is wrong in more than half of the runs."
 
 
-def _data_section(group: Group, found: Any) -> Section:
+def _data_section(group: Group, found: Manifest | Absent) -> Section:
     title = "The cells"
     if isinstance(found, Absent):
         return Section(title, [f"Table 1 and Figure 1 are not shown: {found.reason}"])

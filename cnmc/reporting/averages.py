@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pandas as pd
 
 from cnmc.analysis.averaging import ensembles, views
@@ -84,18 +82,14 @@ def views_section(study: Study) -> Section:
     if not groups:
         return Section(title, ["These runs stored the original orientation alone."])
     by_count = {group.label: views(group) for group in groups}
-    gains: list[dict[str, Any]] = []
+    words = []
     for group in groups:
-        by_run = f1_of(group) - f1_of(group, rotations=False)
-        gains.append(
-            {"experiment": group.label, "gain": 100 * by_run.mean(), "better": (by_run > 0).sum()}
+        gains = f1_of(group) - f1_of(group, rotations=False)
+        words.append(
+            f"{group.label}: F1 with all stored rotations less that with none, from the same "
+            f"checkpoints: {signed(100 * gains.mean())} points of %; higher in "
+            f"{(gains > 0).sum()} of {len(gains)} runs."
         )
-    words = [
-        f"{row['experiment']}: F1 with all stored rotations less that with none, from the same "
-        f"checkpoints: {signed(row['gain'])} points of %; higher in {row['better']} of "
-        f"{len(group.runs)} runs."
-        for row, group in zip(gains, groups, strict=True)
-    ]
     table = Table(
         name="views",
         folded=True,

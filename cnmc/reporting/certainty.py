@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from cnmc.analysis.bootstrap import SubjectBootstrap
-from cnmc.analysis.metrics import METRICS, auroc, confusion, count_metrics
+from cnmc.analysis.metrics import METRICS, aurocs, decision_metrics
 from cnmc.analysis.published import published
 from cnmc.analysis.results import Study
 from cnmc.analysis.selection import HONEST, is_honest_twin, schemes
@@ -45,8 +44,8 @@ def intervals_section(study: Study, bootstraps: Bootstraps) -> Section:
     rows = []
     for group in study.groups:
         bootstrap = bootstraps[group.cells_key]
-        values = count_metrics(confusion(group.labels, group.logits > 0.0))
-        values["auroc"] = np.array([auroc(group.labels, row) for row in group.logits])
+        values = decision_metrics(group.labels, group.logits)
+        values["auroc"] = aurocs(group.labels, group.logits)
         resampled = bootstrap.metrics(group.logits)
         resampled["auroc"] = bootstrap.auroc(group.logits)
         for metric in METRICS:

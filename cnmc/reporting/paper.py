@@ -10,7 +10,7 @@ import pandas as pd
 
 from cnmc.analysis import published
 from cnmc.analysis.comparisons import Row
-from cnmc.analysis.metrics import METRICS, confusion, count_metrics
+from cnmc.analysis.metrics import METRICS, decision_metrics
 from cnmc.analysis.results import Group, Study
 from cnmc.analysis.statistics import SIGNIFICANCE
 from cnmc.analysis.subjects import best_and_last
@@ -102,7 +102,7 @@ def curve_of_best_run(group: Group) -> pd.DataFrame:
 def by_epoch(group: Group) -> pd.DataFrame:
     """Return mean and std (ddof 0) over runs of each metric by epoch, of the reported cells."""
     epochs, logits = group.by_epoch
-    scores = count_metrics(confusion(group.labels, logits > 0.0))
+    scores = decision_metrics(group.labels, logits)
     return pd.DataFrame(
         [
             {"epoch": int(epoch), "metric": metric, "mean": values.mean(), "std": values.std()}

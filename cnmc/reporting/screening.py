@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from cnmc.analysis import calibration, subjects
-from cnmc.analysis.metrics import auroc, confusion, count_metrics
+from cnmc.analysis.metrics import aurocs, decision_metrics
 from cnmc.analysis.published import TABLE2
 from cnmc.analysis.results import Group, Study
 from cnmc.reporting import figures
@@ -130,8 +130,7 @@ def _temperatures(group: Group) -> np.ndarray[Any, np.dtype[np.float64]] | None:
         return None
     fitted = []
     for run in group.runs:
-        position = int(np.searchsorted(run.choosing.epochs, run.best_epoch))
-        logits = run.choosing.mean()[position]
+        logits = run.choosing.mean_at(run.best_epoch)
         fitted.append(calibration.fit_temperature(run.choosing.labels, logits))
     return np.array(fitted)
 
@@ -142,15 +141,18 @@ def roc_section(study: Study) -> Section:
     curves, points, rows = {}, {}, []
     for group in study.groups:
         labels = group.labels
-        scores = count_metrics(confusion(labels, group.logits > 0.0))
+        scores = decision_metrics(labels, group.logits)
         sensitivity, specificity = scores["sensitivity"], scores["specificity"]
-        aurocs = np.array([auroc(labels, row) for row in group.logits])
         row: dict[str, Any] = {
             "experiment": group.label,
             "protocol": group.protocol,
             "n": len(group.runs),
         }
-        measured = {"auroc": aurocs, "sensitivity": sensitivity, "specificity": specificity}
+        measured = {
+            "auroc": aurocs(labels, group.logits),
+            "sensitivity": sensitivity,
+            "specificity": specificity,
+        }
         for target in SPECIFICITIES:
             measured[f"sensitivity_at_{round(100 * target)}"] = np.array(
                 [calibration.sensitivity_at(labels, logits, target) for logits in group.logits]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from cnmc.analysis.metrics import FloatArray, confusion, count_metrics
+from cnmc.analysis.metrics import FloatArray, decision_metrics
 from cnmc.analysis.results import Group
 from cnmc.reporting.document import column
 
@@ -27,7 +27,7 @@ CLASSES = ("HEM", "ALL")
 def f1_of(group: Group, *, rotations: bool = True) -> FloatArray:
     """Return the F1 of each run at its best epoch, shape (R,), as fractions of 1."""
     logits = group.logits if rotations else group.upright
-    return count_metrics(confusion(group.labels, logits > 0.0))["f1"]
+    return decision_metrics(group.labels, logits)["f1"]
 
 
 def best_position(group: Group) -> int:
