@@ -19,6 +19,8 @@ $(STAMP): pyproject.toml constraints.txt
 	  { echo "Python 3.11 to 3.13 is needed; name one with make PYTHON=python3.12 ..."; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet -e '.[dev]' -c constraints.txt
+	# W&B's definition of sweep files. It asks for numpy below 2, but what is used of it runs with 2.
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-deps -c constraints.txt sweeps
 	@touch $@
 
 demo: $(STAMP) ## Train the paper's network on generated cells: three seeds, one table

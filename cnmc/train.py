@@ -33,7 +33,7 @@ from cnmc.runs import RunFolder, RunInfo
 from cnmc.study.job import described, run_job
 from cnmc.study.launch import close_study
 from cnmc.study.plan import with_multirun
-from cnmc.tracking import tracked
+from cnmc.tracking.loggers import tracked
 
 register()
 # Lightning's advice and its notes on the machine would drown the lines about the runs.

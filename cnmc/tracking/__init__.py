@@ -1,0 +1,1 @@
+"""Loggers beside the run folder's own files, and what is kept at W&B."""
