@@ -6,7 +6,7 @@ them.
 =================  ================================================================================
 run                id: ``run_id`` of ``run.json``; name: ``<experiment>/<name of the run folder>``;
                    group: the experiment; job type: :data:`TRAIN`; tags: protocol and network
-config             the resolved configuration, and :data:`ORIGIN`: protocol, fingerprints, commit, ...
+config             the resolved configuration, and :data:`ORIGIN`: protocol, fingerprints, ...
 history            the columns of ``metrics.csv`` against :data:`EPOCH`, 0 before training
 summary            ``best/epoch``, ``best/f1`` and every other validation metric at the best epoch;
                    ``test/f1`` and the others, where other cells are reported (protocol honest)
