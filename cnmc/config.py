@@ -374,7 +374,7 @@ class TrainerConfig:
                 _positive(f"trainer.{name}", value)
 
 
-LOGGER_KINDS = ("wandb", "csv", "none")
+LOGGER_KINDS = ("wandb", "tensorboard", "csv", "none")
 
 
 @dataclass
@@ -382,17 +382,30 @@ class LoggerConfig:
     """Where metrics go besides the run folder, which always has them."""
 
     kind: str = MISSING
-    """``wandb``, ``csv`` (one line a step, in the run folder) or ``none``."""
+    """``wandb``, ``tensorboard`` (scalars), ``csv`` (one line a step) or ``none``."""
     project: str = "cnmc"
     """W&B project."""
     entity: str | None = None
     """W&B user or team; null takes the account's default."""
     mode: str | None = None
     """``online``, ``offline`` or ``disabled``; null is online when logged in, else offline."""
+    log_model: bool = True
+    """W&B: keep the best checkpoint of a finished run as an artifact."""
+    log_last: bool = False
+    """W&B: keep the last checkpoint too."""
+    num_images: int = 16
+    """W&B: so many of the cells that are called wrongly are shown; 0 sends no image anywhere."""
 
     def __post_init__(self) -> None:
         """Check ranges."""
         _one_of("logger.kind", self.kind, LOGGER_KINDS)
+        _require(self.num_images >= 0, "logger.num_images", self.num_images, "0 or more")
+        _require(
+            self.log_model or not self.log_last,
+            "logger.log_last",
+            self.log_last,
+            "false where logger.log_model=false, which keeps no checkpoint at W&B",
+        )
         _one_of("logger.mode", self.mode, (None, "online", "offline", "disabled"))
 
 

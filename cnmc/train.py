@@ -23,7 +23,7 @@ from cnmc.app import TERMINATED, run_app, user_errors
 from cnmc.build import build_classifier, build_datamodule, build_trainer, device_name
 from cnmc.callbacks.checkpoints import EpochCheckpoints, load_checkpoint, strip_optimizer
 from cnmc.callbacks.progress import Tell
-from cnmc.callbacks.recorder import RunRecorder
+from cnmc.callbacks.recorder import RunRecorder, defined
 from cnmc.config import CONFIG_DIR, Config, register
 from cnmc.data.store import CellStore, open_cells, open_split
 from cnmc.devices import claim_gpu
@@ -33,7 +33,8 @@ from cnmc.runs import RunFolder, RunInfo
 from cnmc.study.job import described, run_job
 from cnmc.study.launch import close_study
 from cnmc.study.plan import with_multirun
-from cnmc.tracking.loggers import tracked
+from cnmc.tracking.loggers import Tracker, tracked
+from cnmc.tracking.names import agents_run_id
 
 register()
 # Lightning's advice and its notes on the machine would drown the lines about the runs.
@@ -87,20 +88,44 @@ def _train_once(
         else:
             check_origin(folder, info, config, found)
         _tidy(folder)
+        if agents_run_id() is not None:
+            _log_again(config, resolved, folder, info)
         return "skipped"
     info.retries += retry > 0
     with failure_recorded(folder, info):
         store = open_cells(config.data, config.split)
         resume = begin_run(folder, info, config, resolved, store)
-        try:
-            fit(config, resolved, folder, store, info, resume=resume, tell=tell)
-        except SIGTERMException:
-            # Lightning stops between two batches, and would end as if all were done.
-            sys.exit(TERMINATED)
-        info.status = "finished"
-        folder.write_info(info)
-    _tidy(folder)
+        with tracked(
+            config.logger, folder=folder, info=info, config=resolved, quiet=tell is not None
+        ) as tracker:
+            try:
+                fit(
+                    config,
+                    resolved,
+                    folder,
+                    store,
+                    info,
+                    tracker=tracker,
+                    resume=resume,
+                    tell=tell,
+                )
+            except SIGTERMException:
+                # Lightning stops between two batches, and would end as if all were done.
+                sys.exit(TERMINATED)
+            info.status = "finished"
+            folder.write_info(info)
+            _tidy(folder)
+            tracker.conclude(store.pixels)
     return "trained"
+
+
+def _log_again(config: Config, resolved: dict[str, Any], folder: RunFolder, info: RunInfo) -> None:
+    """Log what a finished run stored: an agent waits for its numbers under a name of its own."""
+    with tracked(config.logger, folder=folder, info=info, config=resolved) as tracker:
+        for row in folder.read_metrics().to_dict(orient="records"):
+            for logger in tracker.loggers:
+                logger.log_metrics(defined(row))
+        tracker.conclude(None)
 
 
 def _tidy(folder: RunFolder) -> None:
@@ -121,6 +146,7 @@ def fit(
     store: CellStore,
     info: RunInfo,
     *,
+    tracker: Tracker,
     resume: bool,
     tell: Tell | None = None,
 ) -> None:
@@ -132,17 +158,12 @@ def fit(
     module = build_classifier(config, data.pos_weight)
     recorder = RunRecorder(folder, info, data.evaluated, config.tta.num_rotations)
     checkpoints = EpochCheckpoints(folder, info, resolved)
-    with (
-        claim_gpu(config.trainer.accelerator) as gpu,
-        tracked(
-            config.logger, folder=folder, info=info, config=resolved, quiet=tell is not None
-        ) as loggers,
-    ):
+    with claim_gpu(config.trainer.accelerator) as gpu:
         trainer = build_trainer(
             config,
             callbacks=[recorder, checkpoints],
             recorder=recorder,
-            loggers=loggers,
+            loggers=tracker.loggers,
             terminal=sys.stdout.isatty(),
             tell=tell,
             gpu=gpu,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
@@ -112,10 +114,12 @@ class RunRecorder(pl.Callback):
             self.info.best_epoch, self.info.best_f1 = best
         self.folder.write_info(self.info)
         for logger in trainer.loggers:
-            logger.log_metrics(
-                {name: value for name, value in row.items() if value == value},  # noqa: PLR0124
-                step=trainer.global_step,
-            )
+            logger.log_metrics(defined(row), step=trainer.global_step)
+
+
+def defined(row: Mapping[Any, float]) -> dict[str, float]:
+    """Return a row of ``metrics.csv`` without what is not defined."""
+    return {str(name): value for name, value in row.items() if not math.isnan(value)}
 
 
 def _epoch(trainer: pl.Trainer) -> int:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from cnmc.config import DataConfig, SplitConfig
 from cnmc.data.audit import usable_cells
 from cnmc.data.cache import CellCache, open_cache
+from cnmc.data.images import Pixels
 from cnmc.data.manifest import Manifest, load_manifest
 from cnmc.data.splits import Split, load_split
 from cnmc.data.synthetic import generate
@@ -29,6 +31,10 @@ class CellStore(CellSplit):
 
     cells: pd.DataFrame
     cache: CellCache
+
+    def pixels(self, cell_id: str) -> Pixels:
+        """Return a cell as the network sees it, shape (side, side, 3)."""
+        return np.array(self.cache.images[self.cache.rows[cell_id]])
 
 
 def find_cells(data: DataConfig, *, show_progress: bool = True) -> Manifest:

@@ -2,38 +2,38 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator, Mapping
+import importlib.util
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from pytorch_lightning.loggers import CSVLogger, Logger, WandbLogger
+from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger
 
 from cnmc.config import LoggerConfig
+from cnmc.data.images import Pixels
+from cnmc.errors import CnmcError
 from cnmc.runs import RunFolder, RunInfo
+from cnmc.tracking import names
+from cnmc.tracking.guard import Guard, GuardedLogger
+from cnmc.tracking.results import run_results
+
+_IN_FOLDER = "the training goes on, and its numbers are in the run folder"
 
 
-def wandb_mode(mode: str | None) -> str:
-    """Return the mode of W&B: the one asked for, else online when logged in, else offline.
+@dataclass(frozen=True)
+class Tracker:
+    """Where a run is followed while it lasts.
 
-    W&B itself would ask for a key on a terminal and fail without one; training does neither.
+    Attributes:
+        loggers: For Lightning's trainer.
+        conclude: Logs what the finished run shows. It is given a function that returns the image
+            of a cell by its id, or None where no image is at hand.
     """
-    mode = mode or os.environ.get("WANDB_MODE")
-    if mode:
-        return mode
-    import wandb  # noqa: PLC0415 - takes a second, and only this logger needs it
 
-    try:
-        return "online" if wandb.login(prompt=False) else "offline"
-    except wandb.Error:
-        # A key, but no way to the server: offline runs can be sent later.
-        return "offline"
-
-
-def _steps(folder: RunFolder) -> str:
-    """Return a folder for the steps; a resumed run has a second one, or it would lose the first."""
-    taken = len(list(folder.path.glob("steps*")))
-    return f"steps-{taken + 1}" if taken else "steps"
+    loggers: list[Logger]
+    conclude: Callable[[Callable[[str], Pixels] | None], None] = lambda _pixels: None
 
 
 @contextmanager
@@ -44,44 +44,110 @@ def tracked(
     info: RunInfo,
     config: Mapping[str, Any],
     quiet: bool = False,
-) -> Iterator[list[Logger]]:
-    """Yield the loggers of a run, and close them however the run ends.
+) -> Iterator[Tracker]:
+    """Yield what follows a run, and close it however the run ends.
+
+    Nothing that a logger raises gets out of here.
 
     Args:
         options: Which logger, and where to.
         folder: The run folder; loggers keep their files below it.
-        info: Identity of the run. Its id is that of the W&B run, so that a resumed run goes on
-            in the same one.
+        info: Identity and progress of the run. Its id is that of the W&B run, so that a resumed
+            run goes on in the same one.
         config: The resolved configuration.
-        quiet: Print nothing, as one of many runs.
-    """
-    if options.kind != "wandb":
-        yield (
-            [CSVLogger(folder.path, name="", version=_steps(folder))]
-            if options.kind == "csv"
-            else []
-        )
-        return
-    import wandb  # noqa: PLC0415 - takes a second, and only this logger needs it
+        quiet: Print nothing but failures, as one of many runs.
 
-    mode = wandb_mode(options.mode)
-    logger = WandbLogger(
-        project=options.project,
-        entity=options.entity,
-        name=f"{info.experiment}/{info.name}",
-        id=info.run_id,
-        group=info.experiment,
-        save_dir=folder.path,
-        mode=mode,
-        resume="allow",
-        config=dict(config),
-        settings=wandb.Settings(silent=quiet),
-    )
+    Raises:
+        CnmcError: The package that a logger needs is not installed.
+    """
+    if options.kind == "wandb":
+        with _at_wandb(options, folder, info, config, quiet=quiet) as tracker:
+            yield tracker
+        return
+    guard = Guard(f"logger={options.kind}", _IN_FOLDER)
+    logger: Logger | None = None
+    if options.kind == "csv":
+        logger = guard(lambda: CSVLogger(folder.path, name="", version=_steps(folder)))
+    elif options.kind == "tensorboard":
+        _check_tensorboard()
+        logger = guard(lambda: ScalarLogger(folder.path))
+    yield Tracker([GuardedLogger(logger, guard)] if logger else [])
+
+
+def _steps(folder: RunFolder) -> str:
+    """Return a folder for the steps; a resumed run has a second one, or it would lose the first."""
+    taken = len(list(folder.path.glob("steps*")))
+    return f"steps-{taken + 1}" if taken else "steps"
+
+
+def _check_tensorboard() -> None:
+    if not any(map(importlib.util.find_spec, ("tensorboard", "tensorboardX"))):
+        raise CnmcError(
+            "logger=tensorboard needs the package tensorboard: pip install 'cnmc[tensorboard]'"
+        )
+
+
+class ScalarLogger(TensorBoardLogger):
+    """Scalars for TensorBoard, epochs under their own count; the configuration is in the folder.
+
+    Args:
+        folder: The run folder; the files come into ``tensorboard/``.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder, name="", version="tensorboard", default_hp_metric=False)
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Log an epoch of the recorder, or what Lightning logs within one."""
+        scalars = {name: value for name, value in metrics.items() if name != names.EPOCH}
+        within = names.LOSS_STEP in metrics
+        super().log_metrics(scalars, step if within else int(metrics[names.EPOCH]))
+
+    def save(self) -> None:
+        """Write the scalars out; there are no hyperparameters to be stored."""
+        self.experiment.flush()
+
+
+@contextmanager
+def _at_wandb(
+    options: LoggerConfig,
+    folder: RunFolder,
+    info: RunInfo,
+    config: Mapping[str, Any],
+    *,
+    quiet: bool,
+) -> Iterator[Tracker]:
+    from cnmc.tracking import wandb_run  # noqa: PLC0415 - takes a second, for this logger alone
+
+    guard = Guard("W&B", f"{_IN_FOLDER}; wandb sync sends what is in {folder.path / 'wandb'}")
+    run = guard(lambda: wandb_run.start_run(options, folder, info, config))
+    logger = guard(lambda: wandb_run.RunLogger(run, info)) if run else None
+    if logger is None:
+        yield Tracker([])
+        return
+
+    def conclude(pixels: Callable[[str], Pixels] | None) -> None:
+        with wandb_run.staged_below(folder.path):
+            results = guard(lambda: run_results(folder))
+            if results is None:
+                return
+            guard(
+                lambda: wandb_run.log_results(
+                    run, results, num_images=options.num_images, pixels=pixels
+                )
+            )
+            if options.log_model:
+                guard(
+                    lambda: wandb_run.log_checkpoints(
+                        run, folder, info, results.summary, last=options.log_last
+                    )
+                )
+
+    exit_code = 1
     try:
-        yield [logger]
-    except BaseException:
-        wandb.finish(exit_code=1)
-        raise
-    wandb.finish()
-    if mode == "offline" and not quiet:
-        print(f"W&B files lie in {folder.path / 'wandb'}; wandb sync sends them")
+        yield Tracker([GuardedLogger(logger, guard)], conclude)
+        exit_code = 0
+    finally:
+        guard(lambda: run.finish(exit_code=exit_code))
+    if not quiet:
+        print(wandb_run.whereabouts(run))
