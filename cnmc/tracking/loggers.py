@@ -148,6 +148,6 @@ def _at_wandb(
         yield Tracker([GuardedLogger(logger, guard)], conclude)
         exit_code = 0
     finally:
-        guard(lambda: run.finish(exit_code=exit_code))
+        guard(lambda: wandb_run.finish(run, exit_code))
     if not quiet:
         print(wandb_run.whereabouts(run))

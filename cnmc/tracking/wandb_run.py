@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import io
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, redirect_stderr
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,9 @@ from cnmc.data.images import Pixels
 from cnmc.runs import RunFolder, RunInfo
 from cnmc.tracking import names
 from cnmc.tracking.results import RunResults, best_summary
+
+INIT_SECONDS = 30.0
+"""How long a run waits for W&B before it is logged offline."""
 
 FINISH_SECONDS = 600.0
 """How long the end of a run waits for what is still to be sent; the rest stays in its files."""
@@ -38,9 +40,8 @@ def wandb_mode(mode: str | None) -> str:
     if wandb.run is not None:
         return "offline" if wandb.run.offline else "online"
     try:
-        # It would tell the address that the key is for.
-        with redirect_stderr(io.StringIO()):
-            return "online" if wandb.login(prompt=False) else "offline"
+        _hush()
+        return "online" if wandb.login(prompt=False) else "offline"
     except Exception:
         # A key, but no way to the server: offline runs can be sent later.
         return "offline"
@@ -54,9 +55,10 @@ def start(options: LoggerConfig, folder: Path, **identity: Any) -> wandb.Run | N
         folder: W&B's files come into ``wandb/`` below it.
         identity: id, name, group, job_type, tags, notes and config, as ``wandb.init`` takes them.
     """
+    _hush()
     settings = wandb.Settings(
-        # What there is to say is said by the program, once.
         silent=True,
+        init_timeout=INIT_SECONDS,
         # Names of machines and addresses of repositories are nobody's business but the user's.
         host="-",
         disable_git=True,
@@ -89,7 +91,13 @@ def start(options: LoggerConfig, folder: Path, **identity: Any) -> wandb.Run | N
         sys.stderr.write(f"warning: W&B cannot be reached ({kind}): this run is logged offline\n")
         # The failed attempt holds the id.
         wandb.teardown()
+        _hush()
         return init("offline")
+
+
+def _hush() -> None:
+    # What there is to say is said by the program, once and without addresses.
+    wandb.setup(wandb.Settings(silent=True))
 
 
 def experiment_notes(experiment: str) -> str | None:
@@ -258,6 +266,17 @@ def staged_below(folder: Path) -> Iterator[None]:
     finally:
         if given is None:
             os.environ.pop(key, None)
+
+
+def finish(run: wandb.Run, exit_code: int) -> None:
+    """End a run, and wait until what it logged is sent or written."""
+    try:
+        run.finish(exit_code=exit_code)
+    except Exception:
+        # What is left of a service that died would be in the way of the next run.
+        with suppress(Exception):
+            wandb.teardown()
+        raise
 
 
 def whereabouts(run: wandb.Run) -> str:
