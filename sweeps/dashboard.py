@@ -365,9 +365,10 @@ def save(workspace: ws.Workspace, view: str | None = None) -> str:
         raise
     except Exception as error:
         # The library raises whatever its transport does, with the server's name in the message.
+        place = "/".join(part for part in (workspace.entity, workspace.project) if part)
         raise CnmcError(
             f"W&B did not take the view ({type(error).__name__}): is the network up, the key valid "
-            f"and {workspace.entity or 'the default entity'}/{workspace.project} yours to write to?"
+            f"and {place} yours to write to?"
         ) from None
 
 

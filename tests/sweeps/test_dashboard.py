@@ -11,7 +11,6 @@ from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
-import pandas as pd
 import pytest
 import wandb
 from wandb_workspaces.workspaces.interface import Workspace
@@ -20,7 +19,6 @@ from wandb_workspaces.workspaces.internal import View
 from cnmc.analysis.metrics import METRICS
 from cnmc.config import STAGES, Config
 from cnmc.runs import F1_NOROT
-from cnmc.runs import METRICS as METRICS_FILE
 from tests.studies import write_run
 
 ROOT = Path(__file__).parents[2]
@@ -185,7 +183,7 @@ def test_persons_and_cells_are_shown(dashboard: ModuleType, protocol: str) -> No
 def _logged_charts() -> dict[str, Any]:
     """Return the charts as a run logs them."""
     truth, probabilities = [0, 1, 1, 0], [[0.9, 0.1], [0.2, 0.8], [0.7, 0.3], [0.4, 0.6]]
-    plot = wandb.plot
+    plot: Any = wandb.plot  # its hints take no lists of lists
     return {
         "confusion_matrix": plot.confusion_matrix(y_true=truth, preds=[0, 1, 0, 1]),
         "roc": plot.roc_curve(truth, probabilities),
@@ -211,8 +209,7 @@ def test_charts_read_what_wandb_plot_logs(dashboard: ModuleType, protocol: str) 
 def logged(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
     """Names of all numbers that runs and studies of them log."""
     folder = write_run(tmp_path_factory.mktemp("runs"), "proposal", 0, num_epochs=1)
-    measured = pd.read_csv(folder.path / METRICS_FILE).columns
-    columns = {*measured, F1_NOROT, *(f"lr/{stage}" for stage in STAGES)}
+    columns = {*folder.read_metrics().columns, F1_NOROT, *(f"lr/{stage}" for stage in STAGES)}
     scores = {column.removeprefix("val/") for column in columns if column.startswith("val/")}
     statistics = ("mean", "std", "min", "max", "ci_low", "ci_high")
     return {
