@@ -12,8 +12,11 @@ summary            ``best/epoch``, ``best/f1`` and every other validation metric
                    ``test/f1`` and the others, where other cells are reported (protocol honest)
 artifact           :func:`artifact_name`, of type :data:`MODEL`, with the file ``best.ckpt`` and the
                    aliases :data:`BEST` and :func:`seed_alias`
-a study's run      job type :data:`STUDY`, one a group of runs: ``n``, and of each metric
-                   ``<metric>/mean``, ``std``, ``min``, ``max``, ``ci_low``, ``ci_high``
+tables             of a run: :data:`SUBJECTS`, :data:`WRONG_CELLS`; charts :data:`CONFUSION_MATRIX`,
+                   :data:`ROC`, :data:`PRECISION_RECALL`; of a study: :data:`METRICS`
+a study's run      job type :data:`STUDY`, one a group of runs, whose group and tags it has: ``n``,
+                   and of each metric ``<metric>/mean``, ``std``, ``min``, ``max``, ``ci_low``,
+                   ``ci_high``
 =================  ================================================================================
 
 All metrics are fractions of 1.
@@ -40,6 +43,25 @@ BEST, LAST, BEST_OF_STUDY = "best", "last", "best-of-study"
 MODEL = "model"
 """Type of the artifacts that hold checkpoints."""
 
+SUBJECTS, WRONG_CELLS = "subjects", "wrong_cells"
+"""Tables of a run: one row a subject; one row a cell that its best checkpoint gets wrong."""
+
+CONFUSION_MATRIX, ROC, PRECISION_RECALL = "confusion_matrix", "roc", "precision_recall"
+"""Charts of a run, of its best checkpoint."""
+
+METRICS = "metrics"
+"""Table of a study: one row a metric."""
+
+
+def val(metric: str) -> str:
+    """Return the history's name of a validation metric: ``val/f1``."""
+    return f"val/{metric}"
+
+
+def learning_rate(stage: str) -> str:
+    """Return the history's name of the learning rate of a stage: ``lr/head``."""
+    return f"lr/{stage}"
+
 
 def best(metric: str) -> str:
     """Return the summary's name of a validation metric at the best epoch: ``best/f1``."""
@@ -49,6 +71,11 @@ def best(metric: str) -> str:
 def test(metric: str) -> str:
     """Return the summary's name of a metric of the cells that the best checkpoint is tried on."""
     return f"test/{metric}"
+
+
+def over_runs(metric: str, statistic: str) -> str:
+    """Return a study's name of a statistic of a metric over its runs: ``f1/mean``."""
+    return f"{metric}/{statistic}"
 
 
 def artifact_name(run_id: str) -> str:
