@@ -19,6 +19,10 @@ from cnmc.reporting.drawing import INK, PAPER, SECONDARY, finish
 from cnmc.reporting.examples import RULES, choose_examples
 from cnmc.reporting.terms import CLASSES
 
+FIGURE1, HARDEST_CELLS = "figure1", "hardest_cells"
+PICTURES = (FIGURE1, HARDEST_CELLS)
+"""Names of the figures that show cells."""
+
 # Lengths in inches. Cells lie on whole pixels at 200 dpi.
 _WIDTH, _MARGIN, _GAP = 7.2, 0.05, 0.1
 _LINE = 0.14
@@ -74,7 +78,7 @@ def figure1(manifest: Manifest, *, crop: int) -> document.Figure | None:
     )
     return finish(
         drawing,
-        name="figure1",
+        name=FIGURE1,
         title="Example cells of the training part (Figure 1 of the paper)",
         alt="Images of single cells on black. "
         + "; ".join(f"({e.panel}) {e.words[0]}, {e.words[1]}" for e in examples)
@@ -131,7 +135,7 @@ def error_sheet(manifest: Manifest, hardest: pd.DataFrame, *, crop: int) -> docu
     remarks = (reading, _left_out(num_missing), source(manifest))
     return finish(
         drawing,
-        name="hardest_cells",
+        name=HARDEST_CELLS,
         title="The cells that most runs get wrong",
         alt=f"Images of {len(found)} single cells on black, the one that most runs get wrong "
         f"first: {worst}.",

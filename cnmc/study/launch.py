@@ -7,7 +7,7 @@ import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from filelock import BaseFileLock
 from hydra.core.global_hydra import GlobalHydra
@@ -15,17 +15,19 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from cnmc.analysis.summary import summarise
+from cnmc.analysis.results import load_study
+from cnmc.analysis.summary import summarise_study
 from cnmc.app import one_line, without_hydra
-from cnmc.config import to_config
+from cnmc.config import LoggerConfig, to_config
 from cnmc.errors import CnmcError
 from cnmc.runs import RunFolder
 from cnmc.study.board import SUCCEEDED, Board
 from cnmc.study.monitor import Monitor
 from cnmc.study.plan import planned_runs, settings
+from cnmc.tracking.loggers import log_study
 
 
 @dataclass
@@ -33,6 +35,8 @@ class _Study:
     """The study that this process launched."""
 
     folders: list[RunFolder]
+    root: Path
+    logger: LoggerConfig
     board: Board
     lock: BaseFileLock | None
     monitor: Monitor
@@ -74,7 +78,8 @@ def _begin(config: DictConfig, config_name: str | None) -> _Study:
     lock = board.open(folders)
     monitor = Monitor(board, len(folders))
     monitor.start()
-    return _Study(folders, board, lock, monitor)
+    logger = cast("LoggerConfig", OmegaConf.to_object(config.logger))
+    return _Study(folders, Path(config.run.root), logger, board, lock, monitor)
 
 
 def check_settings(overrides: Sequence[str], config_name: str | None) -> None:
@@ -116,9 +121,11 @@ def close_study() -> bool:
             reasons[path] = "its job left no word"
         elif state.status not in SUCCEEDED:
             reasons[path] = state.error or state.status
-    result = summarise(study.folders, reasons)
+    loaded = load_study(study.folders, reasons)
+    result = summarise_study(loaded)
     print(result.text)
     if study.lock is not None:
         study.lock.release()
     study.board.close()
+    log_study(study.logger, loaded, study.root)
     return result.complete

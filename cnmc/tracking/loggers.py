@@ -6,11 +6,13 @@ import importlib.util
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger
 
+from cnmc.analysis.results import Study
 from cnmc.config import LoggerConfig
 from cnmc.data.images import Pixels
 from cnmc.errors import CnmcError
@@ -151,3 +153,29 @@ def _at_wandb(
         guard(lambda: wandb_run.finish(run, exit_code))
     if not quiet:
         print(wandb_run.whereabouts(run))
+
+
+def log_study(options: LoggerConfig, study: Study, root: Path) -> None:
+    """Log each group of a study as a run at W&B of its own, and say once how to send what is here.
+
+    Nothing that W&B raises gets out of here.
+
+    Args:
+        options: Which logger, and where to; nothing happens with another logger than W&B.
+        study: The groups.
+        root: Where the run folders lie.
+    """
+    if options.kind != "wandb" or not study.groups:
+        return
+    from cnmc.tracking import study_run  # noqa: PLC0415 - takes a second, for this logger alone
+
+    guard = Guard("W&B", "the study's own run there is not complete; its report needs none")
+    runs = [guard(partial(study_run.log_group, options, group, root)) for group in study.groups]
+    for run in filter(None, runs):
+        if not run.offline:
+            print(f"W&B: {run.url}")
+    here = "/wandb/offline-run-*"
+    patterns = [pattern for pattern in (f"*/*{here}", here[1:]) if any(root.glob(pattern))]
+    if patterns:
+        where = " ".join(str(root / pattern) for pattern in patterns)
+        print(f"W&B: what was logged offline is sent by: wandb sync {where}")

@@ -16,7 +16,7 @@ tables             of a run: :data:`SUBJECTS`, :data:`WRONG_CELLS`; charts :data
                    :data:`ROC`, :data:`PRECISION_RECALL`; of a study: :data:`METRICS`
 a study's run      job type :data:`STUDY`, one a group of runs, whose group and tags it has: ``n``,
                    and of each metric ``<metric>/mean``, ``std``, ``min``, ``max``, ``ci_low``,
-                   ``ci_high``
+                   ``ci_high``; images ``figures/<name>`` of the report
 =================  ================================================================================
 
 All metrics are fractions of 1.
@@ -76,6 +76,11 @@ def test(metric: str) -> str:
 def over_runs(metric: str, statistic: str) -> str:
     """Return a study's name of a statistic of a metric over its runs: ``f1/mean``."""
     return f"{metric}/{statistic}"
+
+
+def figure(name: str) -> str:
+    """Return a study's name of a figure of the report: ``figures/figure2``."""
+    return f"figures/{name}"
 
 
 def artifact_name(run_id: str) -> str:

@@ -148,6 +148,11 @@ class RunLogger(WandbLogger):
             self.run.summary.update(best_summary(dict(metrics)))
 
 
+def tags(info: RunInfo, config: Mapping[str, Any]) -> list[str]:
+    """Return the tags of a run: protocol and network."""
+    return [str(info.protocol), str(config["model"]["name"])]
+
+
 def start_run(
     options: LoggerConfig, folder: RunFolder, info: RunInfo, config: Mapping[str, Any]
 ) -> wandb.Run | None:
@@ -166,7 +171,7 @@ def start_run(
         name=info.label,
         group=info.experiment,
         job_type=names.TRAIN,
-        tags=[str(info.protocol), str(config["model"]["name"])],
+        tags=tags(info, config),
         notes=experiment_notes(info.experiment),
         config={**config, names.ORIGIN: origin},
     )
@@ -193,23 +198,28 @@ def log_results(
     only_all: Any = [1]
     called = [int(p > 0.5) for p in results.probabilities]
     charts: dict[str, Any] = {
-        "confusion_matrix": wandb.plot.confusion_matrix(
+        names.CONFUSION_MATRIX: wandb.plot.confusion_matrix(
             y_true=truth, preds=called, class_names=_CLASSES
         ),
-        "subjects": _table(results.subjects),
+        names.SUBJECTS: table(results.subjects),
     }
     if len(set(truth)) == len(_CLASSES):
-        charts["roc"] = wandb.plot.roc_curve(truth, both, labels=_CLASSES, classes_to_plot=only_all)
-        charts["precision_recall"] = wandb.plot.pr_curve(
-            truth, both, labels=_CLASSES, classes_to_plot=only_all
-        )
+        roc, precision_recall = wandb.plot.roc_curve, wandb.plot.pr_curve
+        charts[names.ROC] = roc(truth, both, _CLASSES, only_all)
+        charts[names.PRECISION_RECALL] = precision_recall(truth, both, _CLASSES, only_all)
     wrong = results.wrong.head(num_images)
     if len(wrong):
-        charts["wrong_cells"] = _table(wrong, pixels)
+        charts[names.WRONG_CELLS] = table(wrong, pixels)
     run.log(charts)
 
 
-def _table(frame: pd.DataFrame, pixels: Callable[[str], Pixels] | None = None) -> wandb.Table:
+def table(frame: pd.DataFrame, pixels: Callable[[str], Pixels] | None = None) -> wandb.Table:
+    """Return a table for W&B.
+
+    Args:
+        frame: The rows.
+        pixels: Returns the image of a cell by its id, for a last column; None for none.
+    """
     columns: list[Any] = list(frame.columns)
     rows: list[Any] = [
         list(row) for row in zip(*(frame[name].tolist() for name in columns), strict=True)
