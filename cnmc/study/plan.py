@@ -22,7 +22,7 @@ _OTHER_COMMANDS = ("-h", "--help", "--hydra-help", "-c", "--cfg", "-i", "--info"
 _MULTIRUN = ("-m", "--multirun")
 
 STUDY_FILES = "sweep"
-"""The config group of study files, ``sweeps/hydra/sweep``; to choose one is to ask for a multirun."""
+"""The config group of study files (``sweeps/hydra/sweep``): choosing one asks for a multirun."""
 
 _AGENT_SWEEP, _AGENT_FILE = "WANDB_SWEEP_ID", "WANDB_SWEEP_PARAM_PATH"
 """What W&B's agent tells the processes that it starts: its sweep, and the file of parameters."""
@@ -67,7 +67,9 @@ def agent_keys() -> list[str] | None:
     if not path or _AGENT_SWEEP not in os.environ:
         return None
     try:
-        return [key for key in dict(yaml.safe_load(Path(path).read_text())) if key != "wandb_version"]
+        return [
+            key for key in dict(yaml.safe_load(Path(path).read_text())) if key != "wandb_version"
+        ]
     except (OSError, yaml.YAMLError, TypeError, ValueError) as error:
         raise CnmcError(
             f"{_AGENT_FILE}={path} is not a file of parameters of W&B's agent "
