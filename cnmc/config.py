@@ -419,7 +419,8 @@ class RunConfig:
     overwrite: bool = False
     """Start over where a run folder exists already."""
     swept: list[str] = field(default_factory=list)
-    """Keys that the command line sweeps. Filled in by the program, never by hand."""
+    """Keys that the command line sweeps, or that W&B's agent chose. Filled in by the program, never
+    by hand."""
 
 
 @dataclass

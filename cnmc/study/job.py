@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from cnmc.app import TERMINATED, one_line
@@ -33,9 +34,13 @@ def described(node: DictConfig) -> tuple[Config, dict[str, Any], RunFolder]:
     """Return what a composed configuration asks for: typed, as plain values, and its run folder.
 
     Raises:
-        CnmcError: A key is unknown or a value out of range.
+        CnmcError: A key is unknown or a value out of range, or a study's file is taken for one run.
     """
     job = HydraConfig.get()
+    if job.mode == RunMode.RUN and job.sweeper.params:
+        raise CnmcError(
+            f"hydra.sweeper.params: {', '.join(job.sweeper.params)} would not be swept; add -m"
+        )
     config: Config = to_config(node)
     resolved = cast("dict[str, Any]", OmegaConf.to_container(node, resolve=True))
     folder = job_folder(config, list(job.overrides.task), dict(job.sweeper.params or {}))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import yaml
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -18,6 +20,12 @@ from cnmc.runs import RunFolder, run_name
 
 _OTHER_COMMANDS = ("-h", "--help", "--hydra-help", "-c", "--cfg", "-i", "--info", "-r", "--run")
 _MULTIRUN = ("-m", "--multirun")
+
+STUDY_FILES = "sweep"
+"""The config group of study files (``sweeps/hydra/sweep``): choosing one asks for a multirun."""
+
+_AGENT_SWEEP, _AGENT_FILE = "WANDB_SWEEP_ID", "WANDB_SWEEP_PARAM_PATH"
+"""What W&B's agent tells the processes that it starts: its sweep, and the file of parameters."""
 
 
 def _is_override(argument: str) -> bool:
@@ -49,36 +57,88 @@ def swept_keys(arguments: Sequence[str]) -> list[str]:
     return [_key(item) for item in parsed if item.is_sweep_override()]
 
 
-def with_multirun(arguments: Sequence[str], study_id: str | None = None) -> list[str]:
-    """Add ``--multirun`` and what the jobs need to know where the command line sweeps.
+def agent_keys() -> list[str] | None:
+    """Return the parameters that W&B's agent gave to this process; None where no agent started it.
 
-    The names of the swept keys travel as ``run.swept`` because a job of a multirun sees only its
-    own values, and its run folder is named after the swept ones; ``study.id`` names the board on
-    which the jobs write.
+    Raises:
+        CnmcError: The agent's file of parameters cannot be read.
+    """
+    path = os.environ.get(_AGENT_FILE)
+    if not path or _AGENT_SWEEP not in os.environ:
+        return None
+    try:
+        return [
+            key for key in dict(yaml.safe_load(Path(path).read_text())) if key != "wandb_version"
+        ]
+    except (OSError, yaml.YAMLError, TypeError, ValueError) as error:
+        raise CnmcError(
+            f"{_AGENT_FILE}={path} is not a file of parameters of W&B's agent "
+            f"({' '.join(str(error).split())}); unset it where no agent is at work"
+        ) from error
+
+
+def with_multirun(arguments: Sequence[str], study_id: str | None = None) -> list[str]:
+    """Complete a command line that sweeps, that chooses a study file, or that W&B's agent made.
+
+    The names of the swept keys travel as ``run.swept`` because a job sees only its own values, and
+    its run folder is named after the swept ones; ``study.id`` names the board on which the jobs of
+    a multirun write. What an agent gives is one run, whose swept keys are the sweep's parameters.
 
     Args:
         arguments: The command line without the program's name.
         study_id: The name of the board; a random one by default.
+
+    Raises:
+        CnmcError: The runs would share a folder, or the agent's run is not one run.
     """
     keys = swept_keys(arguments)
     asked = any(argument in _MULTIRUN for argument in arguments)
+    given = {argument.lstrip("+").partition("=")[0] for argument in arguments}
+    from_file = STUDY_FILES in given
     if any(argument.split("=")[0] in _OTHER_COMMANDS for argument in arguments):
         return list(arguments)
-    if not keys and not asked:
+    parameters = agent_keys()
+    if parameters is not None:
+        _check_trial(parameters, given, keys, multirun=asked or from_file)
+        keys = parameters
+    elif not (keys or asked or from_file):
         return list(arguments)
-    given = {argument.lstrip("+").partition("=")[0] for argument in arguments}
-    if keys and "run.name" in given:
+    if (keys or from_file) and "run.name" in given:
         raise CnmcError(
             "run.name: every run of a sweep has a folder of its own, named after what is swept; "
             "choose another run.root instead"
         )
     if "run.root" in keys:
         raise CnmcError("run.root: the runs of a study lie below one folder; it cannot be swept")
-    own = [f"run.swept=[{','.join(keys)}]", f"study.id={study_id or secrets.token_hex(4)}"]
+    own = [f"run.swept=[{','.join(keys)}]"]
+    flags = []
+    if parameters is None:
+        own.append(f"study.id={study_id or secrets.token_hex(4)}")
+        flags = [] if asked else ["--multirun"]
     # Among the overrides: the parser of the command line takes them in one piece only.
     last = max((i for i, argument in enumerate(arguments) if _is_override(argument)), default=-1)
-    flags = [] if asked else ["--multirun"]
     return [*arguments[: last + 1], *own, *arguments[last + 1 :], *flags]
+
+
+def _check_trial(
+    parameters: Sequence[str], given: set[str], swept: Sequence[str], *, multirun: bool
+) -> None:
+    """Refuse what an agent starts unless it is one run that is told every parameter.
+
+    Raises:
+        CnmcError: A parameter is missing on the command line, or it asks for several runs.
+    """
+    if swept or multirun:
+        raise CnmcError(
+            f"{', '.join(swept) or 'multirun'}: what W&B's agent starts is one run; list the "
+            "values in the sweep file (values: [0, 1]) and let the agent choose among them"
+        )
+    missing = [key for key in parameters if key not in given]
+    if missing:
+        raise CnmcError(
+            f"{', '.join(missing)}: a parameter of the W&B sweep that its command does not pass "
+            "on; put ${args_no_hyphens} into the command of the sweep file"
+        )
 
 
 def planned_jobs(overrides: Sequence[str]) -> list[list[str]]:

@@ -17,7 +17,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from tests.conftest import ROOT
@@ -41,6 +41,8 @@ class Request:
     """How often it does."""
     patience: float = 10.0
     """Seconds to wait for the lock of a run."""
+    environment: dict[str, str] = field(default_factory=dict)
+    """Environment variables of the commands, besides those of this process."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,7 @@ def _child(arguments: Sequence[str], request: Request, output: int) -> None:
     os.dup2(output, 1)
     os.dup2(output, 2)
     sys.argv = ["train", *arguments]
+    os.environ.update(request.environment)
     if request.file_limit is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (request.file_limit, request.file_limit))
     import cnmc.runs  # noqa: PLC0415 - imported by the parent before it forked
