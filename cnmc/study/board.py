@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import socket
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -21,6 +20,7 @@ from typing import Any, Literal
 from filelock import BaseFileLock, FileLock, Timeout
 
 from cnmc.callbacks.progress import RunProgress
+from cnmc.provenance import machine
 from cnmc.runs import RunFolder, replacing
 
 JobStatus = Literal[
@@ -87,7 +87,7 @@ class Board:
         """
         plan = {
             "pid": os.getpid(),
-            "host": socket.gethostname(),
+            "machine": machine(),
             "runs": [str(folder.path) for folder in folders],
         }
         try:
@@ -125,7 +125,7 @@ class Board:
         try:
             return dict(json.loads((self.path / "plan.json").read_text()))
         except (OSError, ValueError):
-            return {"pid": None, "host": None, "runs": []}
+            return {"pid": None, "machine": None, "runs": []}
 
     def write(self, state: JobState) -> None:
         """Store how far a job is.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import time
 import traceback
 from collections.abc import Callable
@@ -18,6 +17,7 @@ from cnmc.app import TERMINATED, one_line
 from cnmc.callbacks.progress import SECONDS_BETWEEN_LINES, RunProgress, Tell
 from cnmc.config import Config, to_config
 from cnmc.errors import CnmcError, RefusedError, is_interruption
+from cnmc.provenance import machine
 from cnmc.runs import RunFolder
 from cnmc.study.board import Board, JobState
 from cnmc.study.plan import job_folder
@@ -111,7 +111,7 @@ def _teller(board: Board, state: JobState) -> Tell:
     of its own, where its progress belongs too.
     """
     plan = board.plan()
-    here = plan["host"] == socket.gethostname()
+    here = plan["machine"] == machine()
     launcher = int(plan["pid"]) if here and plan["pid"] == os.getppid() else None
     own_log = launcher is None and not (here and plan["pid"] == os.getpid())
     last_line = time.monotonic()

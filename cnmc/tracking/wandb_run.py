@@ -26,6 +26,7 @@ INIT_SECONDS = 30.0
 FINISH_SECONDS = 600.0
 """How long the end of a run waits for what is still to be sent; the rest stays in its files."""
 
+NAME_LENGTH = 128
 _CLASSES = ["HEM", "ALL"]
 
 
@@ -168,7 +169,8 @@ def start_run(
         options,
         folder.path,
         id=names.agents_run_id() or info.run_id,
-        name=info.label,
+        # Searches name many keys; W&B takes no longer name.
+        name=info.label[:NAME_LENGTH],
         group=info.experiment,
         job_type=names.TRAIN,
         tags=tags(info, config),

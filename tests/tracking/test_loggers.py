@@ -1,0 +1,115 @@
+"""Loggers beside W&B, and what keeps their failures away from the training."""
+
+from __future__ import annotations
+
+import importlib.util
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from pytorch_lightning.loggers import CSVLogger
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from cnmc.app import compose
+from cnmc.errors import CnmcError
+from cnmc.runs import RunFolder
+from cnmc.study.plan import job_folder
+from cnmc.tracking.guard import Guard, GuardedLogger
+from cnmc.tracking.loggers import ScalarLogger
+from cnmc.train import train
+
+
+def _train(tiny: list[str], *overrides: str) -> RunFolder:
+    config, resolved = compose([*tiny, *overrides])
+    folder = job_folder(config, [], {})
+    train(config, resolved, folder)
+    return folder
+
+
+def test_tensorboard_gets_the_scalars_by_epoch(tiny: list[str]) -> None:
+    folder = _train(tiny, "logger=tensorboard", "data.batch_size=2")
+    events = EventAccumulator(str(folder.path / "tensorboard"))
+    events.Reload()
+    kinds = {kind: names for kind, names in events.Tags().items() if names}
+    assert set(kinds) == {"scalars"}
+    metrics = folder.read_metrics().set_index("epoch")
+    # Within an epoch: every tenth step.
+    assert [event.step for event in events.Scalars("train/loss_step")] == [9, 19, 29, 39]
+    assert set(kinds["scalars"]) == {*metrics.columns, "train/loss_step"}
+    for name in metrics.columns:
+        logged = pd.Series({event.step: event.value for event in events.Scalars(name)})
+        stored = metrics[name].dropna()
+        assert logged.index.tolist() == stored.index.tolist()
+        np.testing.assert_allclose(logged, stored, rtol=1e-6)
+    assert not list(folder.path.rglob("hparams*"))
+
+
+def test_a_missing_tensorboard_is_named_with_the_way_out(
+    tiny: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util,
+        "find_spec",
+        lambda name, *rest: None if name.startswith("tensorboard") else real(name, *rest),
+    )
+    with pytest.raises(CnmcError, match=r"logger=tensorboard .* pip install 'cnmc\[tensorboard\]'"):
+        _train(tiny, "logger=tensorboard")
+
+
+@pytest.mark.parametrize(("logger", "kind"), [(CSVLogger, "csv"), (ScalarLogger, "tensorboard")])
+def test_a_logger_that_fails_at_random_leaves_the_run_finished(
+    tiny: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    logger: Any,
+    kind: str,
+) -> None:
+    dice = random.Random(0)
+    for name in ("log_metrics", "save", "finalize"):
+        real = getattr(logger, name)
+
+        def broken(*args: Any, real: Any = real, **kwargs: Any) -> Any:
+            if dice.random() < 0.7:
+                raise OSError(28, "No space left on device")
+            return real(*args, **kwargs)
+
+        monkeypatch.setattr(logger, name, broken)
+    folder = _train(tiny, f"logger={kind}")
+    info = folder.read_info()
+    assert info is not None
+    assert info.status == "finished"
+    assert folder.read_metrics()["epoch"].tolist() == [0, 1, 2]
+    assert folder.best_checkpoint.is_file()
+    assert capsys.readouterr().err.count(f"logger={kind} failed (OSError)") == 1
+
+
+def test_the_guard_tells_the_first_failure_and_shows_no_message(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    guard = Guard("the logger", "nothing is lost")
+    assert guard(lambda: 3) == 3
+    assert not guard.failed
+    empty: dict[str, int] = {}
+    for _ in range(3):
+        assert guard(lambda: empty["https://a.secret.address"]) is None
+    told = capsys.readouterr().err
+    assert told == "warning: the logger failed (KeyError); nothing is lost\n"
+    with pytest.raises(KeyboardInterrupt):
+        guard(_interrupt)
+
+
+def _interrupt() -> None:
+    raise KeyboardInterrupt
+
+
+def test_a_guarded_logger_has_a_name_and_a_place_or_none(tmp_path: Path) -> None:
+    guard = Guard("the logger", "")
+    logger = GuardedLogger(CSVLogger(tmp_path, name="a", version="b"), guard)
+    assert (logger.name, logger.version, logger.save_dir) == ("a", "b", str(tmp_path))
+    broken: Any = object()
+    nothing = GuardedLogger(broken, guard)
+    assert (nothing.name, nothing.version, nothing.save_dir) == (None, None, None)
