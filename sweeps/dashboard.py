@@ -57,6 +57,9 @@ _LOW_TO_HIGH = ("#440154", "#21918c", "#fde725")
 _FEW = "Subjects and cells"
 """The section whose charts lay the runs over each other."""
 
+_FIGURES = ("figure2", "figure3", "figure4", "intervals", "selection", "roc", "persons")
+"""Those of the report that a study's run shows."""
+
 _SAVED_VIEW = re.compile(
     r"https?://[^/]+/(?P<entity>[^/?]+)/(?P<project>[^/?]+)(?:/(?:workspace|table))?/?"
     r"\?(?:.*&)?nw=(?!nwuser)(?P<view>\w+)(?:[&#].*)?"
@@ -207,6 +210,11 @@ def _comparison(reported: Callable[[str], str]) -> ws.Section:
             ),
             wr.ParallelCoordinatesPlot(title="Every run, by experiment", columns=axes),
             wr.WeavePanelSummaryTable(table_name=names.METRICS),
+            wr.MediaBrowser(
+                title="The report's figures of each study",
+                media_keys=[names.figure(name) for name in _FIGURES],
+                num_columns=2,
+            ),
         ],
     )
 

@@ -18,7 +18,10 @@ from wandb_workspaces.workspaces.internal import View
 
 from cnmc.analysis.metrics import METRICS
 from cnmc.config import STAGES, Config
+from cnmc.reporting import figures
 from cnmc.runs import F1_NOROT
+from cnmc.tracking import names
+from cnmc.tracking.study_run import STATISTICS
 from tests.studies import write_run
 
 ROOT = Path(__file__).parents[2]
@@ -211,12 +214,11 @@ def logged(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
     folder = write_run(tmp_path_factory.mktemp("runs"), "proposal", 0, num_epochs=1)
     columns = {*folder.read_metrics().columns, F1_NOROT, *(f"lr/{stage}" for stage in STAGES)}
     scores = {column.removeprefix("val/") for column in columns if column.startswith("val/")}
-    statistics = ("mean", "std", "min", "max", "ci_low", "ci_high")
     return {
         *columns,
         *(f"best/{name}" for name in {*scores, "epoch", "checkpoint"}),
         *(f"test/{name}" for name in METRICS),
-        *(f"{name}/{statistic}" for name in METRICS for statistic in statistics),
+        *(f"{name}/{statistic}" for name in METRICS for statistic in STATISTICS),
     }
 
 
@@ -240,6 +242,12 @@ def test_every_number_is_one_that_a_run_logs(
     asked = _names(_section(dashboard, protocol))
     assert len(asked) > 20
     assert asked <= logged
+
+
+def test_every_figure_is_one_of_the_report(dashboard: ModuleType, protocol: str) -> None:
+    (browser,) = _panels(_section(dashboard, protocol), "Media Browser")
+    assert len(browser["mediaKeys"]) > 4
+    assert set(browser["mediaKeys"]) <= {names.figure(name) for name in figures.__all__}
 
 
 def test_the_text_names_the_protocol(dashboard: ModuleType, protocol: str) -> None:
