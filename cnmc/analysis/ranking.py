@@ -1,8 +1,8 @@
 """Which of some runs is the best, and whether they can be compared at all.
 
 A run stands for its best epoch, and the F1 that chose the epoch also chooses the run. Where other
-cells are reported (protocol ``honest``), their numbers are shown beside it and choose nothing: those
-of a run that was chosen by them would be as flattered as the paper's are.
+cells are reported (protocol ``honest``), their numbers are shown beside it and choose nothing, or
+they would be as flattered as the paper's are.
 """
 
 from __future__ import annotations
@@ -224,10 +224,8 @@ def describe(ranking: Ranking) -> str:
     else:
         spread = _spread([run.f1 for run in ranking.runs])
         lines += ["on the reported cells, which also chose each run's epoch, in %", *choosing, ""]
-        lines += [
-            f"protocol {best.cells['protocol']}: the reported cells also chose this run among "
-            f"{count}, so its F1 is optimistic; {of_all}: {spread}"
-        ]
+        flattered = f"the reported cells also chose this run among {count}, so its F1 is optimistic"
+        lines += [f"protocol {best.cells['protocol']}: {flattered}; {of_all}: {spread}"]
     left_out = {
         "not finished or not readable": ranking.num_unfinished,
         "finished without an F1": ranking.num_unscored,

@@ -242,13 +242,16 @@ def _reason(error: Exception, fault: str) -> str:
         return f"there is no network, or the key is none; {_LOG_IN}"
     if _is_value_error(error):
         return fault
-    answer = f"HTTP {status}" if status else type(error).__name__
-    return f"no answer ({answer}); try again when the network and the server are up"
+    answer = f"HTTP {status}" if status else type(getattr(error, "exc", None) or error).__name__
+    return f"no answer of use ({answer}); try again when the network and the server are up"
 
 
 def _is_value_error(error: BaseException) -> bool:
-    """Tell whether W&B's client found fault with an answer; it may wrap its error in another."""
-    return isinstance(error, ValueError) or isinstance(getattr(error, "exc", None), ValueError)
+    """Tell whether W&B's client found that something is not there; it may wrap its own error.
+
+    What cannot be parsed is a kind of ValueError too, and says nothing of that.
+    """
+    return ValueError in (type(error), type(getattr(error, "exc", None)))
 
 
 def _status(error: BaseException | None) -> int | None:
