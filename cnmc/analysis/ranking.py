@@ -153,7 +153,9 @@ def rank(
     _refuse_mixtures(chosen)
     scored = [run for run in chosen if not math.isnan(run.f1)]
     if not scored:
-        raise CnmcError(f"none of {_count(len(chosen), 'finished run')} has an F1, so none is best")
+        raise CnmcError(
+            f"{_count(len(chosen), 'finished run')}, but none with an F1, so none is best"
+        )
     scored.sort(key=lambda run: (-run.f1, run.origin["seed"], run.label))
     return Ranking(tuple(scored), num_unfinished, len(chosen) - len(scored))
 

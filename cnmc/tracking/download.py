@@ -43,14 +43,15 @@ def _verify(path: Path, run: Candidate) -> None:
     from cnmc.callbacks.checkpoints import load_checkpoint  # noqa: PLC0415 - torch takes seconds
 
     try:
-        told = load_checkpoint(path, lazy=True)["cnmc"]
+        origin = load_checkpoint(path, lazy=True)["cnmc"]
     except CnmcError as error:
         raise CnmcError(f"{run.checkpoint}: broken, so nothing was written") from error
     expected = {**run.origin, "epoch": run.epoch}
-    found = {**told["run"], "epoch": told["epoch"]}
+    found = {**origin.get("run", {}), "epoch": origin.get("epoch")}
     for key in ("run_id", "manifest_fingerprint", "split_fingerprint", "epoch"):
-        if found[key] != expected[key]:
+        told = found.get(key, "absent")
+        if told != expected[key]:
             raise CnmcError(
-                f"{run.checkpoint}: its {key} is {found[key]}, but {expected[key]} in the run "
+                f"{run.checkpoint}: its {key} is {told}, but {expected[key]} in the run "
                 f"{run.label}, so nothing was written; run.overwrite=true trains the run again"
             )

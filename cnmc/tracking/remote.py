@@ -222,10 +222,15 @@ def _in_one_line(doing: str, fault: str = _PROJECT) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        local = isinstance(error, OSError) and error.filename is not None
-        if local or isinstance(error, CnmcError):
+        if isinstance(error, CnmcError) or _is_local(error):
             raise
         raise CnmcError(f"W&B, {doing}: {_reason(error, fault)}") from None
+
+
+def _is_local(error: BaseException) -> bool:
+    """Tell whether the system refused a file; errors of requests are OSErrors without a reason."""
+    network = isinstance(error, ConnectionError | TimeoutError)
+    return isinstance(error, OSError) and error.strerror is not None and not network
 
 
 def _reason(error: Exception, fault: str) -> str:

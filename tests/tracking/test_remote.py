@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import errno
 import io
 import math
 from collections.abc import Iterator
@@ -206,11 +207,29 @@ def test_what_is_not_the_runs_own_is_never_written(study: Server, tmp_path: Path
     refused("split_fingerprint is c+, but b+ in the run")
 
 
-def test_a_folder_that_cannot_be_written_is_told(study: Server, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("study")
+def test_a_disk_that_refuses_is_told_from_a_network_that_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(CnmcError, match=r"output=.*file: the checkpoint cannot be written"):
         _best(download=True, output=str(tmp_path / "file"))
-    assert study.filters
+
+    def fail(error: OSError) -> Any:
+        def send(*_: Any, **__: Any) -> Any:
+            raise error
+
+        return send
+
+    full = OSError(errno.ENOSPC, "No space left on device")
+    monkeypatch.setattr(requests.Session, "send", fail(full))
+    with pytest.raises(CnmcError, match=r"output=.*cannot be written .*No space left"):
+        _best(download=True, output=str(tmp_path / "out"))
+    lost = requests.ConnectionError(f"HTTPSConnectionPool(host='{HOST}')")
+    monkeypatch.setattr(requests.Session, "send", fail(lost))
+    with pytest.raises(CnmcError, match=r"downloading .*: no answer of use \(ConnectionError\)"):
+        _best(download=True, output=str(tmp_path / "out"))
+    assert files_below(tmp_path / "out") == []
 
 
 def test_a_checkpoint_that_was_not_sent_is_told(study: Server) -> None:
@@ -248,7 +267,7 @@ def test_the_best_of_run_folders_is_promoted_where_it_was_logged(
     study: Server, tmp_path: Path
 ) -> None:
     logger = {"kind": "wandb", "project": PROJECT, "entity": None}
-    options = {"run_id": "proposal1", "best_epoch": 3, "config": {"logger": logger}}
+    options: dict[str, Any] = {"run_id": "proposal1", "best_epoch": 3, "config": {"logger": logger}}
     folder = write_run(tmp_path / "runs", "proposal", 1, **options)
     folder.best_checkpoint.parent.mkdir()
     folder.best_checkpoint.write_bytes(checkpoint(origin("proposal", 1), 3))
