@@ -205,9 +205,10 @@ def _is_own(run: Any) -> bool:
 def _number(value: object) -> float:
     """Return a number of a summary, where NaN stands as text; NaN for anything else."""
     try:
-        return float(value)  # type: ignore[arg-type]
+        number = float(value)  # type: ignore[arg-type]
     except (TypeError, ValueError):
         return math.nan
+    return number if math.isfinite(number) else math.nan
 
 
 @contextmanager

@@ -145,9 +145,9 @@ class Server:
     def add_run(
         self,
         told: dict[str, Any] | None,
-        f1: float | str,
+        f1: Any,
         *,
-        epoch: int = 3,
+        epoch: Any = 3,
         state: str = "finished",
         summary: dict[str, Any] | None = None,
         job_type: str = names.TRAIN,

@@ -93,6 +93,14 @@ def test_finished_trainings_are_read(study: Server) -> None:
     assert math.isnan(third.f1)
 
 
+@pytest.mark.parametrize("f1", ["NaN", "Infinity", None, {"max": 0.9}])
+def test_what_is_no_number_is_no_f1(server: Server, f1: Any) -> None:
+    server.add_run(origin("proposal", 0), f1)
+    server.add_run(origin("proposal", 1), 0.9, epoch="NaN")
+    candidates, _ = Project(PROJECT, None).candidates("proposal")
+    assert [math.isnan(run.f1) for run in candidates] == [True, True]
+
+
 def test_all_experiments_are_read_without_one(study: Server) -> None:
     candidates, _ = Project(PROJECT, ENTITY).candidates(None)
     assert study.filters[0] == {"jobType": "train"}
