@@ -9,6 +9,7 @@ composes; :func:`to_config` turns the composed node into these plain dataclasses
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
@@ -484,6 +485,53 @@ class ReportConfig:
     """Folder of the cells, for Table 1 and pictures; null looks where the runs found them."""
 
 
+SOURCES = ("runs", "wandb")
+PROTOCOLS = ("paper", "honest")
+
+
+@dataclass
+class BestConfig:
+    """Everything that ``python -m cnmc.best`` can be told."""
+
+    experiment: str | None = None
+    """The experiment whose best run is wanted; null takes all."""
+    source: str = "runs"
+    """Where to look: ``runs`` (run folders) or ``wandb``."""
+    runs: str = "runs"
+    """``source=runs``: folder of the run folders, ``run.root`` of their training."""
+    project: str = "cnmc"
+    """``source=wandb``: the project, ``logger.project`` of their training."""
+    entity: str | None = None
+    """``source=wandb``: user or team of the project; null takes the account's default."""
+    protocol: str | None = None
+    """Compare runs of this protocol alone, ``paper`` or ``honest``."""
+    data: str | None = None
+    """Compare runs on these data alone: the first digits of their fingerprint."""
+    split: str | None = None
+    """Compare runs of this split alone: the first digits of its fingerprint."""
+    download: bool = False
+    """Put the best checkpoint below ``output``, wherever it comes from."""
+    output: str = "best"
+    """Folder for the checkpoint, which becomes ``<output>/<experiment>-<name>/best.ckpt``."""
+    promote: bool = False
+    """Give the best checkpoint the alias ``best-of-study`` at W&B, and take it from those that it
+    was compared with."""
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        _one_of("source", self.source, SOURCES)
+        _one_of("protocol", self.protocol, (None, *PROTOCOLS))
+        for key in ("data", "split"):
+            value = getattr(self, key)
+            _require(
+                value is None or re.fullmatch("[0-9a-f]+", value) is not None,
+                key,
+                value,
+                "the first digits of a fingerprint, 0 to 9 and a to f, in quotes where they look "
+                f"like a number: '{key}=\"12e4\"'",
+            )
+
+
 @dataclass
 class PrepareConfig:
     """Everything that ``python -m cnmc.prepare`` can be told."""
@@ -499,6 +547,7 @@ def register() -> None:
     store.store(name="train_schema", node=Config)
     store.store(name="prepare_schema", node=PrepareConfig)
     store.store(name="report_schema", node=ReportConfig)
+    store.store(name="best_schema", node=BestConfig)
     store.store(group="optimizer", name="layerwise_schema", node=LayerwiseOptimizerConfig)
     store.store(group="optimizer", name="flat_schema", node=FlatOptimizerConfig)
 

@@ -7,14 +7,14 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig
 
-from cnmc.analysis.results import load_study, with_reference
+from cnmc.analysis.results import existing_runs, load_study, with_reference
 from cnmc.analysis.summary import summarise_study
 from cnmc.app import run_app, user_errors
 from cnmc.config import CONFIG_DIR, ReportConfig, register, to_config
 from cnmc.errors import CnmcError
 from cnmc.reporting.assemble import assemble
 from cnmc.reporting.files import write
-from cnmc.runs import find_runs, replacing
+from cnmc.runs import replacing
 
 register()
 
@@ -27,15 +27,7 @@ def report(config: ReportConfig) -> None:
             be written.
     """
     root = Path(config.runs)
-    folders = find_runs(root, config.experiments or None)
-    if not folders:
-        known = ", ".join(sorted({folder.path.parent.name for folder in find_runs(root)}))
-        raise CnmcError(
-            f"runs={root}: no run of {', '.join(config.experiments)} there; it has {known}"
-            if known
-            else f"runs={root}: no run folder there; python -m cnmc.train makes them below run.root"
-        )
-    study = load_study(folders)
+    study = load_study(existing_runs(root, config.experiments or None))
     if config.reference is not None:
         study = with_reference(study, config.reference)
     summary = summarise_study(study)

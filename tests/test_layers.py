@@ -28,6 +28,7 @@ LAYERS: dict[str, int] = {
     "study": 3,
     "tracking": 3,
     "app": 3,
+    "best": 4,
     "report": 4,
     "train": 4,
     "prepare": 4,

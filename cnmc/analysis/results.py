@@ -428,6 +428,23 @@ def run_table(groups: Sequence[Group]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def existing_runs(root: Path, experiments: Sequence[str] | None = None) -> list[RunFolder]:
+    """Return the run folders below ``root``, or those of some experiments.
+
+    Raises:
+        CnmcError: There is none.
+    """
+    folders = find_runs(root, experiments)
+    if not folders:
+        known = ", ".join(sorted({folder.path.parent.name for folder in find_runs(root)}))
+        raise CnmcError(
+            f"runs={root}: no run of {', '.join(experiments or ())} there; it has {known}"
+            if known
+            else f"runs={root}: no run folder there; python -m cnmc.train makes them below run.root"
+        )
+    return folders
+
+
 def read_study(root: Path, experiments: Sequence[str] | None = None) -> Study:
     """Read every run folder below ``root``, or those of some experiments."""
     return load_study(find_runs(root, experiments))

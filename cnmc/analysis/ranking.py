@@ -1,0 +1,266 @@
+"""Which of some runs is the best, and whether they can be compared at all.
+
+A run stands for its best epoch, and the F1 that chose the epoch also chooses the run. Where other
+cells are reported (protocol ``honest``), their numbers are shown beside it and choose nothing, or
+they would be as flattered as the paper's are.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cnmc.analysis.metrics import METRICS, evaluate
+from cnmc.analysis.results import Logits, Run, existing_runs, load_study
+from cnmc.errors import CnmcError
+
+F1_NOROT = "f1_norot"
+_CELLS = {
+    "protocol": "protocol",
+    "data": "manifest_fingerprint",
+    "split": "split_fingerprint",
+}
+"""What runs must have in common to be compared, as it is called and as an origin has it."""
+_NUM_DIGITS, _NUM_SHOWN = 12, 5
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A finished run that may be the best one.
+
+    Attributes:
+        origin: What :meth:`cnmc.runs.RunInfo.identity` tells of it.
+        epoch: Its best epoch.
+        f1: The F1 that chose the epoch, as a fraction of 1; NaN where there was none.
+        choosing: By name, the metrics of :func:`cnmc.analysis.metrics.evaluate` and
+            :data:`F1_NOROT` at that epoch, as fractions of 1, on the cells that chose it.
+        reported: The same on the cells that are reported; empty where they are the same cells.
+        checkpoint: Where its network is: a file, or an artifact at W&B.
+        folder: The run folder; None for a run that is known from W&B.
+    """
+
+    origin: Mapping[str, Any]
+    epoch: int
+    f1: float
+    choosing: Mapping[str, float]
+    checkpoint: str
+    reported: Mapping[str, float] = field(default_factory=dict)
+    folder: Path | None = None
+
+    @property
+    def label(self) -> str:
+        """Experiment and name, as people call the run."""
+        return f"{self.origin['experiment']}/{self.origin['name']}"
+
+    @property
+    def cells(self) -> dict[str, str]:
+        """What runs must have in common to be compared: protocol, data and split."""
+        return cells_of(self.origin)
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """Runs that can be compared, the best first."""
+
+    runs: tuple[Candidate, ...]
+    num_unfinished: int
+    """Runs beside them that are not finished or cannot be read."""
+    num_unscored: int
+    """Finished runs beside them that have no F1."""
+
+
+def cells_of(origin: Mapping[str, Any]) -> dict[str, str]:
+    """Return protocol and fingerprints of a run by what they are called: protocol, data, split."""
+    return {name: str(origin.get(key)) for name, key in _CELLS.items()}
+
+
+def candidates_in(root: Path, experiment: str | None) -> tuple[list[Candidate], int]:
+    """Read the run folders below a folder.
+
+    Args:
+        root: The folder.
+        experiment: Those of one experiment; None takes all.
+
+    Returns:
+        The finished runs, and the number of runs that are not finished or cannot be read.
+
+    Raises:
+        CnmcError: There is no such run.
+    """
+    folders = existing_runs(root, None if experiment is None else [experiment])
+    found = [
+        Candidate(
+            origin=run.info.identity(),
+            epoch=run.best_epoch,
+            f1=math.nan if run.info.best_f1 is None else run.info.best_f1,
+            choosing=_scores(run, run.choosing),
+            reported={} if run.reported is run.choosing else _scores(run, run.reported),
+            checkpoint=str(run.folder.best_checkpoint),
+            folder=run.folder.path,
+        )
+        for group in load_study(folders).groups
+        for run in group.runs
+    ]
+    return found, len(folders) - len(found)
+
+
+def _scores(run: Run, logits: Logits) -> dict[str, float]:
+    upright = logits.mean_at(run.best_epoch, rotations=False)
+    return {
+        **evaluate(logits.labels, logits.mean_at(run.best_epoch)),
+        F1_NOROT: evaluate(logits.labels, upright)["f1"],
+    }
+
+
+def rank(
+    candidates: Sequence[Candidate],
+    *,
+    num_unfinished: int = 0,
+    only: Mapping[str, str | None] | None = None,
+) -> Ranking:
+    """Rank runs by the F1 that chose their epochs; of equals the lowest seed comes first.
+
+    Args:
+        candidates: Finished runs.
+        num_unfinished: Runs beside them that are not.
+        only: By ``protocol``, ``data`` and ``split``, with how much of it the runs to rank begin.
+
+    Raises:
+        CnmcError: There is none, none of them has an F1, or they differ in data, split or protocol.
+    """
+    if not candidates:
+        raise CnmcError(
+            f"no run is finished yet, of {num_unfinished} that were begun; the command that began "
+            "them goes on with what is missing"
+        )
+    wanted = {name: start for name, start in (only or {}).items() if start is not None}
+    chosen = [
+        run
+        for run in candidates
+        if all(run.cells[name].startswith(start) for name, start in wanted.items())
+    ]
+    if not chosen:
+        asked = " ".join(f"{name}={start}" for name, start in wanted.items())
+        raise CnmcError(
+            f"{asked}: no finished run of these cells; there are {_listing(candidates)}"
+        )
+    _refuse_mixtures(chosen)
+    scored = [run for run in chosen if not math.isnan(run.f1)]
+    if not scored:
+        raise CnmcError(
+            f"{_count(len(chosen), 'finished run')}, but none with an F1, so none is best"
+        )
+    scored.sort(key=lambda run: (-run.f1, run.origin["seed"], run.label))
+    return Ranking(tuple(scored), num_unfinished, len(chosen) - len(scored))
+
+
+def _refuse_mixtures(candidates: Sequence[Candidate]) -> None:
+    kinds = _by_cells(candidates)
+    if len(kinds) == 1:
+        return
+    cells = [members[0].cells for members in kinds]
+    differing = [name for name in _CELLS if len({kind[name] for kind in cells}) > 1]
+    # One key will do where it alone tells all of them apart.
+    telling = [name for name in differing if len({kind[name] for kind in cells}) == len(kinds)]
+    ways = [
+        " ".join(override(name, kind[name][:_NUM_DIGITS]) for name in telling[:1] or differing)
+        for kind in cells
+    ]
+    raise CnmcError(
+        f"these runs differ in {' and '.join(differing)}, and F1 on other cells cannot be "
+        f"compared: {_listing(candidates)}; choose with {' or '.join(ways)}"
+    )
+
+
+def _by_cells(candidates: Sequence[Candidate]) -> list[list[Candidate]]:
+    kinds: dict[tuple[str, ...], list[Candidate]] = {}
+    for run in candidates:
+        kinds.setdefault(tuple(run.cells.values()), []).append(run)
+    return list(kinds.values())
+
+
+def _listing(candidates: Sequence[Candidate]) -> str:
+    """Return which cells there are, and how many runs of which experiments each has."""
+    parts = []
+    for members in _by_cells(candidates):
+        names = [str(run.origin["experiment"]) for run in members]
+        counts = [f"{name} ({_count(names.count(name), 'run')})" for name in dict.fromkeys(names)]
+        parts.append(f"{_words(members[0].cells)}: {', '.join(counts)}")
+    return "; ".join(parts)
+
+
+def _words(cells: Mapping[str, str]) -> str:
+    return ", ".join(f"{name} {value[:_NUM_DIGITS]}" for name, value in cells.items())
+
+
+def override(key: str, value: str) -> str:
+    """Return an override as a shell and Hydra read it: quoted where they would misread it."""
+    plain = re.fullmatch(r"[\w./-]+", value) and not re.fullmatch(r"\d+e\d+", value)
+    return f"{key}={value}" if plain else f"'{key}=\"{value}\"'"
+
+
+def describe(ranking: Ranking) -> str:
+    """Return the best run and those that come next as text, with what its F1 is worth."""
+    best, count = ranking.runs[0], len(ranking.runs)
+    told = f"seed {best.origin['seed']}, F1 {_percent(best.f1)} at epoch {best.epoch}"
+    lines = [
+        f"best of {_count(count, 'run')}: {best.label}, {told}",
+        f"  {_words(best.cells)}",
+        f"  checkpoint {best.checkpoint}",
+        "",
+    ]
+    choosing = _table(ranking, [run.choosing for run in ranking.runs])
+    of_all = f"mean F1 of {_count(count, 'run')}"
+    if best.cells["protocol"] == "honest":
+        reported = [run.reported for run in ranking.runs]
+        spread = _spread([row.get("f1", math.nan) for row in reported])
+        lines += ["on the cells that chose each run's epoch, and this run, in %", *choosing, ""]
+        lines += ["on the reported cells, which chose nothing, in %", *_table(ranking, reported)]
+        lines += ["", f"protocol honest: nothing flatters the reported F1; {of_all}: {spread}"]
+    else:
+        spread = _spread([run.f1 for run in ranking.runs])
+        lines += ["on the reported cells, which also chose each run's epoch, in %", *choosing, ""]
+        flattered = f"the reported cells also chose this run among {count}, so its F1 is optimistic"
+        lines += [f"protocol {best.cells['protocol']}: {flattered}; {of_all}: {spread}"]
+    left_out = {
+        "not finished or not readable": ranking.num_unfinished,
+        "finished without an F1": ranking.num_unscored,
+    }
+    lines += [f"left out: {_count(n, 'run')} {what}" for what, n in left_out.items() if n]
+    return "\n".join(lines)
+
+
+def _table(ranking: Ranking, scores: Sequence[Mapping[str, float]]) -> list[str]:
+    titles = {"f1": "F1", F1_NOROT: "no rotation", "auroc": "AUROC"}
+    names = ["f1", F1_NOROT, *(name for name in METRICS if name != "f1")]
+    rows = [["", "run", "seed", "epoch", *(titles.get(name, name) for name in names)]]
+    for position, (run, values) in enumerate(zip(ranking.runs, scores, strict=True), start=1):
+        known = [str(position), run.label, str(run.origin["seed"]), str(run.epoch)]
+        rows.append([*known, *(_percent(values.get(name, math.nan)) for name in names)])
+    rows = rows[: 1 + _NUM_SHOWN]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(
+            cell.ljust(width) if column == 1 else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in rows
+    ]
+
+
+def _spread(values: Sequence[float]) -> str:
+    return f"{_percent(float(np.mean(values)))} ± {_percent(float(np.std(values)))}"
+
+
+def _percent(value: float) -> str:
+    return "n/a" if math.isnan(value) else f"{100 * value:.2f}"
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"

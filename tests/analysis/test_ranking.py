@@ -1,0 +1,147 @@
+"""Which run is the best, and which runs cannot be compared."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
+
+from cnmc.analysis.ranking import Candidate, candidates_in, describe, override, rank
+from cnmc.errors import CnmcError
+from tests.studies import write_run
+
+
+def _candidate(seed: int, f1: float, experiment: str = "proposal", **changes: Any) -> Candidate:
+    origin = {
+        "experiment": experiment,
+        "name": f"seed={seed}",
+        "seed": seed,
+        "protocol": "paper",
+        "manifest_fingerprint": "a" * 64,
+        "split_fingerprint": "b" * 64,
+        **changes,
+    }
+    return Candidate(origin, epoch=3, f1=f1, choosing={"f1": f1}, checkpoint=f"{seed}.ckpt")
+
+
+def _order(*candidates: Candidate) -> list[str]:
+    return [run.label for run in rank(candidates).runs]
+
+
+def test_the_highest_f1_comes_first_and_the_lowest_seed_of_equals() -> None:
+    runs = [_candidate(10, 0.8), _candidate(9, 0.8), _candidate(2, 0.9), _candidate(1, 0.7)]
+    expected = [f"proposal/seed={seed}" for seed in (2, 9, 10, 1)]
+    assert _order(*runs) == expected
+    assert _order(*reversed(runs)) == expected
+    twins = [_candidate(0, 0.8), _candidate(0, 0.8, "norot")]
+    assert _order(*twins) == _order(*reversed(twins)) == ["norot/seed=0", "proposal/seed=0"]
+
+
+def test_a_run_without_an_f1_is_never_the_best() -> None:
+    ranking = rank([_candidate(0, math.nan), _candidate(1, 0.2)])
+    assert [run.label for run in ranking.runs] == ["proposal/seed=1"]
+    assert ranking.num_unscored == 1
+    with pytest.raises(CnmcError, match="1 finished run, but none with an F1"):
+        rank([_candidate(0, math.nan)])
+
+
+def test_no_finished_run_is_an_error_that_counts_those_begun() -> None:
+    with pytest.raises(CnmcError, match="no run is finished yet, of 3 that were begun"):
+        rank([], num_unfinished=3)
+
+
+def test_the_refusal_says_what_differs_where_and_how_to_choose() -> None:
+    runs = [
+        _candidate(0, 0.8),
+        _candidate(1, 0.8),
+        _candidate(0, 0.7, "norot"),
+        _candidate(0, 0.9, protocol="honest", split_fingerprint="c" * 64),
+    ]
+    with pytest.raises(CnmcError) as told:
+        rank(runs)
+    assert str(told.value) == (
+        "these runs differ in protocol and split, and F1 on other cells cannot be compared: "
+        "protocol paper, data aaaaaaaaaaaa, split bbbbbbbbbbbb: proposal (2 runs), norot (1 run); "
+        "protocol honest, data aaaaaaaaaaaa, split cccccccccccc: proposal (1 run); choose with "
+        "protocol=paper or protocol=honest"
+    )
+    assert len(rank(runs, only={"protocol": "paper"}).runs) == 3
+    assert len(rank(runs, only={"split": "c", "data": None}).runs) == 1
+
+
+def test_one_key_alone_is_offered_where_it_tells_all_apart() -> None:
+    data, split = {"manifest_fingerprint": "d" * 64}, {"split_fingerprint": "e" * 64}
+    runs = [_candidate(0, 0.8), _candidate(1, 0.8, **data), _candidate(2, 0.8, **data, **split)]
+    with pytest.raises(CnmcError, match="differ in data and split") as told:
+        rank(runs)
+    assert str(told.value).endswith(
+        "choose with data=aaaaaaaaaaaa split=bbbbbbbbbbbb or data=dddddddddddd "
+        "split=bbbbbbbbbbbb or data=dddddddddddd split=eeeeeeeeeeee"
+    )
+    with pytest.raises(CnmcError, match=r"choose with data=a+ or data=d+$"):
+        rank(runs[:2])
+
+
+def test_a_choice_that_fits_no_run_tells_what_there_is() -> None:
+    with pytest.raises(CnmcError, match=r"split=f: no finished run of these cells; .* split b+: "):
+        rank([_candidate(0, 0.8)], only={"split": "f"})
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ("c0ffee123456", "split=c0ffee123456"),
+        ("1234567e8901", "'split=\"1234567e8901\"'"),
+        ("best/proposal-seed=1/best.ckpt", "'split=\"best/proposal-seed=1/best.ckpt\"'"),
+    ],
+)
+def test_overrides_are_quoted_where_hydra_would_misread_them(value: str, text: str) -> None:
+    assert override("split", value) == text
+    parsed = OverridesParser.create().parse_override(text.strip("'"))
+    assert str(parsed.value()) == value
+
+
+def test_folders_are_ranked_by_the_cells_that_chose_the_epoch(tmp_path: Path) -> None:
+    for seed in (1, 2):
+        write_run(tmp_path, "honest", seed, signal=0.8, protocol="honest")
+    write_run(tmp_path, "honest", 3, protocol="honest", status="running", best_f1=1.0)
+    candidates, num_unfinished = candidates_in(tmp_path, "honest")
+    ranking = rank(candidates, num_unfinished=num_unfinished)
+    best, second = ranking.runs
+    assert best.f1 == pytest.approx(best.choosing["f1"])
+    assert best.f1 > second.f1
+    # The reported cells would have chosen the other run.
+    assert best.reported["f1"] < second.reported["f1"]
+    text = describe(ranking)
+    assert f"best of 2 runs: {best.label}, seed {best.origin['seed']}" in text
+    chosen, reported = text.split("on the reported cells, which chose nothing")
+    assert f"{100 * best.reported['f1']:.2f}" in reported
+    assert f"{100 * best.reported['f1']:.2f}" not in chosen
+    mean = 50 * (best.reported["f1"] + second.reported["f1"])
+    assert f"nothing flatters the reported F1; mean F1 of 2 runs: {mean:.2f} ± " in text
+    assert "left out: 1 run not finished or not readable" in text
+
+
+def test_the_best_of_the_papers_protocol_is_called_optimistic(tmp_path: Path) -> None:
+    folder = write_run(tmp_path, "norot", 0, num_views=1)
+    for seed in range(1, 7):
+        write_run(tmp_path, "proposal", seed, signal=0.4)
+    candidates, _ = candidates_in(tmp_path, None)
+    ranking = rank(candidates)
+    text = describe(ranking)
+    mean = 100 * sum(run.f1 for run in candidates) / 7
+    assert "the reported cells also chose this run among 7, so its F1 is optimistic" in text
+    assert f"mean F1 of 7 runs: {mean:.2f} ± " in text
+    assert f"checkpoint {folder.best_checkpoint}" in text
+    assert "protocol paper, data aaaaaaaaaaaa, split bbbbbbbbbbbb" in text
+    rows = [line for line in text.splitlines() if line.startswith(tuple("123456789"))]
+    assert len(rows) == 5
+    # One orientation alone: nothing to average, so both F1 are one.
+    best = ranking.runs[0]
+    assert best.label == "norot/seed=0"
+    assert best.choosing["f1_norot"] == best.choosing["f1"]
+    scores = [best.choosing[name] for name in ("f1", "f1_norot", "accuracy", "sensitivity")]
+    assert rows[0].split()[2:8] == ["0", str(best.epoch), *(f"{100 * s:.2f}" for s in scores)]
