@@ -20,7 +20,6 @@ from cnmc.data.store import CellSplit, CellStore
 from cnmc.errors import RefusedError, is_interruption
 from cnmc.provenance import git_commit, hardware, versions
 from cnmc.runs import INFO, RunFolder, RunInfo, config_hash, differing_keys, identity
-from cnmc.tracking.names import agents_run_id
 
 _KEPT = (
     "started",
@@ -70,9 +69,7 @@ def find_run(folder: RunFolder, config: Config, resolved: Mapping[str, Any]) -> 
         return info
     if before.status == "finished":
         return before
-    kept = {name: getattr(before, name) for name in _KEPT}
-    # An agent waits for the run that it named.
-    return replace(info, **kept | {"run_id": agents_run_id() or before.run_id})
+    return replace(info, **{name: getattr(before, name) for name in _KEPT})
 
 
 def begin_run(
@@ -201,7 +198,7 @@ def _describe(folder: RunFolder, config: Config, resolved: Mapping[str, Any]) ->
         config_hash=digest,
         study_id=config.study.id,
         # Two folders may hold the same configuration, on other data or once more.
-        run_id=agents_run_id() or f"{digest}-{secrets.token_hex(3)}",
+        run_id=f"{digest}-{secrets.token_hex(3)}",
         started=datetime.now(UTC).isoformat(timespec="seconds"),
         max_epochs=config.trainer.max_epochs,
         git_commit=git_commit(),

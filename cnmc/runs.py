@@ -164,8 +164,7 @@ class RunInfo:
     manifest_fingerprint: str | None = None
     split_fingerprint: str | None = None
     run_id: str = ""
-    """Names the run for good, also at W&B: the hash of its configuration and a random part; under
-    an agent of a W&B sweep, what the agent calls it."""
+    """Names the run for good, also at W&B: the hash of its configuration and a random part."""
     weights_sha256: str | None = None
     """Digest of the file of initial weights; None for those of timm's hub, or none."""
     seconds: float = 0.0

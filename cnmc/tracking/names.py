@@ -4,14 +4,16 @@ They are a contract: dashboards, sweeps, ``python -m cnmc.best`` and other peopl
 them.
 
 =================  ================================================================================
-run                id: ``run_id`` of ``run.json``; name: ``<experiment>/<name of the run folder>``;
-                   group: the experiment; job type: :data:`TRAIN`; tags: protocol and network
+run                id: ``run_id`` of ``run.json``, or what a sweep's agent calls the run; name:
+                   ``<experiment>/<name of the run folder>``; group: the experiment; job type:
+                   :data:`TRAIN`; tags: protocol and network
 config             the resolved configuration, and :data:`ORIGIN`: protocol, fingerprints, ...
 history            the columns of ``metrics.csv`` against :data:`EPOCH`, 0 before training
 summary            ``best/epoch``, ``best/f1`` and every other validation metric at the best epoch;
                    ``test/f1`` and the others, where other cells are reported (protocol honest)
 artifact           :func:`artifact_name`, of type :data:`MODEL`, with the file ``best.ckpt`` and the
-                   aliases :data:`BEST` and :func:`seed_alias`
+                   aliases :data:`BEST` and :func:`seed_alias`; metadata: ``epoch``, ``summary``
+                   and ``RunInfo.identity``, fingerprints included
 tables             of a run: :data:`SUBJECTS`, :data:`WRONG_CELLS`; charts :data:`CONFUSION_MATRIX`,
                    :data:`ROC`, :data:`PRECISION_RECALL`; of a study: :data:`METRICS`
 a study's run      job type :data:`STUDY`, one a group of runs, whose group and tags it has: ``n``,

@@ -280,12 +280,11 @@ def test_an_agents_run_has_the_agents_name_also_when_it_was_finished_before(
     assert [row["epoch"] for row in again.history if "epoch" in row] == [0, 1, 2]
     for key in ("best/f1", "best/epoch", "best/loss", "best/checkpoint"):
         assert again.summary[key] == before.summary[key]
-    info = folder.read_info()
-    assert info is not None
-    assert info.run_id == before.id
-    other = trained("seed=5").read_info()
-    assert other is not None
-    assert other.run_id == "agents"
+    # A checkpoint is known by its run folder, whoever asked for the run.
+    (artifact,) = _models(again)
+    assert artifact.name == f"model-{before.id}"
+    (other,) = logs(trained("seed=5").path)
+    assert other.id == "agents"
 
 
 def test_whatever_fails_at_wandb_the_run_is_finished(
