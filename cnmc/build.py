@@ -15,7 +15,7 @@ from pytorch_lightning.loggers import Logger
 
 from cnmc.callbacks.progress import BarProgress, StateProgress, Tell
 from cnmc.callbacks.recorder import RunRecorder
-from cnmc.config import Config
+from cnmc.config import Config, TrainerConfig
 from cnmc.data.augment import CellAugmentation
 from cnmc.data.datamodule import CellDataModule
 from cnmc.data.store import CellStore
@@ -63,6 +63,9 @@ def build_classifier(config: Config, pos_weight: float) -> CellClassifier:
         mean=config.model.mean if config.model.normalize else None,
         std=config.model.std if config.model.normalize else None,
         seed=config.seed,
+        channels_last=config.trainer.channels_last,
+        compile=config.trainer.compile,
+        eval_batch_size=config.data.eval_batch_size,
     )
 
 
@@ -98,7 +101,7 @@ def build_trainer(
     options: dict[str, Any] = {
         "accelerator": config.trainer.accelerator,
         "devices": 1 if gpu is None else [gpu],
-        "precision": config.trainer.precision,
+        "precision": _precision(config.trainer),
         "deterministic": config.trainer.deterministic,
         "max_epochs": config.trainer.max_epochs,
         "limit_train_batches": config.trainer.limit_train_batches,
@@ -126,6 +129,13 @@ def build_trainer(
             f"trainer.accelerator={config.trainer.accelerator}: none is found here "
             f"({' '.join(str(error).split())}); trainer.accelerator=auto takes what there is"
         ) from error
+
+
+def _precision(trainer: TrainerConfig) -> str:
+    if trainer.precision != "auto":
+        return trainer.precision
+    on_gpu = trainer.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
+    return "bf16-mixed" if on_gpu and torch.cuda.is_bf16_supported() else "32-true"
 
 
 def device_name(trainer: pl.Trainer) -> str:

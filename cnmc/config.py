@@ -343,7 +343,7 @@ class TTAConfig:
 
 
 ACCELERATORS = ("auto", "cpu", "gpu", "cuda", "mps")
-PRECISIONS = ("32-true", "16-mixed", "bf16-mixed")
+PRECISIONS = ("32-true", "16-mixed", "bf16-mixed", "auto")
 
 
 @dataclass
@@ -353,6 +353,11 @@ class TrainerConfig:
     max_epochs: int = 6
     accelerator: str = "auto"
     precision: str = "32-true"
+    """``auto`` is bf16-mixed on a GPU that computes in bfloat16, and 32-true elsewhere."""
+    channels_last: bool = False
+    """Keep the channels of a pixel beside each other in memory, as fast convolutions want them."""
+    compile: bool = False
+    """Compile the network, for whole batches of one size. Wants a C++ compiler on a CPU."""
     deterministic: bool = False
     """Ask PyTorch for deterministic kernels. On a CPU a run repeats itself without it."""
     num_threads: int | None = None

@@ -69,6 +69,10 @@ class CellClassifier(pl.LightningModule):
         mean: Mean to normalise by, RGB in [0, 1]; None leaves the images in [0, 1].
         std: Standard deviation to normalise by.
         seed: Seed of the run, for what the network itself draws in training (dropout).
+        channels_last: Keep the channels of a pixel beside each other in memory.
+        compile: Compile the network. It is compiled for one size of a batch in training and one in
+            evaluation, ``eval_batch_size``, to which a smaller last batch is filled up.
+        eval_batch_size: Cells in an evaluation batch; used where the network is compiled.
     """
 
     def __init__(
@@ -86,9 +90,17 @@ class CellClassifier(pl.LightningModule):
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
         seed: int = 0,
+        channels_last: bool = False,
+        compile: bool = False,  # noqa: A002 - as the key of the configuration
+        eval_batch_size: int = 1,
     ) -> None:
         super().__init__()
-        self.network = network
+        self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
+        self.network = network.to(memory_format=self.memory_format)  # type: ignore[call-overload]
+        self.whole_batch = eval_batch_size if compile else 1
+        if compile:
+            # In place: the names of the parameters, and so the checkpoints, stay as they are.
+            network.compile(dynamic=False)
         self.groups = parameter_groups(network, stages, rates)
         self.num_rotations = num_rotations
         self.decay_every = decay_every
@@ -117,10 +129,14 @@ class CellClassifier(pl.LightningModule):
 
     def rotation_logits(self, images: Tensor) -> Tensor:
         """Return one logit a rotation: B x H x W x 3 uint8 to B x K float32."""
+        num_cells = len(images)
         logits = predict_logits(
-            self.network, _channels_first(images), self.num_rotations, self._to_float
+            self.network,
+            _channels_first(_filled_up(images, self.whole_batch)),
+            self.num_rotations,
+            self._to_float,
         )
-        return logits.float()
+        return logits[:num_cells].float()
 
     def configure_optimizers(self) -> Any:
         """Return Adam with a rate by stage, and the base that falls in steps."""
@@ -181,8 +197,18 @@ class CellClassifier(pl.LightningModule):
         return self.rotation_logits(batch.images)
 
     def _to_float(self, images: Tensor) -> Tensor:
-        return to_float(images, self.mean, self.std)
+        return to_float(images, self.mean, self.std, memory_format=self.memory_format)
 
 
 def _channels_first(images: Tensor) -> Tensor:
     return images.permute(0, 3, 1, 2)
+
+
+def _filled_up(images: Tensor, size: int) -> Tensor:
+    """Return a batch of at least ``size`` images, black ones added."""
+    missing = size - len(images)
+    return (
+        images
+        if missing <= 0
+        else torch.cat([images, images.new_zeros(missing, *images.shape[1:])])
+    )

@@ -9,7 +9,11 @@ from torch import Tensor
 
 
 def to_float(
-    images: Tensor, mean: Sequence[float] | None = None, std: Sequence[float] | None = None
+    images: Tensor,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    *,
+    memory_format: torch.memory_format = torch.contiguous_format,
 ) -> Tensor:
     """Scale bytes to [0, 1] and, where asked, normalise each channel.
 
@@ -21,9 +25,10 @@ def to_float(
             the size of floats.
         mean: C numbers in units of [0, 1] that are subtracted; None for neither.
         std: C numbers above 0 that divide the difference; None for neither.
+        memory_format: Layout of the result. In another, convolutions round differently.
 
     Returns:
-        float32, B x C x H x W, contiguous.
+        float32, B x C x H x W.
 
     Raises:
         TypeError: The images are not uint8: they would be scaled a second time.
@@ -33,8 +38,8 @@ def to_float(
         raise TypeError(f"images of {images.dtype}: expected torch.uint8")
     if (mean is None) != (std is None):
         raise ValueError("mean and std go together: give both or neither")
-    # In one memory layout, whatever that of the bytes: in another, convolutions round differently.
-    scaled = images.to(torch.float32, memory_format=torch.contiguous_format).div_(255.0)
+    # In one memory layout, whatever that of the bytes.
+    scaled = images.to(torch.float32, memory_format=memory_format).div_(255.0)
     if mean is None or std is None:
         return scaled
     # In place on a tensor made here: an evaluation batch of full-size cells is large.
