@@ -27,6 +27,7 @@ from tests.conftest import TINY
 from tests.tracking.transactions import LoggedRun, read_log
 
 KEY = "0123456789abcdef0123456789abcdef01234567"
+PERSON = "somebody@somewhere.example"
 MACHINE, SERVER = "somebodys-machine", "wandb.somebodys-server.example"
 OFFLINE = ("logger=wandb", "logger.mode=offline")
 
@@ -39,6 +40,9 @@ def _surroundings() -> Iterator[None]:
             patch.delenv(name, raising=False)
         patch.setenv("WANDB_API_KEY", KEY)
         patch.setenv("WANDB_BASE_URL", f"https://{SERVER}")
+        patch.setenv("SLURM_SUBMIT_HOST", MACHINE)
+        patch.setenv("SLURM_JOB_NODELIST", MACHINE)
+        patch.setenv("WANDB_USER_EMAIL", PERSON)
         patch.setattr(socket, "gethostname", lambda: MACHINE)
         yield
 
@@ -212,12 +216,12 @@ def test_checkpoints_are_artifacts(two: list[RunFolder], logged: list[LoggedRun]
         assert load_checkpoint(folder.last_checkpoint).keys() == {"state_dict", "cnmc"}
 
 
-def test_no_key_and_no_name_of_a_machine_or_server_is_written(two: list[RunFolder]) -> None:
+def test_no_key_and_no_name_of_a_machine_server_or_person_is_written(two: list[RunFolder]) -> None:
     files = [path for folder in two for path in folder.path.rglob("*") if path.is_file()]
     assert any(path.suffix == ".wandb" for path in files)
     for path in files:
         content = path.read_bytes()
-        for secret in (KEY, MACHINE, SERVER):
+        for secret in (KEY, MACHINE, SERVER, PERSON):
             assert secret.encode() not in content, path
 
 
@@ -268,12 +272,14 @@ def test_a_resumed_run_goes_on_in_the_same_one(
 
 
 def test_an_agents_run_has_the_agents_name_also_when_it_was_finished_before(
-    trained: Train, monkeypatch: pytest.MonkeyPatch
+    trained: Train, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     folder = trained()
+    parameters = tmp_path / "parameters.yaml"
+    parameters.write_text("wandb_version: 1\nseed:\n  value: 0\n")
     monkeypatch.setenv("WANDB_SWEEP_ID", "sweep")
     monkeypatch.setenv("WANDB_RUN_ID", "agents")
-    # In a sweep W&B reads where it belongs from the project; offline it has none.
+    monkeypatch.setenv("WANDB_SWEEP_PARAM_PATH", str(parameters))
     assert trained().path == folder.path
     before, again = sorted(logs(folder.path), key=lambda run: run.id == "agents")
     assert again.id == "agents" != before.id
@@ -311,6 +317,21 @@ def test_whatever_fails_at_wandb_the_run_is_finished(
     break_at_random(wandb, "init", 0.1)
     break_at_random(wandb.Artifact, "add_file")
     break_at_random(wandb.plot, "roc_curve")
+    begun: list[str] = []
+    ended: list[str] = []
+    init, finish = wandb.init, wandb.Run.finish
+
+    def begin(**options: Any) -> Any:
+        run = init(**options)
+        begun.append(run.id)
+        return run
+
+    def end(run: Any, **options: Any) -> None:
+        ended.append(run.id)
+        finish(run, **options)
+
+    monkeypatch.setattr(wandb, "init", begin)
+    monkeypatch.setattr(wandb.Run, "finish", end)
     for seed in range(6):
         folder = trained(f"seed={seed}", "trainer.max_epochs=1")
         info = folder.read_info()
@@ -326,7 +347,7 @@ def test_whatever_fails_at_wandb_the_run_is_finished(
     told = capsys.readouterr().err
     assert MACHINE not in told
     assert 0 < told.count("W&B failed (OSError)") <= 6
-    assert wandb.run is None
+    assert begun == ended != []
 
 
 def test_an_error_of_the_training_ends_its_wandb_run(
@@ -355,23 +376,26 @@ def test_a_server_that_is_not_there_leaves_the_run_offline(
 
     monkeypatch.setattr(wandb, "init", unreachable)
     options = compose(["logger=wandb", "logger.mode=online"])[0].logger
-    run = wandb_run.start(options, tmp_path, id="somewhere", name="somewhere")
+    name, tag = "name" * 50, "tag" * 50
+    run = wandb_run.start(options, tmp_path, id="somewhere", name=name, tags=[tag])
     assert run is not None
     assert run.offline
     run.log({"a": 1})
     wandb_run.finish(run, exit_code=0)
     (log,) = logs(tmp_path)
     assert log.history[0]["a"] == 1
+    assert (log.name, log.tags) == (name[:128], [tag[:64]])
     told = capsys.readouterr().err
     assert "logged offline" in told
     assert SERVER not in told
 
 
-@pytest.mark.parametrize(("mode", "answer"), [(True, "online"), (False, "offline")])
+@pytest.mark.parametrize(("login", "answer"), [(True, "online"), (False, "offline")])
 def test_the_mode_follows_the_login(
-    monkeypatch: pytest.MonkeyPatch, mode: bool, answer: str
+    monkeypatch: pytest.MonkeyPatch, login: bool, answer: str
 ) -> None:
-    monkeypatch.setattr(wandb, "login", lambda prompt: mode and not prompt)
+    monkeypatch.setattr(wandb, "login", lambda prompt: login and not prompt)
+    wandb_run._is_logged_in.cache_clear()
     assert wandb_run.wandb_mode(None) == answer
     assert wandb_run.wandb_mode("disabled") == "disabled"
     monkeypatch.setenv("WANDB_MODE", "dryrun")
@@ -381,3 +405,64 @@ def test_the_mode_follows_the_login(
 def test_a_disabled_wandb_leaves_nothing(trained: Train) -> None:
     folder = trained("logger.mode=disabled", "trainer.max_epochs=1")
     assert not (folder.path / "wandb").exists()
+
+
+@pytest.mark.parametrize("variable", ["WANDB_DISABLED", "WANDB_MODE"])
+def test_what_users_switched_off_stays_off(monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
+    monkeypatch.setenv(variable, {"WANDB_DISABLED": "true", "WANDB_MODE": "disabled"}[variable])
+    wandb.teardown()
+    try:
+        assert wandb_run.wandb_mode(None) == "disabled"
+    finally:
+        wandb.teardown()
+
+
+def test_a_login_that_fails_is_told_once_and_means_offline(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(**_: object) -> bool:
+        raise wandb.errors.AuthenticationError(f"{SERVER} refused {KEY}")
+
+    monkeypatch.setattr(wandb, "login", refuse)
+    wandb_run._is_logged_in.cache_clear()
+    assert [wandb_run.wandb_mode(None) for _ in range(3)] == ["offline"] * 3
+    told = capsys.readouterr().err
+    assert told.count("took no login (AuthenticationError)") == 1
+    assert SERVER not in told
+    assert KEY not in told
+
+
+def test_what_was_interrupted_at_the_end_is_logged_by_the_same_command(
+    trained: Train, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(wandb_run, "log_checkpoints", stop)
+        with pytest.raises(KeyboardInterrupt):
+            trained("trainer.max_epochs=1")
+    folder = trained("trainer.max_epochs=1")
+    first, second = logs(folder.path)
+    assert first.id == second.id
+    # The training itself was finished.
+    assert first.exit_code == second.exit_code == 0
+    assert _models(first) == []
+    assert len(_models(second)) == 1
+    assert second.summary["best/checkpoint"]
+    trained("trainer.max_epochs=1")
+    assert len(logs(folder.path)) == 2
+
+
+def test_a_logger_that_cannot_be_made_leaves_no_run_open(
+    trained: Train, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise OSError
+
+    monkeypatch.setattr(wandb.Run, "define_metric", fail)
+    folder = trained("trainer.max_epochs=1")
+    (run,) = logs(folder.path)
+    assert run.exit_code == 0
+    # What comes at the end does not need it.
+    assert len(_models(run)) == 1
