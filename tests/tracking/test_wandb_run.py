@@ -24,7 +24,7 @@ from cnmc.study.plan import job_folder
 from cnmc.tracking import names, wandb_run
 from cnmc.train import train
 from tests.conftest import TINY
-from tests.tracking.transactions import LoggedRun, read_log
+from tests.tracking.transactions import LoggedRun, read_logs
 
 KEY = "0123456789abcdef0123456789abcdef01234567"
 PERSON = "somebody@somewhere.example"
@@ -64,10 +64,6 @@ def trained(tiny_data: Path, tmp_path: Path) -> Train:
     return lambda *overrides: _train(tiny_data, tmp_path / "runs", *overrides)
 
 
-def logs(folder: Path) -> list[LoggedRun]:
-    return [read_log(path) for path in sorted(folder.glob("wandb/offline-run-*/*.wandb"))]
-
-
 @pytest.fixture(scope="module")
 def two(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> list[RunFolder]:
     """Two runs of one process, whose cells for reports are others than those that chose."""
@@ -78,7 +74,7 @@ def two(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> list[RunFo
 
 @pytest.fixture(scope="module")
 def logged(two: list[RunFolder]) -> list[LoggedRun]:
-    found = [logs(folder.path) for folder in two]
+    found = [read_logs(folder.path) for folder in two]
     assert [len(runs) for runs in found] == [1, 1]
     return [runs[0] for runs in found]
 
@@ -229,7 +225,7 @@ def test_no_checkpoint_and_no_image_leaves_where_that_is_said(
     trained: Train, capfd: pytest.CaptureFixture[str]
 ) -> None:
     folder = trained("logger.log_model=false", "logger.num_images=0", "trainer.max_epochs=1")
-    (run,) = logs(folder.path)
+    (run,) = read_logs(folder.path)
     assert _models(run) == []
     assert names.WRONG_CELLS not in run.summary
     assert "best/checkpoint" not in run.summary
@@ -257,11 +253,11 @@ def test_a_resumed_run_goes_on_in_the_same_one(
         patch.setattr(RunRecorder, "_store_metrics", stop)
         with pytest.raises(_StoppedError):
             trained("trainer.max_epochs=3")
-    (first,) = logs(tmp_path / "runs" / "proposal" / "seed=0")
+    (first,) = read_logs(tmp_path / "runs" / "proposal" / "seed=0")
     assert first.exit_code == 1
     assert first.summary["best/epoch"] == 1
     folder = trained("trainer.max_epochs=3")
-    _, second = logs(folder.path)
+    _, second = read_logs(folder.path)
     info = folder.read_info()
     assert info is not None
     assert first.id == second.id == info.run_id
@@ -281,7 +277,7 @@ def test_an_agents_run_has_the_agents_name_also_when_it_was_finished_before(
     monkeypatch.setenv("WANDB_RUN_ID", "agents")
     monkeypatch.setenv("WANDB_SWEEP_PARAM_PATH", str(parameters))
     assert trained().path == folder.path
-    before, again = sorted(logs(folder.path), key=lambda run: run.id == "agents")
+    before, again = sorted(read_logs(folder.path), key=lambda run: run.id == "agents")
     assert again.id == "agents" != before.id
     assert [row["epoch"] for row in again.history if "epoch" in row] == [0, 1, 2]
     for key in ("best/f1", "best/epoch", "best/loss", "best/checkpoint"):
@@ -289,7 +285,7 @@ def test_an_agents_run_has_the_agents_name_also_when_it_was_finished_before(
     # A checkpoint is known by its run folder, whoever asked for the run.
     (artifact,) = _models(again)
     assert artifact.name == f"model-{before.id}"
-    (other,) = logs(trained("seed=5").path)
+    (other,) = read_logs(trained("seed=5").path)
     assert other.id == "agents"
 
 
@@ -359,7 +355,7 @@ def test_an_error_of_the_training_ends_its_wandb_run(
     monkeypatch.setattr(RunRecorder, "on_train_epoch_end", fail)
     with pytest.raises(RuntimeError, match="out of memory"):
         trained()
-    (run,) = logs(tmp_path / "runs" / "proposal" / "seed=0")
+    (run,) = read_logs(tmp_path / "runs" / "proposal" / "seed=0")
     assert run.exit_code == 1
     assert run.kinds[-1] == "exit"
 
@@ -382,7 +378,7 @@ def test_a_server_that_is_not_there_leaves_the_run_offline(
     assert run.offline
     run.log({"a": 1})
     wandb_run.finish(run, exit_code=0)
-    (log,) = logs(tmp_path)
+    (log,) = read_logs(tmp_path)
     assert log.history[0]["a"] == 1
     assert (log.name, log.tags) == (name[:128], [tag[:64]])
     told = capsys.readouterr().err
@@ -407,12 +403,18 @@ def test_a_disabled_wandb_leaves_nothing(trained: Train) -> None:
     assert not (folder.path / "wandb").exists()
 
 
-@pytest.mark.parametrize("variable", ["WANDB_DISABLED", "WANDB_MODE"])
-def test_what_users_switched_off_stays_off(monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
-    monkeypatch.setenv(variable, {"WANDB_DISABLED": "true", "WANDB_MODE": "disabled"}[variable])
+@pytest.mark.parametrize("mode", ["disabled", "offline"])
+def test_what_users_switched_off_stays_off(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, mode: str
+) -> None:
+    """As ``wandb disabled`` and ``wandb offline`` do."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "wandb").mkdir()
+    (tmp_path / "wandb" / "settings").write_text(f"[default]\nmode = {mode}\n")
+    monkeypatch.setattr(wandb_run, "_is_logged_in", lambda: True)
     wandb.teardown()
     try:
-        assert wandb_run.wandb_mode(None) == "disabled"
+        assert wandb_run.wandb_mode(None) == mode
     finally:
         wandb.teardown()
 
@@ -443,7 +445,7 @@ def test_what_was_interrupted_at_the_end_is_logged_by_the_same_command(
         with pytest.raises(KeyboardInterrupt):
             trained("trainer.max_epochs=1")
     folder = trained("trainer.max_epochs=1")
-    first, second = logs(folder.path)
+    first, second = read_logs(folder.path)
     assert first.id == second.id
     # The training itself was finished.
     assert first.exit_code == second.exit_code == 0
@@ -451,7 +453,7 @@ def test_what_was_interrupted_at_the_end_is_logged_by_the_same_command(
     assert len(_models(second)) == 1
     assert second.summary["best/checkpoint"]
     trained("trainer.max_epochs=1")
-    assert len(logs(folder.path)) == 2
+    assert len(read_logs(folder.path)) == 2
 
 
 def test_a_logger_that_cannot_be_made_leaves_no_run_open(
@@ -462,7 +464,7 @@ def test_a_logger_that_cannot_be_made_leaves_no_run_open(
 
     monkeypatch.setattr(wandb.Run, "define_metric", fail)
     folder = trained("trainer.max_epochs=1")
-    (run,) = logs(folder.path)
+    (run,) = read_logs(folder.path)
     assert run.exit_code == 0
     # What comes at the end does not need it.
     assert len(_models(run)) == 1
