@@ -144,15 +144,8 @@ def run_app(
         sys.stderr.write(f"error: {one_line(error)}\n")
         status = 2
     except (KeyboardInterrupt, SystemExit) as error:
-        # Lightning makes a plain exit of Ctrl-C.
-        if isinstance(error, KeyboardInterrupt) or isinstance(error.__context__, KeyboardInterrupt):
-            status = INTERRUPTED
-        elif isinstance(error, SystemExit) and error.code == TERMINATED:
-            status = TERMINATED
-        else:
-            raise
-        sys.stderr.write("interrupted; the same command goes on from here\n")
-        sys.exit(status)
+        _end_if_interrupted(error)
+        raise
     except Exception as error:
         meaning = _OF_LAUNCHERS.get(type(error).__name__)
         if meaning is not None:
@@ -163,6 +156,22 @@ def run_app(
         else:
             traceback.print_exc()
         status = 1
-    if close is not None and not close():
-        status = status or 1
+    try:
+        if close is not None and not close():
+            status = status or 1
+    except KeyboardInterrupt as error:
+        _end_if_interrupted(error)
+    sys.exit(status)
+
+
+def _end_if_interrupted(error: BaseException) -> None:
+    """End the program with the exit status of a signal, where one ended its work."""
+    # Lightning makes a plain exit of Ctrl-C.
+    if isinstance(error, KeyboardInterrupt) or isinstance(error.__context__, KeyboardInterrupt):
+        status = INTERRUPTED
+    elif isinstance(error, SystemExit) and error.code == TERMINATED:
+        status = TERMINATED
+    else:
+        return
+    sys.stderr.write("interrupted; the same command goes on from here\n")
     sys.exit(status)

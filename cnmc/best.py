@@ -39,9 +39,7 @@ def best(config: BestConfig) -> None:
     print(describe(ranking))
     run = ranking.runs[0]
     where = run.checkpoint
-    if project is not None:
-        project.checkpoint(run)
-    elif not Path(where).is_file():
+    if project is None and not Path(where).is_file():
         raise CnmcError(
             f"{where}: the checkpoint of the best run is lost; source=wandb download=true fetches "
             "it where it was sent there, run.overwrite=true trains the run again"

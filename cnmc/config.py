@@ -12,6 +12,7 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -405,6 +406,10 @@ class LoggerConfig:
     def __post_init__(self) -> None:
         """Check ranges."""
         _one_of("logger.kind", self.kind, LOGGER_KINDS)
+        if self.kind == "tensorboard" and not find_spec("tensorboard"):
+            raise CnmcError(
+                "logger=tensorboard needs the package tensorboard: pip install 'cnmc[tensorboard]'"
+            )
         _require(self.num_images >= 0, "logger.num_images", self.num_images, "0 or more")
         _require(
             self.log_model or not self.log_last,

@@ -179,6 +179,8 @@ class RunInfo:
     hardware: dict[str, Any] = field(default_factory=dict)
     study_id: str | None = None
     """``study.id`` of the command that worked on it last; None for one that asked for one run."""
+    logged: bool = False
+    """Whether W&B, or its files for later, have everything of the finished run."""
     retries: int = 0
     """How often the run was tried again after an error."""
     error: str | None = None

@@ -33,8 +33,8 @@ from cnmc.runs import RunFolder, RunInfo
 from cnmc.study.job import described, run_job
 from cnmc.study.launch import close_study
 from cnmc.study.plan import with_multirun
+from cnmc.tracking import agent
 from cnmc.tracking.loggers import Tracker, tracked
-from cnmc.tracking.names import agents_run_id
 
 register()
 # Lightning's advice and its notes on the machine would drown the lines about the runs.
@@ -88,8 +88,8 @@ def _train_once(
         else:
             check_origin(folder, info, config, found)
         _tidy(folder)
-        if agents_run_id() is not None:
-            _log_again(config, resolved, folder, info)
+        if config.logger.kind == "wandb" and (agent.run_id() is not None or not info.logged):
+            _log_again(config, resolved, folder, info, quiet=tell is not None)
         return "skipped"
     info.retries += retry > 0
     with failure_recorded(folder, info):
@@ -116,16 +116,32 @@ def _train_once(
             folder.write_info(info)
             _tidy(folder)
             tracker.conclude(store.pixels)
+    _note_logged(folder, info, tracker)
     return "trained"
 
 
-def _log_again(config: Config, resolved: dict[str, Any], folder: RunFolder, info: RunInfo) -> None:
-    """Log what a finished run stored: an agent waits for its numbers under a name of its own."""
-    with tracked(config.logger, folder=folder, info=info, config=resolved) as tracker:
+def _log_again(
+    config: Config, resolved: dict[str, Any], folder: RunFolder, info: RunInfo, *, quiet: bool
+) -> None:
+    """Log what a finished run stored.
+
+    An agent waits for its numbers under a name of its own; or W&B failed at the end of the run, or
+    another logger was chosen for it.
+    """
+    with tracked(config.logger, folder=folder, info=info, config=resolved, quiet=quiet) as tracker:
         for row in folder.read_metrics().to_dict(orient="records"):
             for logger in tracker.loggers:
                 logger.log_metrics(defined(row))
         tracker.conclude(None)
+    _note_logged(folder, info, tracker)
+
+
+def _note_logged(folder: RunFolder, info: RunInfo, tracker: Tracker) -> None:
+    """Write down that W&B was told everything; where that fails, it is told once more."""
+    if tracker.complete and not info.logged:
+        info.logged = True
+        with suppress(OSError):
+            folder.write_info(info)
 
 
 def _tidy(folder: RunFolder) -> None:

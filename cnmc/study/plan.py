@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -17,15 +15,13 @@ from hydra.core.override_parser.types import Override
 from cnmc.config import Config
 from cnmc.errors import CnmcError
 from cnmc.runs import RunFolder, run_name
+from cnmc.tracking import agent
 
 _OTHER_COMMANDS = ("-h", "--help", "--hydra-help", "-c", "--cfg", "-i", "--info", "-r", "--run")
 _MULTIRUN = ("-m", "--multirun")
 
 STUDY_FILES = "sweep"
 """The config group of study files (``sweeps/hydra/sweep``): choosing one asks for a multirun."""
-
-_AGENT_SWEEP, _AGENT_FILE = "WANDB_SWEEP_ID", "WANDB_SWEEP_PARAM_PATH"
-"""What W&B's agent tells the processes that it starts: its sweep, and the file of parameters."""
 
 
 def _is_override(argument: str) -> bool:
@@ -57,26 +53,6 @@ def swept_keys(arguments: Sequence[str]) -> list[str]:
     return [_key(item) for item in parsed if item.is_sweep_override()]
 
 
-def agent_keys() -> list[str] | None:
-    """Return the parameters that W&B's agent gave to this process; None where no agent started it.
-
-    Raises:
-        CnmcError: The agent's file of parameters cannot be read.
-    """
-    path = os.environ.get(_AGENT_FILE)
-    if not path or _AGENT_SWEEP not in os.environ:
-        return None
-    try:
-        return [
-            key for key in dict(yaml.safe_load(Path(path).read_text())) if key != "wandb_version"
-        ]
-    except (OSError, yaml.YAMLError, TypeError, ValueError) as error:
-        raise CnmcError(
-            f"{_AGENT_FILE}={path} is not a file of parameters of W&B's agent "
-            f"({' '.join(str(error).split())}); unset it where no agent is at work"
-        ) from error
-
-
 def with_multirun(arguments: Sequence[str], study_id: str | None = None) -> list[str]:
     """Complete a command line that sweeps, that chooses a study file, or that W&B's agent made.
 
@@ -97,7 +73,7 @@ def with_multirun(arguments: Sequence[str], study_id: str | None = None) -> list
     from_file = STUDY_FILES in given
     if any(argument.split("=")[0] in _OTHER_COMMANDS for argument in arguments):
         return list(arguments)
-    parameters = agent_keys()
+    parameters = agent.parameters()
     if parameters is not None:
         _check_trial(parameters, given, keys, multirun=asked or from_file)
         keys = parameters

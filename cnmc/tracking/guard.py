@@ -9,11 +9,13 @@ from typing import Any
 
 from pytorch_lightning.loggers import Logger
 
+from cnmc.errors import CnmcError
+
 
 class Guard:
     """Does what may fail; the first failure is told, and the work goes on.
 
-    The message of an error is not shown: W&B's hold addresses, and may hold what was sent.
+    The message of a foreign error is not shown: W&B's hold addresses, and may hold what was sent.
 
     Args:
         name: What may fail, as users call it.
@@ -32,8 +34,8 @@ class Guard:
             return action()
         except Exception as error:
             if not self.failed:
-                kind = type(error).__name__
-                sys.stderr.write(f"warning: {self.name} failed ({kind}); {self.remedy}\n")
+                why = str(error) if isinstance(error, CnmcError) else type(error).__name__
+                sys.stderr.write(f"warning: {self.name} failed ({why}); {self.remedy}\n")
             self.failed = True
             return None
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,7 +14,6 @@ from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger
 from cnmc.analysis.results import Study
 from cnmc.config import LoggerConfig
 from cnmc.data.images import Pixels
-from cnmc.errors import CnmcError
 from cnmc.runs import RunFolder, RunInfo
 from cnmc.tracking import names
 from cnmc.tracking.guard import Guard, GuardedLogger
@@ -24,7 +22,7 @@ from cnmc.tracking.results import run_results
 _IN_FOLDER = "the training goes on, and its numbers are in the run folder"
 
 
-@dataclass(frozen=True)
+@dataclass
 class Tracker:
     """Where a run is followed while it lasts.
 
@@ -32,10 +30,13 @@ class Tracker:
         loggers: For Lightning's trainer.
         conclude: Logs what the finished run shows. It is given a function that returns the image
             of a cell by its id, or None where no image is at hand.
+        complete: Whether, once it is closed, W&B was told everything; its own files may have to be
+            sent yet.
     """
 
     loggers: list[Logger]
     conclude: Callable[[Callable[[str], Pixels] | None], None] = lambda _pixels: None
+    complete: bool = False
 
 
 @contextmanager
@@ -59,8 +60,6 @@ def tracked(
         config: The resolved configuration.
         quiet: Print nothing but failures, as one of many runs.
 
-    Raises:
-        CnmcError: The package that a logger needs is not installed.
     """
     if options.kind == "wandb":
         with _at_wandb(options, folder, info, config, quiet=quiet) as tracker:
@@ -71,7 +70,6 @@ def tracked(
     if options.kind == "csv":
         logger = guard(lambda: CSVLogger(folder.path, name="", version=_steps(folder)))
     elif options.kind == "tensorboard":
-        _check_tensorboard()
         logger = guard(lambda: ScalarLogger(folder.path))
     yield Tracker([GuardedLogger(logger, guard)] if logger else [])
 
@@ -80,13 +78,6 @@ def _steps(folder: RunFolder) -> str:
     """Return a folder for the steps; a resumed run has a second one, or it would lose the first."""
     taken = len(list(folder.path.glob("steps*")))
     return f"steps-{taken + 1}" if taken else "steps"
-
-
-def _check_tensorboard() -> None:
-    if not any(map(importlib.util.find_spec, ("tensorboard", "tensorboardX"))):
-        raise CnmcError(
-            "logger=tensorboard needs the package tensorboard: pip install 'cnmc[tensorboard]'"
-        )
 
 
 class ScalarLogger(TensorBoardLogger):
@@ -121,38 +112,38 @@ def _at_wandb(
 ) -> Iterator[Tracker]:
     from cnmc.tracking import wandb_run  # noqa: PLC0415 - takes a second, for this logger alone
 
-    guard = Guard("W&B", f"{_IN_FOLDER}; wandb sync sends what is in {folder.path / 'wandb'}")
+    guard = Guard("W&B", _IN_FOLDER)
     run = guard(lambda: wandb_run.start_run(options, folder, info, config))
-    logger = guard(lambda: wandb_run.RunLogger(run, info)) if run else None
-    if logger is None:
+    if run is None:
         yield Tracker([])
         return
+    concluded = False
 
     def conclude(pixels: Callable[[str], Pixels] | None) -> None:
+        nonlocal concluded
         with wandb_run.staged_below(folder.path):
             results = guard(lambda: run_results(folder))
             if results is None:
                 return
-            guard(
-                lambda: wandb_run.log_results(
-                    run, results, num_images=options.num_images, pixels=pixels
-                )
-            )
+            number = options.num_images
+            guard(lambda: wandb_run.log_results(run, results, num_images=number, pixels=pixels))
             if options.log_model:
-                guard(
-                    lambda: wandb_run.log_checkpoints(
-                        run, folder, info, results.summary, last=options.log_last
-                    )
-                )
+                summary, last = results.summary, options.log_last
+                guard(lambda: wandb_run.log_checkpoints(run, folder, info, summary, last=last))
+        concluded = True
 
-    exit_code = 1
+    tracker = Tracker([], conclude)
     try:
-        yield Tracker([GuardedLogger(logger, guard)], conclude)
-        exit_code = 0
+        logger = guard(lambda: wandb_run.RunLogger(run, info))
+        tracker.loggers = [GuardedLogger(logger, guard)] if logger else []
+        yield tracker
     finally:
-        guard(lambda: wandb_run.finish(run, exit_code))
-    if not quiet:
-        print(wandb_run.whereabouts(run))
+        # What comes after the training is no failure of it.
+        exit_code = 0 if info.status == "finished" else 1
+        sent = guard(lambda: wandb_run.finish(run, exit_code)) is not None
+        tracker.complete = concluded and not guard.failed
+        if not quiet:
+            guard(lambda: print(wandb_run.whereabouts(run, sent=sent)))
 
 
 def log_study(options: LoggerConfig, study: Study, root: Path) -> None:
@@ -173,7 +164,7 @@ def log_study(options: LoggerConfig, study: Study, root: Path) -> None:
     runs = [guard(partial(study_run.log_group, options, group, root)) for group in study.groups]
     for run in filter(None, runs):
         if not run.offline:
-            print(f"W&B: {run.url}")
+            guard(partial(print, f"W&B: {run.url}"))
     here = "/wandb/offline-run-*"
     patterns = [pattern for pattern in (f"*/*{here}", here[1:]) if any(root.glob(pattern))]
     if patterns:

@@ -26,8 +26,6 @@ All metrics are fractions of 1.
 
 from __future__ import annotations
 
-import os
-
 EPOCH = "epoch"
 
 LOSS_STEP = "train/loss_step"
@@ -93,8 +91,3 @@ def artifact_name(run_id: str) -> str:
 def seed_alias(seed: int) -> str:
     """Return the alias that tells the seed of a checkpoint's run."""
     return f"seed-{seed}"
-
-
-def agents_run_id() -> str | None:
-    """Return the id that the agent of a W&B sweep gave to the run of this process, if one did."""
-    return os.environ.get("WANDB_RUN_ID") if os.environ.get("WANDB_SWEEP_ID") else None

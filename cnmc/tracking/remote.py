@@ -67,8 +67,10 @@ class Project:
                 else f"{self.path} at W&B: no run of this program there; python -m cnmc.train "
                 "logger=wandb makes them, wandb sync sends those that were logged offline"
             )
-        finished = [self._candidate(run) for run in runs if run.state == _FINISHED]
-        return finished, len(runs) - len(finished)
+        # An agent's run that was finished before is there twice.
+        finished = {_origin(run)["run_id"]: run for run in runs if run.state == _FINISHED}
+        num_runs = len({_origin(run)["run_id"] for run in runs})
+        return [*map(self._candidate, finished.values())], num_runs - len(finished)
 
     def checkpoint(self, run: Candidate) -> Any:
         """Return the artifact of a run's best checkpoint.

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from pytorch_lightning.loggers import WandbLogger
 from cnmc.config import CONFIG_DIR, LoggerConfig
 from cnmc.data.images import Pixels
 from cnmc.runs import RunFolder, RunInfo
-from cnmc.tracking import names
+from cnmc.tracking import agent, names
 from cnmc.tracking.results import RunResults, best_summary
 
 INIT_SECONDS = 30.0
@@ -26,7 +27,9 @@ INIT_SECONDS = 30.0
 FINISH_SECONDS = 600.0
 """How long the end of a run waits for what is still to be sent; the rest stays in its files."""
 
-NAME_LENGTH = 128
+NAME_LENGTH, TAG_LENGTH = 128, 64
+"""W&B takes no longer names and tags; searches name many keys."""
+
 _CLASSES = ["HEM", "ALL"]
 
 
@@ -40,28 +43,44 @@ def wandb_mode(mode: str | None) -> str:
         return {"dryrun": "offline"}.get(mode, mode)
     if wandb.run is not None:
         return "offline" if wandb.run.offline else "online"
+    # What wandb disabled and wandb offline have set.
+    settings = _hush().settings
+    if settings.mode in ("disabled", "offline"):
+        return str(settings.mode)
+    return "online" if _is_logged_in() else "offline"
+
+
+@cache
+def _is_logged_in() -> bool:
+    """Ask once a process, since it takes seconds to find that there is no network."""
     try:
-        _hush()
-        return "online" if wandb.login(prompt=False) else "offline"
-    except Exception:
-        # A key, but no way to the server: offline runs can be sent later.
-        return "offline"
+        return wandb.login(prompt=False)
+    except Exception as error:
+        kind = type(error).__name__
+        sys.stderr.write(f"warning: W&B took no login ({kind}): logging offline\n")
+        return False
 
 
-def start(options: LoggerConfig, folder: Path, **identity: Any) -> wandb.Run | None:
+def start(
+    options: LoggerConfig, folder: Path, *, name: str, tags: Sequence[str], **identity: Any
+) -> wandb.Run | None:
     """Begin a run at W&B, or go on with it; None where W&B is disabled.
 
     Args:
         options: Project, entity and mode; offline takes the place of online where that fails.
         folder: W&B's files come into ``wandb/`` below it.
-        identity: id, name, group, job_type, tags, notes and config, as ``wandb.init`` takes them.
+        name: What people call it; shortened where W&B takes no such name.
+        tags: Its tags; shortened too.
+        identity: id, group, job_type, notes and config, as ``wandb.init`` takes them.
     """
     _hush()
     settings = wandb.Settings(
         silent=True,
         init_timeout=INIT_SECONDS,
-        # Names of machines and addresses of repositories are nobody's business but the user's.
+        # Names of machines, also those of a cluster's jobs, addresses of repositories and of people
+        # are nobody's business but the user's.
         host="-",
+        x_disable_meta=True,
         disable_git=True,
         finish_timeout=FINISH_SECONDS,
         finish_timeout_raises=True,
@@ -77,6 +96,8 @@ def start(options: LoggerConfig, folder: Path, **identity: Any) -> wandb.Run | N
             # Runs of one process stay apart, also from one that a notebook has open.
             reinit="create_new",
             settings=settings,
+            name=name[:NAME_LENGTH],
+            tags=[tag[:TAG_LENGTH] for tag in tags],
             **identity,
         )
 
@@ -96,9 +117,9 @@ def start(options: LoggerConfig, folder: Path, **identity: Any) -> wandb.Run | N
         return init("offline")
 
 
-def _hush() -> None:
-    # What there is to say is said by the program, once and without addresses.
-    wandb.setup(wandb.Settings(silent=True))
+def _hush() -> Any:
+    """Set W&B up: what there is to say is said by the program, once and without addresses."""
+    return wandb.setup(wandb.Settings(silent=True))
 
 
 def experiment_notes(experiment: str) -> str | None:
@@ -168,9 +189,8 @@ def start_run(
     return start(
         options,
         folder.path,
-        id=names.agents_run_id() or info.run_id,
-        # Searches name many keys; W&B takes no longer name.
-        name=info.label[:NAME_LENGTH],
+        id=agent.run_id() or info.run_id,
+        name=info.label,
         group=info.experiment,
         job_type=names.TRAIN,
         tags=tags(info, config),
@@ -280,10 +300,11 @@ def staged_below(folder: Path) -> Iterator[None]:
             os.environ.pop(key, None)
 
 
-def finish(run: wandb.Run, exit_code: int) -> None:
-    """End a run, and wait until what it logged is sent or written."""
+def finish(run: wandb.Run, exit_code: int) -> bool:
+    """End a run, and wait until what it logged is sent or written; True where it was."""
     try:
         run.finish(exit_code=exit_code)
+        return True
     except Exception:
         # What is left of a service that died would be in the way of the next run.
         with suppress(Exception):
@@ -291,8 +312,16 @@ def finish(run: wandb.Run, exit_code: int) -> None:
         raise
 
 
-def whereabouts(run: wandb.Run) -> str:
-    """Say where a run that is over can be seen, or how it can be sent."""
+def whereabouts(run: wandb.Run, *, sent: bool) -> str:
+    """Say where a run that is over can be seen, or how it can be sent.
+
+    Args:
+        run: The run.
+        sent: Whether all of it reached W&B; offline runs never did.
+    """
+    folder = Path(run.dir).parent
     if run.offline:
-        return f"W&B: logged offline; wandb sync {Path(run.dir).parent} sends it"
+        return f"W&B: logged offline; wandb sync {folder} sends it"
+    if not sent:
+        return f"W&B: not all of it was sent; wandb sync --include-online {folder} sends it"
     return f"W&B: {run.url}"

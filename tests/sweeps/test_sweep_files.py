@@ -19,16 +19,12 @@ from wandb import wandb_agent
 from cnmc.app import compose, without_hydra
 from cnmc.config import CONFIG_DIR, Config, register, to_config
 from cnmc.runs import RunFolder, find_runs
-from cnmc.study.plan import job_folder, planned_runs, with_multirun
+from cnmc.study.plan import job_folder, planned_runs, settings, with_multirun
 from tests.conftest import ROOT
 from tests.study.forks import Forks
 
-pytest.importorskip("sweeps.config", reason="W&B's package sweeps is not installed: make setup")
-# By its name alone: type checkers take the folder of the checkout for it.
-wandb_sweeps: Any = import_module("sweeps")
-
-FILES = sorted((ROOT / "sweeps" / "wandb").glob("*.yaml"))
 GRIDS = ("norot", "nospeclr", "proposal")
+SWEEPS = (*GRIDS, "rates")
 STUDIES = ("norot", "nospeclr", "paper", "proposal", "rates")
 STUDY_FOLDER = ROOT / "sweeps" / "hydra"
 
@@ -92,18 +88,29 @@ def agent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Agent:
     return Agent(tmp_path, monkeypatch)
 
 
-def test_the_schema_is_that_of_wandb() -> None:
+@pytest.fixture
+def wandb_sweeps() -> Any:
+    """W&B's own package, with its schema and its searches."""
+    pytest.importorskip("sweeps.config", reason="W&B's package sweeps is not installed: make setup")
+    # By its name alone: type checkers take the folder of the checkout for it.
+    return import_module("sweeps")
+
+
+def test_the_schema_is_that_of_wandb(wandb_sweeps: Any) -> None:
     """The folder of the checkout has the same name as the package."""
     assert not Path(wandb_sweeps.__file__).is_relative_to(ROOT / "sweeps")
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
-def test_a_sweep_file_is_valid_for_wandb(path: Path) -> None:
-    assert path.stem in (*GRIDS, "rates")
-    sweep = _sweep(path.stem)
+def test_every_sweep_file_is_tested() -> None:
+    assert {path.stem for path in (ROOT / "sweeps" / "wandb").iterdir()} == set(SWEEPS)
+
+
+@pytest.mark.parametrize("name", SWEEPS)
+def test_a_sweep_file_is_valid_for_wandb(wandb_sweeps: Any, name: str) -> None:
+    sweep = _sweep(name)
     assert wandb_sweeps.schema_violations_from_proposed_config(sweep) == []
     wandb_sweeps.SweepConfig(sweep)
-    assert sweep["name"] == path.stem
+    assert sweep["name"] == name
     assert (ROOT / sweep["program"]).is_file()
 
 
@@ -118,7 +125,9 @@ def test_a_sweep_file_is_valid_for_wandb(path: Path) -> None:
         (("parameters", "optimizer/lr"), {"value": 1}),
     ],
 )
-def test_a_broken_sweep_file_is_not(keys: tuple[str, ...], value: object) -> None:
+def test_a_broken_sweep_file_is_not(
+    wandb_sweeps: Any, keys: tuple[str, ...], value: object
+) -> None:
     sweep = copy.deepcopy(_sweep("rates"))
     node = sweep
     for key in keys[:-1]:
@@ -128,7 +137,9 @@ def test_a_broken_sweep_file_is_not(keys: tuple[str, ...], value: object) -> Non
 
 
 @pytest.mark.parametrize("name", GRIDS)
-def test_a_grid_is_the_study_of_the_command_line(agent: Agent, name: str) -> None:
+def test_a_grid_is_the_study_of_the_command_line(
+    wandb_sweeps: Any, agent: Agent, name: str
+) -> None:
     """Every run that W&B derives from the file belongs into the folder of the plain command."""
     proposed = wandb_sweeps.next_runs(_sweep(name), [], validate=True, n=100)
     chosen = [{key: v["value"] for key, v in run.config.items()} for run in proposed if run]
@@ -147,7 +158,9 @@ def test_a_grid_is_the_study_of_the_command_line(agent: Agent, name: str) -> Non
     assert _paths(folders) == _paths(_planned(plain))
 
 
-def test_every_trial_of_the_search_composes_and_has_a_folder(agent: Agent) -> None:
+def test_every_trial_of_the_search_composes_and_has_a_folder(
+    wandb_sweeps: Any, agent: Agent
+) -> None:
     trials = _search_corners()
     runs: list[Any] = []
     for _ in range(3):
@@ -177,7 +190,7 @@ def test_every_trial_of_the_search_composes_and_has_a_folder(agent: Agent) -> No
     )
 
 
-def _stopped(sweep: dict[str, Any], histories: list[list[float]]) -> list[int]:
+def _stopped(wandb_sweeps: Any, sweep: dict[str, Any], histories: list[list[float]]) -> list[int]:
     """Return which trials W&B stops, by their position."""
     runs = [
         wandb_sweeps.SweepRun(
@@ -190,7 +203,7 @@ def _stopped(sweep: dict[str, Any], histories: list[list[float]]) -> list[int]:
     return [int(run.name) for run in wandb_sweeps.stop_runs(sweep, runs, validate=True)]
 
 
-def test_the_search_looks_at_a_trial_once_when_the_rates_first_fall() -> None:
+def test_the_search_looks_at_a_trial_once_when_the_rates_first_fall(wandb_sweeps: Any) -> None:
     sweep = _sweep("rates")
     config, _ = compose([])
     # Epoch 0, before training, has a value too.
@@ -201,11 +214,11 @@ def test_the_search_looks_at_a_trial_once_when_the_rates_first_fall() -> None:
     def histories(length: int) -> list[list[float]]:
         return [[0.1 * rank] * length for rank in range(10)]
 
-    assert _stopped(sweep, histories(looked_at - 1)) == []
-    assert _stopped(sweep, histories(looked_at)) == [0, 1, 2, 3]
+    assert _stopped(wandb_sweeps, sweep, histories(looked_at - 1)) == []
+    assert _stopped(wandb_sweeps, sweep, histories(looked_at)) == [0, 1, 2, 3]
     # Whoever passed goes on to the end, how badly ever.
     later = [course + [0.0] * (num_values - looked_at) for course in histories(looked_at)]
-    assert _stopped(sweep, later) == [0, 1, 2, 3]
+    assert _stopped(wandb_sweeps, sweep, later) == [0, 1, 2, 3]
 
 
 @pytest.mark.slow
@@ -259,14 +272,7 @@ def _paths(folders: list[RunFolder]) -> list[str]:
 )
 def test_a_study_file_fills_the_folders_of_the_command_line(name: str, plain: list[str]) -> None:
     study = f"+sweep={name}"
-    register()
-    with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
-        whole = hydra_compose(
-            "config",
-            [f"hydra.searchpath=[{STUDY_FOLDER.as_uri()}]", study],
-            return_hydra_config=True,
-        )
-    config: Config = to_config(without_hydra(whole))
+    config = _compose(study)
     params = dict(HydraConfig.get().sweeper.params)
     is_search = name == "rates"
     assert config.split.kind == ("nested" if is_search else "official")
@@ -275,6 +281,34 @@ def test_a_study_file_fills_the_folders_of_the_command_line(name: str, plain: li
     swept = [*(f"{key}={value}" for key, value in params.items()), study]
     planned = _planned(swept, root=root, params=list(params))
     assert _paths(planned) == _paths(_planned(plain, root=root))
+
+
+def _compose(*overrides: str) -> Config:
+    """Compose what a command with study files asks for."""
+    register()
+    search = f"hydra.searchpath=[{STUDY_FOLDER.as_uri()}]"
+    with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
+        whole = hydra_compose("config", [search, *overrides], return_hydra_config=True)
+    config: Config = to_config(without_hydra(whole))
+    return config
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "num_settings"), [("paper", 3), ("rates", 27)])
+def test_every_setting_of_a_study_file_composes(name: str, num_settings: int) -> None:
+    study = f"+sweep={name}"
+    kind = _compose(study).split.kind
+    params = dict(HydraConfig.get().sweeper.params)
+    jobs = settings([*(f"{key}={value}" for key, value in params.items()), study])
+    assert len(jobs) == num_settings
+    for job in jobs:
+        config = _compose(*job)
+        asked = dict(override.split("=") for override in job)
+        assert config.split.kind == kind
+        assert config.experiment == asked.get("experiment", "proposal")
+        for key, value in asked.items():
+            if key.startswith("optimizer.lr."):
+                assert config.optimizer.rates[key.removeprefix("optimizer.lr.")] == float(value)
 
 
 def test_every_study_file_is_tested() -> None:

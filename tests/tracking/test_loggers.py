@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import random
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import pytest
 from pytorch_lightning.loggers import CSVLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from cnmc import config
 from cnmc.app import compose
 from cnmc.errors import CnmcError
 from cnmc.runs import RunFolder
@@ -23,9 +23,9 @@ from cnmc.train import train
 
 
 def _train(tiny: list[str], *overrides: str) -> RunFolder:
-    config, resolved = compose([*tiny, *overrides])
-    folder = job_folder(config, [], {})
-    train(config, resolved, folder)
+    composed, resolved = compose([*tiny, *overrides])
+    folder = job_folder(composed, [], {})
+    train(composed, resolved, folder)
     return folder
 
 
@@ -50,14 +50,9 @@ def test_tensorboard_gets_the_scalars_by_epoch(tiny: list[str]) -> None:
 def test_a_missing_tensorboard_is_named_with_the_way_out(
     tiny: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = importlib.util.find_spec
-    monkeypatch.setattr(
-        importlib.util,
-        "find_spec",
-        lambda name, *rest: None if name.startswith("tensorboard") else real(name, *rest),
-    )
+    monkeypatch.setattr(config, "find_spec", lambda _name: None)
     with pytest.raises(CnmcError, match=r"logger=tensorboard .* pip install 'cnmc\[tensorboard\]'"):
-        _train(tiny, "logger=tensorboard")
+        compose([*tiny, "logger=tensorboard"])
 
 
 @pytest.mark.parametrize(("logger", "kind"), [(CSVLogger, "csv"), (ScalarLogger, "tensorboard")])
@@ -100,6 +95,13 @@ def test_the_guard_tells_the_first_failure_and_shows_no_message(
     assert told == "warning: the logger failed (KeyError); nothing is lost\n"
     with pytest.raises(KeyboardInterrupt):
         guard(_interrupt)
+    own = Guard("the logger", "nothing is lost")
+    assert own(_lose) is None
+    assert "failed (predictions.parquet is lost)" in capsys.readouterr().err
+
+
+def _lose() -> None:
+    raise CnmcError("predictions.parquet is lost")
 
 
 def _interrupt() -> None:

@@ -243,7 +243,7 @@ def test_a_disk_that_refuses_is_told_from_a_network_that_does(
 def test_a_checkpoint_that_was_not_sent_is_told(study: Server) -> None:
     study.artifacts.clear()
     with pytest.raises(CnmcError, match=rf"{BEST}:best: W&B has no checkpoint of proposal/seed=1"):
-        _best()
+        _best(download=True)
 
 
 def test_one_checkpoint_is_the_best_of_its_study(

@@ -15,7 +15,7 @@ from cnmc.runs import find_runs
 from cnmc.tracking import names
 from cnmc.tracking.loggers import log_study
 from tests.studies import write_run
-from tests.tracking.transactions import LoggedRun, read_log
+from tests.tracking.transactions import LoggedRun, read_logs
 
 CONFIG = {"model": {"name": "test_resnet"}}
 
@@ -23,8 +23,7 @@ CONFIG = {"model": {"name": "test_resnet"}}
 def _log(root: Path, *overrides: str) -> dict[str, LoggedRun]:
     options = compose(["logger=wandb", "logger.mode=offline", *overrides])[0].logger
     log_study(options, load_study(find_runs(root)), root)
-    logs = [read_log(path) for path in sorted(root.glob("wandb/offline-run-*/*.wandb"))]
-    return {run.group: run for run in logs}
+    return {run.group: run for run in read_logs(root)}
 
 
 def test_each_group_has_a_run_with_its_spread_and_the_reports_figures(

@@ -24,9 +24,10 @@ from cnmc.study.plan import job_folder
 from cnmc.tracking import names, wandb_run
 from cnmc.train import train
 from tests.conftest import TINY
-from tests.tracking.transactions import LoggedRun, read_log
+from tests.tracking.transactions import LoggedRun, read_logs
 
 KEY = "0123456789abcdef0123456789abcdef01234567"
+PERSON = "somebody@somewhere.example"
 MACHINE, SERVER = "somebodys-machine", "wandb.somebodys-server.example"
 OFFLINE = ("logger=wandb", "logger.mode=offline")
 
@@ -39,6 +40,9 @@ def _surroundings() -> Iterator[None]:
             patch.delenv(name, raising=False)
         patch.setenv("WANDB_API_KEY", KEY)
         patch.setenv("WANDB_BASE_URL", f"https://{SERVER}")
+        patch.setenv("SLURM_SUBMIT_HOST", MACHINE)
+        patch.setenv("SLURM_JOB_NODELIST", MACHINE)
+        patch.setenv("WANDB_USER_EMAIL", PERSON)
         patch.setattr(socket, "gethostname", lambda: MACHINE)
         yield
 
@@ -60,10 +64,6 @@ def trained(tiny_data: Path, tmp_path: Path) -> Train:
     return lambda *overrides: _train(tiny_data, tmp_path / "runs", *overrides)
 
 
-def logs(folder: Path) -> list[LoggedRun]:
-    return [read_log(path) for path in sorted(folder.glob("wandb/offline-run-*/*.wandb"))]
-
-
 @pytest.fixture(scope="module")
 def two(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> list[RunFolder]:
     """Two runs of one process, whose cells for reports are others than those that chose."""
@@ -74,7 +74,7 @@ def two(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> list[RunFo
 
 @pytest.fixture(scope="module")
 def logged(two: list[RunFolder]) -> list[LoggedRun]:
-    found = [logs(folder.path) for folder in two]
+    found = [read_logs(folder.path) for folder in two]
     assert [len(runs) for runs in found] == [1, 1]
     return [runs[0] for runs in found]
 
@@ -212,12 +212,12 @@ def test_checkpoints_are_artifacts(two: list[RunFolder], logged: list[LoggedRun]
         assert load_checkpoint(folder.last_checkpoint).keys() == {"state_dict", "cnmc"}
 
 
-def test_no_key_and_no_name_of_a_machine_or_server_is_written(two: list[RunFolder]) -> None:
+def test_no_key_and_no_name_of_a_machine_server_or_person_is_written(two: list[RunFolder]) -> None:
     files = [path for folder in two for path in folder.path.rglob("*") if path.is_file()]
     assert any(path.suffix == ".wandb" for path in files)
     for path in files:
         content = path.read_bytes()
-        for secret in (KEY, MACHINE, SERVER):
+        for secret in (KEY, MACHINE, SERVER, PERSON):
             assert secret.encode() not in content, path
 
 
@@ -225,7 +225,7 @@ def test_no_checkpoint_and_no_image_leaves_where_that_is_said(
     trained: Train, capfd: pytest.CaptureFixture[str]
 ) -> None:
     folder = trained("logger.log_model=false", "logger.num_images=0", "trainer.max_epochs=1")
-    (run,) = logs(folder.path)
+    (run,) = read_logs(folder.path)
     assert _models(run) == []
     assert names.WRONG_CELLS not in run.summary
     assert "best/checkpoint" not in run.summary
@@ -253,11 +253,11 @@ def test_a_resumed_run_goes_on_in_the_same_one(
         patch.setattr(RunRecorder, "_store_metrics", stop)
         with pytest.raises(_StoppedError):
             trained("trainer.max_epochs=3")
-    (first,) = logs(tmp_path / "runs" / "proposal" / "seed=0")
+    (first,) = read_logs(tmp_path / "runs" / "proposal" / "seed=0")
     assert first.exit_code == 1
     assert first.summary["best/epoch"] == 1
     folder = trained("trainer.max_epochs=3")
-    _, second = logs(folder.path)
+    _, second = read_logs(folder.path)
     info = folder.read_info()
     assert info is not None
     assert first.id == second.id == info.run_id
@@ -268,14 +268,16 @@ def test_a_resumed_run_goes_on_in_the_same_one(
 
 
 def test_an_agents_run_has_the_agents_name_also_when_it_was_finished_before(
-    trained: Train, monkeypatch: pytest.MonkeyPatch
+    trained: Train, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     folder = trained()
+    parameters = tmp_path / "parameters.yaml"
+    parameters.write_text("wandb_version: 1\nseed:\n  value: 0\n")
     monkeypatch.setenv("WANDB_SWEEP_ID", "sweep")
     monkeypatch.setenv("WANDB_RUN_ID", "agents")
-    # In a sweep W&B reads where it belongs from the project; offline it has none.
+    monkeypatch.setenv("WANDB_SWEEP_PARAM_PATH", str(parameters))
     assert trained().path == folder.path
-    before, again = sorted(logs(folder.path), key=lambda run: run.id == "agents")
+    before, again = sorted(read_logs(folder.path), key=lambda run: run.id == "agents")
     assert again.id == "agents" != before.id
     assert [row["epoch"] for row in again.history if "epoch" in row] == [0, 1, 2]
     for key in ("best/f1", "best/epoch", "best/loss", "best/checkpoint"):
@@ -283,7 +285,7 @@ def test_an_agents_run_has_the_agents_name_also_when_it_was_finished_before(
     # A checkpoint is known by its run folder, whoever asked for the run.
     (artifact,) = _models(again)
     assert artifact.name == f"model-{before.id}"
-    (other,) = logs(trained("seed=5").path)
+    (other,) = read_logs(trained("seed=5").path)
     assert other.id == "agents"
 
 
@@ -311,6 +313,21 @@ def test_whatever_fails_at_wandb_the_run_is_finished(
     break_at_random(wandb, "init", 0.1)
     break_at_random(wandb.Artifact, "add_file")
     break_at_random(wandb.plot, "roc_curve")
+    begun: list[str] = []
+    ended: list[str] = []
+    init, finish = wandb.init, wandb.Run.finish
+
+    def begin(**options: Any) -> Any:
+        run = init(**options)
+        begun.append(run.id)
+        return run
+
+    def end(run: Any, **options: Any) -> None:
+        ended.append(run.id)
+        finish(run, **options)
+
+    monkeypatch.setattr(wandb, "init", begin)
+    monkeypatch.setattr(wandb.Run, "finish", end)
     for seed in range(6):
         folder = trained(f"seed={seed}", "trainer.max_epochs=1")
         info = folder.read_info()
@@ -326,7 +343,7 @@ def test_whatever_fails_at_wandb_the_run_is_finished(
     told = capsys.readouterr().err
     assert MACHINE not in told
     assert 0 < told.count("W&B failed (OSError)") <= 6
-    assert wandb.run is None
+    assert begun == ended != []
 
 
 def test_an_error_of_the_training_ends_its_wandb_run(
@@ -338,7 +355,7 @@ def test_an_error_of_the_training_ends_its_wandb_run(
     monkeypatch.setattr(RunRecorder, "on_train_epoch_end", fail)
     with pytest.raises(RuntimeError, match="out of memory"):
         trained()
-    (run,) = logs(tmp_path / "runs" / "proposal" / "seed=0")
+    (run,) = read_logs(tmp_path / "runs" / "proposal" / "seed=0")
     assert run.exit_code == 1
     assert run.kinds[-1] == "exit"
 
@@ -355,23 +372,26 @@ def test_a_server_that_is_not_there_leaves_the_run_offline(
 
     monkeypatch.setattr(wandb, "init", unreachable)
     options = compose(["logger=wandb", "logger.mode=online"])[0].logger
-    run = wandb_run.start(options, tmp_path, id="somewhere", name="somewhere")
+    name, tag = "name" * 50, "tag" * 50
+    run = wandb_run.start(options, tmp_path, id="somewhere", name=name, tags=[tag])
     assert run is not None
     assert run.offline
     run.log({"a": 1})
     wandb_run.finish(run, exit_code=0)
-    (log,) = logs(tmp_path)
+    (log,) = read_logs(tmp_path)
     assert log.history[0]["a"] == 1
+    assert (log.name, log.tags) == (name[:128], [tag[:64]])
     told = capsys.readouterr().err
     assert "logged offline" in told
     assert SERVER not in told
 
 
-@pytest.mark.parametrize(("mode", "answer"), [(True, "online"), (False, "offline")])
+@pytest.mark.parametrize(("login", "answer"), [(True, "online"), (False, "offline")])
 def test_the_mode_follows_the_login(
-    monkeypatch: pytest.MonkeyPatch, mode: bool, answer: str
+    monkeypatch: pytest.MonkeyPatch, login: bool, answer: str
 ) -> None:
-    monkeypatch.setattr(wandb, "login", lambda prompt: mode and not prompt)
+    monkeypatch.setattr(wandb, "login", lambda prompt: login and not prompt)
+    wandb_run._is_logged_in.cache_clear()
     assert wandb_run.wandb_mode(None) == answer
     assert wandb_run.wandb_mode("disabled") == "disabled"
     monkeypatch.setenv("WANDB_MODE", "dryrun")
@@ -381,3 +401,70 @@ def test_the_mode_follows_the_login(
 def test_a_disabled_wandb_leaves_nothing(trained: Train) -> None:
     folder = trained("logger.mode=disabled", "trainer.max_epochs=1")
     assert not (folder.path / "wandb").exists()
+
+
+@pytest.mark.parametrize("mode", ["disabled", "offline"])
+def test_what_users_switched_off_stays_off(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, mode: str
+) -> None:
+    """As ``wandb disabled`` and ``wandb offline`` do."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "wandb").mkdir()
+    (tmp_path / "wandb" / "settings").write_text(f"[default]\nmode = {mode}\n")
+    monkeypatch.setattr(wandb_run, "_is_logged_in", lambda: True)
+    wandb.teardown()
+    try:
+        assert wandb_run.wandb_mode(None) == mode
+    finally:
+        wandb.teardown()
+
+
+def test_a_login_that_fails_is_told_once_and_means_offline(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(**_: object) -> bool:
+        raise wandb.errors.AuthenticationError(f"{SERVER} refused {KEY}")
+
+    monkeypatch.setattr(wandb, "login", refuse)
+    wandb_run._is_logged_in.cache_clear()
+    assert [wandb_run.wandb_mode(None) for _ in range(3)] == ["offline"] * 3
+    told = capsys.readouterr().err
+    assert told.count("took no login (AuthenticationError)") == 1
+    assert SERVER not in told
+    assert KEY not in told
+
+
+def test_what_was_interrupted_at_the_end_is_logged_by_the_same_command(
+    trained: Train, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(wandb_run, "log_checkpoints", stop)
+        with pytest.raises(KeyboardInterrupt):
+            trained("trainer.max_epochs=1")
+    folder = trained("trainer.max_epochs=1")
+    first, second = read_logs(folder.path)
+    assert first.id == second.id
+    # The training itself was finished.
+    assert first.exit_code == second.exit_code == 0
+    assert _models(first) == []
+    assert len(_models(second)) == 1
+    assert second.summary["best/checkpoint"]
+    trained("trainer.max_epochs=1")
+    assert len(read_logs(folder.path)) == 2
+
+
+def test_a_logger_that_cannot_be_made_leaves_no_run_open(
+    trained: Train, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise OSError
+
+    monkeypatch.setattr(wandb.Run, "define_metric", fail)
+    folder = trained("trainer.max_epochs=1")
+    (run,) = read_logs(folder.path)
+    assert run.exit_code == 0
+    # What comes at the end does not need it.
+    assert len(_models(run)) == 1

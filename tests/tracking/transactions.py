@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import struct
+import time
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -70,6 +71,23 @@ def _put_all(target: dict[str, Any], items: Any) -> None:
         for key in path[:-1]:
             place = place.setdefault(key, {})
         place[path[-1]] = json.loads(item.value_json)
+
+
+def read_logs(folder: Path, patience: float = 30.0) -> list[LoggedRun]:
+    """Read every offline run below a folder, in the order of their starts.
+
+    W&B's own process may still be writing when a run's ``finish`` returns.
+    """
+    end = time.monotonic() + patience
+    while True:
+        try:
+            runs = [read_log(path) for path in sorted(folder.glob("wandb/offline-run-*/*.wandb"))]
+            if all(run.exit_code is not None for run in runs) or time.monotonic() > end:
+                return runs
+        except (AssertionError, struct.error):
+            if time.monotonic() > end:
+                raise
+        time.sleep(0.05)
 
 
 def read_log(path: Path) -> LoggedRun:
