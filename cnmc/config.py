@@ -478,6 +478,27 @@ class Config:
         _require(0 <= self.seed < 2**32, "seed", self.seed, "a whole number from 0 to 2**32 - 1")
 
 
+BENCHMARK_STAGES = ("data", "train", "eval", "predict", "scale")
+
+
+@dataclass
+class BenchmarkConfig(Config):
+    """Everything that ``python -m cnmc.benchmark`` can be told, beside what a run can be."""
+
+    stage: str = "all"
+    """``data``, ``train``, ``eval``, ``predict``, ``scale``, or ``all`` of them."""
+    output: str = "benchmark"
+    """Folder for the table, and for the cells that are made to measure with."""
+    repeats: int = 5
+    """Pairs of measurements, of which the medians are taken."""
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        super().__post_init__()
+        _one_of("stage", self.stage, ("all", *BENCHMARK_STAGES))
+        _positive("repeats", self.repeats)
+
+
 @dataclass
 class ReportConfig:
     """Everything that ``python -m cnmc.report`` can be told."""
@@ -555,6 +576,7 @@ def register() -> None:
     register_resolvers()
     store = ConfigStore.instance()
     store.store(name="train_schema", node=Config)
+    store.store(name="benchmark_schema", node=BenchmarkConfig)
     store.store(name="prepare_schema", node=PrepareConfig)
     store.store(name="report_schema", node=ReportConfig)
     store.store(name="best_schema", node=BestConfig)

@@ -96,7 +96,8 @@ class CellClassifier(pl.LightningModule):
     ) -> None:
         super().__init__()
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
-        self.network = network.to(memory_format=self.memory_format)  # type: ignore[call-overload]
+        self.network = network
+        network.to(memory_format=self.memory_format)  # type: ignore[call-overload]
         self.whole_batch = eval_batch_size if compile else 1
         if compile:
             # In place: the names of the parameters, and so the checkpoints, stay as they are.

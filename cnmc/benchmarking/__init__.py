@@ -1,0 +1,1 @@
+"""How fast each stage is, beside a baseline that is measured in the same minutes."""
