@@ -17,12 +17,14 @@ from torch import Tensor, nn
 
 from cnmc.benchmarking import baselines
 from cnmc.benchmarking.measure import Comparison, Rate, Row, counted, timed
+from cnmc.benchmarking.memory import watched
 from cnmc.build import build_classifier, build_datamodule, build_trainer
 from cnmc.callbacks.recorder import RunRecorder
 from cnmc.config import CONFIG_DIR, BenchmarkConfig
 from cnmc.data.dataset import CellBatch, SampleKey, collate
 from cnmc.data.store import CellStore
 from cnmc.model.module import CellClassifier
+from cnmc.model.tta import predict_logits
 from cnmc.runs import RunFolder, RunInfo
 
 LEAST_SECONDS = 1.0
@@ -277,7 +279,7 @@ def eval_stage(bench: Bench) -> tuple[list[Row], list[Comparison]]:
     loader = data.val_dataloader()
     cells = len(data.evaluated["val"])
     size = min(config.data.eval_batch_size, cells)
-    ready = module._to_float(bench.batch(size).images.permute(0, 3, 1, 2))
+    ready = module.to_input(bench.batch(size).images.permute(0, 3, 1, 2))
     views = config.tta.num_rotations
 
     def passes() -> None:
@@ -320,5 +322,77 @@ def eval_stage(bench: Bench) -> tuple[list[Row], list[Comparison]]:
 EIGHT = "against the bare passes of the network"
 
 
-STAGES = {"data": data_stage, "train": train_stage, "eval": eval_stage}
+def scale_stage(bench: Bench) -> tuple[list[Row], list[Comparison]]:
+    """Measure how the cost grows: rates that stay the same mean time that grows linearly."""
+    config = bench.preset("paper")
+    data = build_datamodule(config, bench.store)
+    dataset: Any = data.train_dataloader().dataset
+    few = len(dataset) // 4
+
+    def walk(number: int) -> Rate:
+        def work() -> None:
+            for position in range(number):
+                dataset[SampleKey(0, position)]
+
+        return _on_one_core(timed(work, number, at_least=LEAST_SECONDS))
+
+    module = bench.classifier(config).eval()
+    images = bench.batch(config.data.eval_batch_size).images
+
+    def views(number: int) -> Rate:
+        def work() -> None:
+            with torch.no_grad():
+                predict_logits(module.network, images.permute(0, 3, 1, 2), number, module.to_input)
+            _wait(bench.device)
+
+        return timed(work, number * len(images))
+
+    def workers(number: int) -> Rate:
+        chosen = replace(config, data=replace(config.data, num_workers=number))
+        loader = build_datamodule(chosen, bench.store).train_dataloader()
+        size = config.data.batch_size
+        return timed(lambda: sum(1 for _ in loader), len(loader) * size, at_least=LEAST_SECONDS)
+
+    def runs(number: int) -> Rate:
+        batches = [bench.batch(2)] * 2
+
+        def work() -> None:
+            for _ in range(number):
+                _fit_rate(bench, config, bench.classifier(config), batches)()
+
+        return timed(work, number)
+
+    most = config.tta.num_rotations
+    return [_memory(bench, config)], [
+        Comparison(
+            "scale",
+            f"{len(dataset)} cells, against {few}",
+            "images/s",
+            walk(few),
+            walk(len(dataset)),
+        ),
+        Comparison("scale", f"{most} views a cell, against 1", "views/s", views(1), views(most)),
+        Comparison("scale", "2 workers, against 1", "images/s", workers(1), workers(2)),
+        Comparison("scale", "3 runs in one process, against 1", "runs/s", runs(1), runs(3)),
+    ]
+
+
+LIMIT_GB = 6.0
+"""Of host memory a run beyond the shared cache."""
+
+
+def _memory(bench: Bench, config: BenchmarkConfig) -> Row:
+    """Return the memory of a run that walks through the input of an epoch and trains two steps."""
+    with watched() as peak:
+        data = build_datamodule(config, bench.store)
+        for _ in data.train_dataloader():
+            pass
+        _fit_rate(
+            bench, config, bench.classifier(config), [bench.batch(config.data.batch_size)] * 2
+        )()
+    name = f"host memory beyond the cache, {len(bench.files)} cells; baseline: the limit"
+    return counted("scale", name, "GB", baseline=LIMIT_GB, ours=peak.bytes / 1e9)
+
+
+STAGES = {"data": data_stage, "train": train_stage, "eval": eval_stage, "scale": scale_stage}
 """What is measured, in this order."""

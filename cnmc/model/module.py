@@ -119,7 +119,7 @@ class CellClassifier(pl.LightningModule):
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the logit of each image as it is: B x H x W x 3 uint8 to B."""
-        logits: Tensor = self.network(self._to_float(_channels_first(images)))
+        logits: Tensor = self.network(self.to_input(_channels_first(images)))
         return logits.squeeze(1)
 
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
@@ -135,7 +135,7 @@ class CellClassifier(pl.LightningModule):
             self.network,
             _channels_first(_filled_up(images, self.whole_batch)),
             self.num_rotations,
-            self._to_float,
+            self.to_input,
         )
         return logits[:num_cells].float()
 
@@ -197,7 +197,8 @@ class CellClassifier(pl.LightningModule):
         """Return one logit a rotation (B x K)."""
         return self.rotation_logits(batch.images)
 
-    def _to_float(self, images: Tensor) -> Tensor:
+    def to_input(self, images: Tensor) -> Tensor:
+        """Return what the network sees of bytes: B x 3 x H x W uint8 to float32."""
         return to_float(images, self.mean, self.std, memory_format=self.memory_format)
 
 
