@@ -14,11 +14,13 @@ import pytorch_lightning as pl
 import torch
 import yaml
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
 from cnmc.benchmarking import baselines
 from cnmc.benchmarking.measure import Comparison, Rate, Row, counted, timed
 from cnmc.benchmarking.memory import watched
 from cnmc.build import build_classifier, build_datamodule, build_trainer
+from cnmc.callbacks.checkpoints import EpochCheckpoints
 from cnmc.callbacks.recorder import RunRecorder
 from cnmc.config import CONFIG_DIR, BenchmarkConfig
 from cnmc.data.dataset import CellBatch, SampleKey, collate
@@ -170,14 +172,29 @@ def _fit_rate(bench: Bench, config: BenchmarkConfig, module: CellClassifier, bat
         short = replace(config, trainer=replace(config.trainer, max_epochs=1, progress_bar=False))
         with tempfile.TemporaryDirectory() as folder:
             info = RunInfo("running", "benchmark", "fit", 0, "", "")
-            recorder = RunRecorder(RunFolder(Path(folder)), info, {}, config.tta.num_rotations)
+            kept = RunFolder(Path(folder))
+            recorder = RunRecorder(kept, info, {}, config.tta.num_rotations)
             trainer = build_trainer(
-                short, callbacks=[clock], recorder=recorder, loggers=[], terminal=False
+                short,
+                callbacks=[clock, EpochCheckpoints(kept, info, {})],
+                recorder=recorder,
+                loggers=[],
+                terminal=False,
             )
             trainer.fit(module, train_dataloaders=batches)
         return clock.steps * config.data.batch_size / clock.seconds
 
     return rate
+
+
+def _again(batch: CellBatch, times: int) -> DataLoader[CellBatch]:
+    """Return a loader that gives the same batch, which costs nothing."""
+    batches: Any = [batch] * times
+    return DataLoader(batches, batch_size=None, collate_fn=_as_it_is)
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch
 
 
 def _bare_rate(bench: Bench, module: CellClassifier, batches: Sequence[CellBatch]) -> Rate:
@@ -241,7 +258,8 @@ def _own_training(bench: Bench, config: BenchmarkConfig) -> Rate:
 def train_stage(bench: Bench) -> tuple[list[Row], list[Comparison]]:
     """Measure training: the loop, the presets beside the published way, and the input's share."""
     paper, fast = bench.preset("paper"), bench.preset("fast")
-    constant = [bench.batch(bench.config.data.batch_size)] * 3
+    batch = bench.batch(bench.config.data.batch_size)
+    constant = _again(batch, 3)
     module = bench.classifier(paper)
     usual = _usual_training(bench)
     bare = bench.classifier(paper)
@@ -252,7 +270,7 @@ def train_stage(bench: Bench) -> tuple[list[Row], list[Comparison]]:
             "train",
             "fit loop, against a bare loop of the same steps",
             "images/s",
-            _bare_rate(bench, bare, constant),
+            _bare_rate(bench, bare, [batch] * 3),
             _fit_rate(bench, paper, module, constant),
         ),
         Comparison(
@@ -354,7 +372,7 @@ def scale_stage(bench: Bench) -> tuple[list[Row], list[Comparison]]:
         return timed(lambda: sum(1 for _ in loader), len(loader) * size, at_least=LEAST_SECONDS)
 
     def runs(number: int) -> Rate:
-        batches = [bench.batch(2)] * 2
+        batches = _again(bench.batch(config.data.batch_size), 2)
 
         def work() -> None:
             for _ in range(number):
@@ -388,7 +406,7 @@ def _memory(bench: Bench, config: BenchmarkConfig) -> Row:
         for _ in data.train_dataloader():
             pass
         _fit_rate(
-            bench, config, bench.classifier(config), [bench.batch(config.data.batch_size)] * 2
+            bench, config, bench.classifier(config), _again(bench.batch(config.data.batch_size), 2)
         )()
     name = f"host memory beyond the cache, {len(bench.files)} cells; baseline: the limit"
     return counted("scale", name, "GB", baseline=LIMIT_GB, ours=peak.bytes / 1e9)
