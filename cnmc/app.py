@@ -131,9 +131,16 @@ def run_app(
             was asked for is there.
     """
     status = 0
+    terminated = False
+
+    def terminate(*_: Any) -> None:
+        nonlocal terminated
+        terminated = True
+        sys.exit(TERMINATED)
+
     sys.argv[1:] = with_home(sys.argv[1:])
     # As Ctrl-C does, so that what is open is closed, whichever part of the work it meets.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
+    signal.signal(signal.SIGTERM, terminate)
     # Hydra then raises instead of printing several lines and leaving, so all errors end below.
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
     try:
@@ -141,6 +148,9 @@ def run_app(
             sys.argv[1:] = arguments(sys.argv[1:])
         main()
     except (CnmcError, HydraException, OmegaConfBaseException) as error:
+        # What the signal interrupted may stumble over itself while it is left.
+        if terminated:
+            _end_if_interrupted(SystemExit(TERMINATED))
         sys.stderr.write(f"error: {one_line(error)}\n")
         status = 2
     except (KeyboardInterrupt, SystemExit) as error:

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-import pytest
+import os
+import signal
+import sys
+from contextlib import suppress
 
-from cnmc.app import compose, one_line, with_home
+import pytest
+from omegaconf.errors import ConfigKeyError
+
+from cnmc.app import TERMINATED, compose, one_line, run_app, with_home
 from cnmc.errors import CnmcError
 
 
@@ -83,3 +89,26 @@ def test_a_wrong_type_or_key_is_refused_by_name(override: str, key: str) -> None
     line = one_line(caught.value)
     assert "\n" not in line
     assert key in line
+
+
+def test_a_signal_is_what_ended_a_command_whatever_it_broke_on_the_way(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Libraries are left in the middle of their work, and may stumble over it."""
+
+    def main() -> None:
+        with suppress(SystemExit):
+            os.kill(os.getpid(), signal.SIGTERM)
+        raise ConfigKeyError("half composed")
+
+    monkeypatch.setattr(sys, "argv", ["train"])
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        with pytest.raises(SystemExit) as ended:
+            run_app(main)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert ended.value.code == TERMINATED
+    told = capsys.readouterr().err
+    assert "interrupted" in told
+    assert "half composed" not in told

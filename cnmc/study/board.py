@@ -95,6 +95,9 @@ class Board:
             for old in self.path.parent.iterdir():
                 if old.is_dir() and old != self.path and (old / "plan.json").is_file():
                     Board(self.path.parents[1], old.name).close()
+                elif old.suffix == ".lock" and not old.with_name(old.stem.lstrip(".")).exists():
+                    # Its command was killed just after it had removed the board.
+                    old.unlink(missing_ok=True)
             lock = FileLock(self._lock_path)
             lock.acquire(timeout=0)
             with replacing(self.path / "plan.json") as temporary:
