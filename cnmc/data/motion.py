@@ -67,10 +67,10 @@ class Motion:
             columns; in units of 2**-10 pixels, half a pixel added for rounding down.
         """
         inverse = cv2.invertAffineTransform(self.matrix(height, width))
-        linear_x, linear_y, offset = np.hsplit(inverse, 3)
-        rows = np.rint((linear_y * np.arange(height) + offset) * 2**_BITS) + 2 ** (_BITS - 1)
-        columns = np.rint(linear_x * np.arange(width) * 2**_BITS)
-        return np.hstack([rows, columns]).astype(np.int32)
+        by_column, by_row, offset = inverse[:, :1], inverse[:, 1:2], inverse[:, 2:]
+        rows = np.rint((by_row * np.arange(height) + offset) * 2**_BITS) + 2 ** (_BITS - 1)
+        columns = np.rint(by_column * np.arange(width) * 2**_BITS)
+        return np.concatenate([rows, columns], axis=1).astype(np.int32)
 
 
 def move(image: Image, motion: Motion) -> Image:
