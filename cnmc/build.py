@@ -29,11 +29,14 @@ _SECONDS_BETWEEN_STATES = 2.0
 
 def build_datamodule(config: Config, store: CellStore) -> CellDataModule:
     """Return the data module of a run."""
+    augment = asdict(config.augment)
+    on_device = augment.pop("device")
     return CellDataModule(
         store.cells,
         store.split,
         store.cache,
-        augmentation=CellAugmentation(**asdict(config.augment)),
+        augmentation=CellAugmentation(**augment),
+        on_device=on_device,
         batch_size=config.data.batch_size,
         eval_batch_size=config.data.eval_batch_size,
         num_workers=config.data.num_workers,

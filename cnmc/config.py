@@ -199,6 +199,10 @@ class AugmentConfig:
     """Scales are uniform over 1 - scale to 1 + scale. The paper uses none."""
     color: float = 0.0
     """Strength of brightness, contrast, saturation and hue jitter. The paper uses none."""
+    device: bool = False
+    """Move the pixels on the device that trains, a batch at a time, and leave the host nothing but
+    the draws. They are the same draws, and the same pixels up to ties of the rounding. Without
+    color."""
 
     def __post_init__(self) -> None:
         """Check ranges."""
@@ -208,6 +212,11 @@ class AugmentConfig:
         _probability("augment.translate", self.translate)
         _require(0.0 <= self.scale < 1.0, "augment.scale", self.scale, "0 <= value < 1")
         _require(0.0 <= self.color <= 0.5, "augment.color", self.color, "0 to 0.5")
+        if self.device and self.color > 0:
+            raise CnmcError(
+                f"augment.device=true: colours change on the host alone, and augment.color="
+                f"{self.color}; give augment.color=0 or augment.device=false"
+            )
 
 
 @dataclass

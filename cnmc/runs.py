@@ -68,6 +68,10 @@ _NOT_IDENTITY = (
     "trainer.progress_bar",
 )
 
+# Keys that runs were made without, and what the program did then. At these values a run is the same
+# with the key and without it: it is gone on with, stays in its group and has the same hash.
+_ADDED = {"augment.device": False}
+
 
 def logit_column(num_eighths: int) -> str:
     """Return the column of the logit of a rotation by ``num_eighths`` times 45 degrees."""
@@ -113,7 +117,7 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def identity(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return the keys of a resolved configuration that decide what a run computes."""
-    return {
+    return _ADDED | {
         key: value
         for key, value in flatten(config).items()
         if not any(key == name or key.startswith(f"{name}.") for name in _NOT_IDENTITY)
@@ -122,7 +126,8 @@ def identity(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def config_hash(config: Mapping[str, Any]) -> str:
     """Return 12 hexadecimal digits over the :func:`identity` of a resolved configuration."""
-    text = json.dumps(identity(config), sort_keys=True)
+    keys = [item for item in identity(config).items() if item not in _ADDED.items()]
+    text = json.dumps(dict(keys), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 

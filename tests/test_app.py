@@ -79,6 +79,15 @@ def test_weights_without_pretrained_are_refused() -> None:
         compose(["model.weights=file.pth", "model.pretrained=false"])
 
 
+def test_colours_on_the_device_are_refused_with_the_ways_out() -> None:
+    with pytest.raises(CnmcError) as caught:
+        compose(["augment.device=true", "augment.color=0.2"])
+    assert one_line(caught.value) == (
+        "augment.device=true: colours change on the host alone, and augment.color=0.2; give "
+        "augment.color=0 or augment.device=false"
+    )
+
+
 @pytest.mark.parametrize(
     ("override", "key"),
     [("seed=abc", "seed"), ("optimizer.lr.hed=1", "hed"), ("data.crpo=3", "crpo")],

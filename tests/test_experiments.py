@@ -41,6 +41,7 @@ def test_the_default_is_the_papers_recipe() -> None:
         "augment.translate": 0.2,
         "augment.scale": 0.0,
         "augment.color": 0.0,
+        "augment.device": False,
         "model.name": "legacy_seresnext50_32x4d",
         "model.pretrained": True,
         "model.drop_rate": 0.0,

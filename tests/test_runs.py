@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,17 @@ def test_what_differs_is_named() -> None:
     other = {**CONFIG, "seed": 1, "optimizer": {"lr": 1e-4}}
     assert config_hash(other) != config_hash(CONFIG)
     assert differing_keys(CONFIG, other) == ["optimizer.lr", "optimizer.lr.head", "seed"]
+
+
+def test_a_key_that_came_later_leaves_older_runs_what_they_are() -> None:
+    older, newer = CONFIG, {**CONFIG, "augment": {"device": False}}
+    other = {**CONFIG, "augment": {"device": True}}
+    # The hash of a run that was made without the key stands in its folder and at W&B.
+    keys = '{"data.crop": 300, "optimizer.lr.head": 0.01, "seed": 0}'
+    assert config_hash(older) == sha256(keys.encode()).hexdigest()[:12]
+    assert config_hash(newer) == config_hash(older) != config_hash(other)
+    assert differing_keys(older, newer) == []
+    assert differing_keys(older, other) == differing_keys(newer, other) == ["augment.device"]
 
 
 def test_the_same_sweep_gives_the_same_name() -> None:

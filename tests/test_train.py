@@ -122,12 +122,29 @@ def test_the_best_checkpoint_gives_the_stored_logits(run: Run, tiny: list[str]) 
     np.testing.assert_allclose(logits.numpy(), stored, atol=1e-5)
 
 
-def test_a_seed_repeats_itself_to_the_last_bit_whatever_the_workers(run: Run) -> None:
+@pytest.mark.parametrize("device", ["augment.device=false", "augment.device=true"])
+def test_a_seed_repeats_itself_to_the_last_bit_whatever_the_workers(run: Run, device: str) -> None:
+    run = partial(run, device)
     first = _predictions(run("run.name=a", "data.num_workers=0"))
     again = _predictions(run("run.name=b", "data.num_workers=2"))
     other = _predictions(run("run.name=c", "seed=1"))
     pd.testing.assert_frame_equal(first, again, check_exact=True)
     assert not np.array_equal(first["logit_0"], other["logit_0"])
+
+
+def test_a_run_learns_the_same_where_the_device_moves_the_pixels(run: Run) -> None:
+    """Up to ties, of which OpenCV makes the same on some machines."""
+    host, device, bare = (
+        run(f"run.name={name}", "trainer.max_epochs=1", override)
+        for name, override in (
+            ("host", "augment.device=false"),
+            ("device", "augment.device=true"),
+            ("bare", "augment=none"),
+        )
+    )
+    losses = [folder.read_metrics()["train/loss"].iloc[1] for folder in (host, device, bare)]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-3)
+    assert losses[2] != pytest.approx(losses[0], rel=1e-3)
 
 
 class Killed(BaseException):
@@ -175,9 +192,11 @@ def test_a_run_stopped_between_epochs_resumes_to_the_same_bits(
         assert torch.equal(best["state_dict"][name], tensor)
 
 
+@pytest.mark.parametrize("device", ["augment.device=false", "augment.device=true"])
 def test_a_run_stopped_within_an_epoch_repeats_it(
-    run: Run, monkeypatch: pytest.MonkeyPatch
+    run: Run, monkeypatch: pytest.MonkeyPatch, device: str
 ) -> None:
+    run = partial(run, device)
     whole = _predictions(run("run.name=whole"))
     step = CellClassifier.training_step
 
@@ -198,6 +217,18 @@ def test_a_finished_run_is_skipped(run: Run) -> None:
     before = (folder.path / "run.json").stat().st_mtime_ns
     run()
     assert (folder.path / "run.json").stat().st_mtime_ns == before
+
+
+def test_a_run_made_before_a_key_was_there_is_the_same_run(run: Run) -> None:
+    folder = run("trainer.max_epochs=1")
+    config = folder.read_config()
+    del config["augment"]["device"]
+    folder.write_config(config)
+    before = (folder.path / "run.json").read_bytes()
+    run("trainer.max_epochs=1")
+    assert (folder.path / "run.json").read_bytes() == before
+    with pytest.raises(CnmcError, match=r"augment\.device \(there False, now True\)"):
+        run("trainer.max_epochs=1", "augment.device=true")
 
 
 def test_another_configuration_is_refused_with_its_keys(run: Run) -> None:

@@ -11,77 +11,18 @@ repeats itself exactly whatever the number of workers.
 
 from __future__ import annotations
 
-import math
 import os
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 # albumentations looks for a newer version when it is imported, over the network.
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 
 import albumentations as A  # type: ignore[import-untyped]  # noqa: N812 (the name that its users know)
-import cv2
 import numpy as np
-import numpy.typing as npt
 
-Image = npt.NDArray[np.uint8]
-
-
-@dataclass(frozen=True)
-class Motion:
-    """One flip, rotation, scale and shift, in this order.
-
-    Attributes:
-        hflip: Whether left and right are exchanged.
-        vflip: Whether top and bottom are exchanged.
-        angle: Counter-clockwise rotation about the centre of the image in degrees.
-        scale: Factor about the centre.
-        shift: Shift along the axes of the image, after the rotation, as shares of width and
-            height; positive to the right and down.
-    """
-
-    hflip: bool = False
-    vflip: bool = False
-    angle: float = 0.0
-    scale: float = 1.0
-    shift: tuple[float, float] = (0.0, 0.0)
-
-    def matrix(self, height: int, width: int) -> npt.NDArray[np.float64]:
-        """Return the 2 x 3 matrix from pixels of the input to pixels of the output, as (x, y)."""
-        angle = math.radians(self.angle)
-        cos, sin = self.scale * math.cos(angle), self.scale * math.sin(angle)
-        # The y axis points down, hence the sign of the sine. A flip negates a column.
-        across = -1.0 if self.hflip else 1.0
-        down = -1.0 if self.vflip else 1.0
-        linear = np.array([[cos * across, sin * down], [-sin * across, cos * down]])
-        # OpenCV's pixel i has its centre at i, so a quarter turn about (side - 1) / 2 is exact.
-        center = np.array([(width - 1) / 2, (height - 1) / 2])
-        shift = np.array([self.shift[0] * width, self.shift[1] * height])
-        return np.column_stack([linear, center + shift - linear @ center])
-
-
-def move(image: Image, motion: Motion) -> Image:
-    """Apply a motion by nearest neighbour, black where nothing comes from.
-
-    Args:
-        image: H x W x C, uint8.
-        motion: The motion.
-
-    Returns:
-        A new image of the same shape.
-    """
-    height, width = image.shape[:2]
-    moved = cv2.warpAffine(
-        image,
-        motion.matrix(height, width),
-        (width, height),
-        flags=cv2.INTER_NEAREST,
-        borderMode=cv2.BORDER_CONSTANT,
-        borderValue=(0, 0, 0),
-    )
-    return np.asarray(moved, dtype=np.uint8)
+from cnmc.data.motion import Image, Motion, move
 
 
 class RandomMotion(A.ImageOnlyTransform):  # type: ignore[misc]
@@ -122,18 +63,21 @@ class RandomMotion(A.ImageOnlyTransform):  # type: ignore[misc]
         self.translate = translate
         self.scale = scale
 
-    def get_params(self) -> dict[str, Any]:
+    def draw(self) -> Motion:
         """Draw a motion."""
         # All six numbers every time: changing one setting leaves the draws of the others alone.
         hflip, vflip, angle, scale, right, down = self.random_generator.random(6).tolist()
-        motion = Motion(
+        return Motion(
             hflip=hflip < self.hflip,
             vflip=vflip < self.vflip,
             angle=angle * self.rotate,
             scale=1.0 + (2.0 * scale - 1.0) * self.scale,
             shift=((2.0 * right - 1.0) * self.translate, (2.0 * down - 1.0) * self.translate),
         )
-        return {"motion": motion}
+
+    def get_params(self) -> dict[str, Any]:
+        """Draw what :meth:`apply` is given."""
+        return {"motion": self.draw()}
 
     def apply(self, img: Image, motion: Motion, **_params: object) -> Image:
         """Move an image."""
@@ -163,13 +107,12 @@ class CellAugmentation:
         scale: float = 0.0,
         color: float = 0.0,
     ) -> None:
+        self._motion = RandomMotion(
+            hflip=hflip, vflip=vflip, rotate=rotate, translate=translate, scale=scale
+        )
         transforms: list[A.BasicTransform] = []
         if any((hflip, vflip, rotate, translate, scale)):
-            transforms.append(
-                RandomMotion(
-                    hflip=hflip, vflip=vflip, rotate=rotate, translate=translate, scale=scale
-                )
-            )
+            transforms.append(self._motion)
         if color > 0:
             # After the motion, so that its fill and the cell's own black background stay alike.
             around = (1.0 - color, 1.0 + color)
@@ -180,7 +123,7 @@ class CellAugmentation:
         self._bits = np.random.Philox(0)
         self._state = self._bits.state
         self._python = random.Random(0)  # noqa: S311 (no secret)
-        self._uses_python = color > 0
+        self._has_color = color > 0
         self.pipeline.set_random_state(np.random.Generator(self._bits), self._python)
 
     def __call__(self, image: Image, *, seed: Sequence[int]) -> Image:
@@ -198,6 +141,20 @@ class CellAugmentation:
         changed: Image = self.pipeline(image=image)["image"]
         return changed if changed is not image else image.copy()
 
+    def draw(self, seed: Sequence[int]) -> Motion:
+        """Return the motion that a call with this seed applies, for a device to apply it.
+
+        Args:
+            seed: As for a call.
+
+        Raises:
+            ValueError: The augmentation also changes colours, which no motion does.
+        """
+        if self._has_color:
+            raise ValueError("color is not 0: a motion has no part in it")
+        self._reseed(seed)
+        return self._motion.draw()
+
     def _reseed(self, seed: Sequence[int]) -> None:
         run, epoch, index = seed
         # Philox is a function of key and counter: run and epoch select the stream, the cell a
@@ -207,5 +164,5 @@ class CellAugmentation:
             "counter": np.array([0, 0, 0, index], dtype=np.uint64),
         }
         self._bits.state = self._state
-        if self._uses_python:
+        if self._has_color:
             self._python.seed((run << 128) | (epoch << 64) | index)

@@ -11,11 +11,13 @@ from torch.utils.data import DataLoader
 from cnmc.data.cache import CellCache
 from cnmc.data.dataset import (
     Augmentation,
+    CellBatch,
     CellDataset,
     EpochSampler,
     collate,
     set_up_worker,
 )
+from cnmc.data.motion import warp
 from cnmc.data.splits import Split
 from cnmc.errors import CnmcError
 
@@ -28,6 +30,7 @@ class CellDataModule(pl.LightningDataModule):
         split: The role of each cell.
         cache: The decoded images.
         augmentation: Applied to the cells that train.
+        on_device: Draw the augmentation on the host and apply it on the device, to whole batches.
         batch_size: Cells in a training batch; the last partial batch is dropped (as published).
         eval_batch_size: Cells in an evaluation batch.
         num_workers: Processes that augment; 0 augments in the training process.
@@ -45,6 +48,7 @@ class CellDataModule(pl.LightningDataModule):
         cache: CellCache,
         *,
         augmentation: Augmentation | None,
+        on_device: bool = False,
         batch_size: int,
         eval_batch_size: int,
         num_workers: int,
@@ -76,6 +80,7 @@ class CellDataModule(pl.LightningDataModule):
                 table["cell_id"].tolist(),
                 table["label"].tolist(),
                 augmentation=augmentation if role == "train" else None,
+                on_device=on_device,
                 seed=seed,
             )
 
@@ -123,6 +128,12 @@ class CellDataModule(pl.LightningDataModule):
     def test_dataloader(self) -> DataLoader[Any]:
         """Return the cells that are evaluated once, at the end."""
         return self._eval_dataloader("test")
+
+    def on_after_batch_transfer(self, batch: CellBatch, _dataloader_idx: int) -> CellBatch:
+        """Move the pixels of a batch on the device, where the host has left that to it."""
+        if batch.sources is None:
+            return batch
+        return batch._replace(images=warp(batch.images, batch.sources), sources=None)
 
     def _eval_dataloader(self, role: str) -> DataLoader[Any]:
         # The cache needs no decoding, and a cell costs a network many passes: no workers.

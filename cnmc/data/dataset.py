@@ -1,4 +1,8 @@
-"""Cells as a PyTorch dataset: uint8 pixels from the cache, augmented where they train."""
+"""Cells as a PyTorch dataset: uint8 pixels from the cache, augmented where they train.
+
+What augments a training cell is drawn here in either case. The pixels are moved here too, or on the
+device, which is sent the cell as it is and where its pixels go.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +18,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
 from cnmc.data.cache import CellCache
-
-Image = npt.NDArray[np.uint8]
+from cnmc.data.motion import Image, Motion
 
 
 class Augmentation(Protocol):
@@ -23,6 +26,9 @@ class Augmentation(Protocol):
 
     def __call__(self, image: Image, *, seed: Sequence[int]) -> Image:
         """Return a changed copy of ``image`` (H x W x 3, uint8)."""
+
+    def draw(self, seed: Sequence[int]) -> Motion:
+        """Return the motion that a call with this seed applies."""
 
 
 class CellBatch(NamedTuple):
@@ -32,11 +38,23 @@ class CellBatch(NamedTuple):
         images: B x H x W x 3, uint8, RGB. The device makes floats of them: a quarter of the bytes.
         labels: B, float32; 1 is ALL, 0 is HEM.
         positions: B, int64; where the cells stand in the dataset.
+        sources: B x 2 x (H + W), int32; where the device shall take the pixels of each image from
+            (see :func:`cnmc.data.motion.warp`). None: the images are as they shall be.
     """
 
     images: Tensor
     labels: Tensor
     positions: Tensor
+    sources: Tensor | None = None
+
+
+class Sample(NamedTuple):
+    """One cell of a :class:`CellBatch`."""
+
+    image: Image
+    label: int
+    position: int
+    sources: npt.NDArray[np.int32] | None
 
 
 class SampleKey(NamedTuple):
@@ -46,7 +64,7 @@ class SampleKey(NamedTuple):
     position: int
 
 
-class CellDataset(Dataset[tuple[Image, int, int]]):
+class CellDataset(Dataset[Sample]):
     """Cells of one role of a split.
 
     Args:
@@ -54,6 +72,7 @@ class CellDataset(Dataset[tuple[Image, int, int]]):
         cell_ids: The cells, in the order of the dataset.
         labels: 0 or 1 for each of them.
         augmentation: Changes the images that train; None evaluates them as they are.
+        on_device: Leave the images as they are and draw what the device needs to change them.
         seed: Seed of the run.
     """
 
@@ -64,25 +83,32 @@ class CellDataset(Dataset[tuple[Image, int, int]]):
         labels: Sequence[int],
         *,
         augmentation: Augmentation | None = None,
+        on_device: bool = False,
         seed: int = 0,
     ) -> None:
         self.cache = cache
         self.rows = np.array([cache.rows[cell_id] for cell_id in cell_ids], dtype=np.int64)
         self.labels = np.asarray(labels, dtype=np.int64)
         self.augmentation = augmentation
+        self.on_device = on_device
         self.seed = seed
 
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, key: SampleKey | int) -> tuple[Image, int, int]:
+    def __getitem__(self, key: SampleKey | int) -> Sample:
         epoch, position = key if isinstance(key, tuple) else (0, key)
         image: Image = np.asarray(self.cache.images[self.rows[position]])
+        sources = None
         if self.augmentation is not None:
             # By run, epoch and cell and not by worker: no two draws are the same stream, and the
             # number of workers changes nothing.
-            image = self.augmentation(image, seed=(self.seed, epoch, position))
-        return image, int(self.labels[position]), position
+            seed = (self.seed, epoch, position)
+            if self.on_device:
+                sources = self.augmentation.draw(seed).sources(*image.shape[:2])
+            else:
+                image = self.augmentation(image, seed=seed)
+        return Sample(image, int(self.labels[position]), position, sources)
 
 
 class EpochSampler(Sampler[SampleKey]):
@@ -109,13 +135,15 @@ class EpochSampler(Sampler[SampleKey]):
         return (SampleKey(self.epoch, int(position)) for position in order)
 
 
-def collate(samples: Sequence[tuple[Image, int, int]]) -> CellBatch:
+def collate(samples: Sequence[Sample]) -> CellBatch:
     """Stack samples into a :class:`CellBatch`."""
-    images, labels, positions = zip(*samples, strict=True)
+    images, labels, positions, _ = zip(*samples, strict=True)
+    sources = [sample.sources for sample in samples if sample.sources is not None]
     return CellBatch(
         images=torch.from_numpy(np.stack(images)),
         labels=torch.tensor(labels, dtype=torch.float32),
         positions=torch.tensor(positions, dtype=torch.int64),
+        sources=torch.from_numpy(np.stack(sources)) if sources else None,
     )
 
 

@@ -7,17 +7,15 @@ tells rotation, flip and scale, and its shift.
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
-from PIL import Image as Pillow
 from scipy import stats
 
-from cnmc.data.augment import CellAugmentation, Motion, move
+from cnmc.data.augment import CellAugmentation
+from cnmc.data.motion import Motion, move
 
 Image = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float64]
@@ -203,6 +201,30 @@ class TestRepeatability:
         assert changed is not image
 
 
+class TestDraw:
+    """What a device is sent is what the host would have done."""
+
+    @pytest.mark.parametrize("changes", [{}, {"scale": 0.3}, {"vflip": 0.0, "translate": 0.0}])
+    def test_a_motion_is_that_of_the_call_in_any_order_and_process(
+        self, changes: dict[str, float]
+    ) -> None:
+        image = card()
+        augmentation = CellAugmentation(**(PAPER | changes))
+        other = pickle.loads(pickle.dumps(augmentation))  # noqa: S301 (as a spawned worker gets it)
+        seeds = [(7, epoch, index) for epoch in range(3) for index in range(5)]
+        motions = {seed: other.draw(seed) for seed in reversed(seeds)}
+        for seed in seeds:
+            assert np.array_equal(move(image, motions[seed]), augmentation(image, seed=seed))
+            assert augmentation.draw(seed) == motions[seed]
+
+    def test_nothing_asked_for_is_nothing_done(self) -> None:
+        assert CellAugmentation(**NOTHING).draw((0, 0, 0)) == Motion()
+
+    def test_colours_are_not_left_out_unnoticed(self) -> None:
+        with pytest.raises(ValueError, match="color"):
+            CellAugmentation(**PAPER, color=0.1).draw((0, 0, 0))
+
+
 class TestColor:
     def test_color_jitter_changes_colours_and_moves_nothing(self) -> None:
         image = np.full((20, 20, 3), (120, 90, 160), np.uint8)
@@ -222,57 +244,3 @@ class TestColor:
             brightness.append(float(tint(gray, seed=(0, 0, index)).mean()))
         assert np.std(brightness) > 5
         assert stats.spearmanr(angle, brightness).pvalue > 0.01
-
-
-def noise(size: int) -> Image:
-    return np.random.default_rng(size).integers(1, 256, (size, size, 3), dtype=np.uint8)
-
-
-class TestMove:
-    @pytest.mark.parametrize("size", [7, 8, 300])
-    @pytest.mark.parametrize(
-        ("motion", "expected"),
-        [
-            (Motion(), lambda i: i),
-            (Motion(hflip=True), np.fliplr),
-            (Motion(vflip=True), np.flipud),
-            (Motion(angle=90.0), np.rot90),
-            (Motion(angle=180.0), lambda i: np.rot90(i, 2)),
-            (Motion(angle=270.0), lambda i: np.rot90(i, 3)),
-            # Flip first, then turn.
-            (Motion(hflip=True, angle=90.0), lambda i: np.rot90(np.fliplr(i))),
-        ],
-    )
-    def test_special_motions_are_exact(
-        self, size: int, motion: Motion, expected: Callable[[Any], Any]
-    ) -> None:
-        image = noise(size)
-        assert np.array_equal(move(image, motion), expected(image))
-
-    @pytest.mark.parametrize("angle", [10.0, 45.0, 123.4, 300.0])
-    def test_turns_the_way_pillow_does(self, angle: float) -> None:
-        image = noise(300)
-        theirs = np.asarray(
-            Pillow.fromarray(image).rotate(angle, resample=Pillow.Resampling.NEAREST)
-        )
-        # Both round to the nearest pixel in fixed point, OpenCV with fewer digits.
-        assert (move(image, Motion(angle=angle)) == theirs).all(axis=2).mean() > 0.99
-
-    def test_shift_comes_after_the_turn(self) -> None:
-        image = noise(20)
-        expected = np.zeros_like(image)
-        expected[5:, :-2] = np.rot90(image)[:-5, 2:]
-        assert np.array_equal(move(image, Motion(angle=90.0, shift=(-0.1, 0.25))), expected)
-
-    def test_a_shift_does_not_cut_what_the_turn_moved_outside(self) -> None:
-        image = np.full((40, 40, 3), 255, np.uint8)
-        in_one = move(image, Motion(angle=45.0, shift=(0.0, 0.2)))
-        in_two = move(move(image, Motion(angle=45.0)), Motion(shift=(0.0, 0.2)))
-        assert (in_one > 0).sum() > (in_two > 0).sum()
-
-    def test_scale_is_about_the_centre(self) -> None:
-        image = np.zeros((41, 41, 3), np.uint8)
-        image[17:24, 17:24] = 255
-        expected = np.zeros_like(image)
-        expected[10:31, 10:31] = 255
-        assert np.array_equal(move(image, Motion(scale=3.0)), expected)

@@ -32,8 +32,10 @@ def _module(store: CellStore, tiny: list[str], *overrides: str) -> CellDataModul
 def _epoch(data: CellDataModule, epoch: int) -> CellBatch:
     loader = data.train_dataloader()
     loader.sampler.set_epoch(epoch)  # type: ignore[attr-defined]
-    batches = list(loader)
-    return CellBatch(*(torch.cat(parts) for parts in zip(*batches, strict=True)))
+    batches = [data.on_after_batch_transfer(batch, 0) for batch in loader]
+    assert all(batch.sources is None for batch in batches)
+    parts = zip(*((b.images, b.labels, b.positions) for b in batches), strict=True)
+    return CellBatch(*(torch.cat(part) for part in parts))
 
 
 def test_the_last_partial_batch_is_dropped(store: CellStore, tiny: list[str]) -> None:
@@ -67,6 +69,50 @@ def test_every_epoch_has_another_order_and_other_draws(store: CellStore, tiny: l
     by_cell = [batch.images[batch.positions.argsort()] for batch in (first, second)]
     same = (by_cell[0] == by_cell[1]).flatten(1).all(dim=1)
     assert int(same.sum()) == 0
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_the_device_makes_the_pixels_that_the_host_would(
+    store: CellStore, tiny: list[str], num_workers: int
+) -> None:
+    host = _module(store, tiny, "augment.scale=0.2")
+    device = _module(
+        store, tiny, "augment.scale=0.2", "augment.device=true", f"data.num_workers={num_workers}"
+    )
+    for epoch in range(2):
+        for one, other in zip(_epoch(host, epoch)[:3], _epoch(device, epoch)[:3], strict=True):
+            assert torch.equal(one, other)
+
+
+def test_the_device_is_sent_cells_as_they_are_and_where_their_pixels_go(
+    store: CellStore, tiny: list[str]
+) -> None:
+    data = _module(store, tiny, "augment.device=true")
+    table = data._roles["train"]
+    batch = next(iter(data.train_dataloader()))
+    rows = [store.cache.rows[table["cell_id"].iloc[int(p)]] for p in batch.positions]
+    np.testing.assert_array_equal(batch.images.numpy(), store.cache.images[rows])
+    assert (batch.sources.dtype, batch.sources.shape) == (torch.int32, (8, 2, 80))
+    moved = data.on_after_batch_transfer(batch, 0)
+    assert moved.sources is None
+    assert not torch.equal(moved.images, batch.images)
+    # Cells that are evaluated are not changed anywhere.
+    (evaluated,) = list(data.val_dataloader())
+    assert data.on_after_batch_transfer(evaluated, 0) is evaluated
+
+
+def test_a_batch_reaches_a_device_with_and_without_sources(
+    store: CellStore, tiny: list[str]
+) -> None:
+    data = _module(store, tiny, "augment.device=true")
+    module = pl.LightningModule()
+    for loader in (data.train_dataloader(), data.val_dataloader()):
+        batch = next(iter(loader))
+        sent = module.transfer_batch_to_device(batch, torch.device("meta"), 0)
+        assert type(sent) is CellBatch
+        moved = data.on_after_batch_transfer(sent, 0)
+        assert moved.sources is None
+        assert (moved.images.device.type, moved.images.shape) == ("meta", batch.images.shape)
 
 
 def test_another_seed_has_another_order_and_other_draws(store: CellStore, tiny: list[str]) -> None:
