@@ -70,7 +70,7 @@ _NOT_IDENTITY = (
 
 # Keys that runs were made without, and what the program did then. At these values a run is the same
 # with the key and without it: it is gone on with, stays in its group and has the same hash.
-_ADDED = {"augment.device": False}
+_ADDED = {"augment.device": False, "trainer.channels_last": False, "trainer.compile": False}
 
 
 def logit_column(num_eighths: int) -> str:
