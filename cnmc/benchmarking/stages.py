@@ -23,7 +23,7 @@ from cnmc.build import build_classifier, build_datamodule, build_trainer
 from cnmc.callbacks.checkpoints import EpochCheckpoints
 from cnmc.callbacks.recorder import RunRecorder
 from cnmc.config import CONFIG_DIR, BenchmarkConfig
-from cnmc.data.dataset import CellBatch, SampleKey, collate
+from cnmc.data.dataset import CellBatch, Sample, SampleKey, collate
 from cnmc.data.store import CellStore
 from cnmc.model.module import CellClassifier
 from cnmc.model.tta import predict_logits
@@ -72,9 +72,12 @@ class Bench:
 
     def batch(self, size: int) -> CellBatch:
         """Return a batch of cells as the loader makes it, on the device."""
-        rows = [i % len(self.store.cache.images) for i in range(size)]
-        samples = [(self.store.cache.images[row], row % 2, row) for row in rows]
-        return CellBatch(*(part.to(self.device) for part in collate(samples)))
+        images = self.store.cache.images
+        rows = [position % len(images) for position in range(size)]
+        batch = collate([Sample(images[row], row % 2, row, None) for row in rows])
+        return batch._replace(
+            images=batch.images.to(self.device), labels=batch.labels.to(self.device)
+        )
 
 
 def _wait(device: torch.device) -> None:
@@ -98,18 +101,24 @@ def _on_one_core(rate: Rate) -> Rate:
     return measured
 
 
+def _walk(bench: Bench, config: BenchmarkConfig, number: int) -> Rate:
+    """Return the training images a second that one core makes of the cache."""
+    dataset: Any = build_datamodule(config, bench.store).train_dataloader().dataset
+    epoch = iter(range(1_000_000))
+
+    def work() -> None:
+        seen = next(epoch)
+        for position in range(number):
+            dataset[SampleKey(seen, position)]
+
+    return _on_one_core(timed(work, number, at_least=LEAST_SECONDS))
+
+
 def data_stage(bench: Bench) -> tuple[list[Row], list[Comparison]]:
     """Measure the input: images a second and core, batches, and bytes to the device."""
     config = bench.config
     data = build_datamodule(config, bench.store)
-    dataset: Any = data.train_dataloader().dataset
     usual = baselines.FileDataset(bench.files, crop=config.data.crop)
-    epoch = iter(range(1_000_000))
-
-    def augment() -> None:
-        number = next(epoch)
-        for position in range(len(dataset)):
-            dataset[SampleKey(number, position)]
 
     def open_each() -> None:
         for position in range(len(usual)):
@@ -120,7 +129,15 @@ def data_stage(bench: Bench) -> tuple[list[Row], list[Comparison]]:
         "training input, one core",
         "images/s",
         _on_one_core(timed(open_each, len(usual), at_least=LEAST_SECONDS)),
-        _on_one_core(timed(augment, len(dataset), at_least=LEAST_SECONDS)),
+        _walk(bench, config, len(usual)),
+    )
+    on_device = replace(config, augment=replace(config.augment, device=True))
+    copied = Comparison(
+        "data",
+        "host's share of it with augment.device=true",
+        "images/s",
+        one_core.baseline,
+        _walk(bench, on_device, len(usual)),
     )
     workers = config.data.num_workers
     whole = len(usual) // config.data.batch_size * config.data.batch_size
@@ -142,7 +159,7 @@ def data_stage(bench: Bench) -> tuple[list[Row], list[Comparison]]:
         baseline=views.nbytes / 1e6,
         ours=evaluated.images.nbytes / len(evaluated.images) / 1e6,
     )
-    return [sent], [one_core, loaded]
+    return [sent], [one_core, copied, loaded]
 
 
 class _Clock(pl.Callback):
@@ -343,17 +360,8 @@ EIGHT = "against the bare passes of the network"
 def scale_stage(bench: Bench) -> tuple[list[Row], list[Comparison]]:
     """Measure how the cost grows: rates that stay the same mean time that grows linearly."""
     config = bench.preset("paper")
-    data = build_datamodule(config, bench.store)
-    dataset: Any = data.train_dataloader().dataset
-    few = len(dataset) // 4
-
-    def walk(number: int) -> Rate:
-        def work() -> None:
-            for position in range(number):
-                dataset[SampleKey(0, position)]
-
-        return _on_one_core(timed(work, number, at_least=LEAST_SECONDS))
-
+    many = len(bench.files)
+    few = many // 4
     module = bench.classifier(config).eval()
     images = bench.batch(config.data.eval_batch_size).images
 
@@ -384,10 +392,10 @@ def scale_stage(bench: Bench) -> tuple[list[Row], list[Comparison]]:
     return [_memory(bench, config)], [
         Comparison(
             "scale",
-            f"{len(dataset)} cells, against {few}",
+            f"{many} cells, against {few}",
             "images/s",
-            walk(few),
-            walk(len(dataset)),
+            _walk(bench, config, few),
+            _walk(bench, config, many),
         ),
         Comparison("scale", f"{most} views a cell, against 1", "views/s", views(1), views(most)),
         Comparison("scale", "2 workers, against 1", "images/s", workers(1), workers(2)),
