@@ -58,21 +58,28 @@ class Comparison:
     ours: Rate
 
 
-def timed(work: Callable[[], Any], items: int, *, at_least: float = 0.0) -> Rate:
+def timed(
+    work: Callable[[], Any],
+    items: int,
+    *,
+    at_least: float = 0.0,
+    clock: Callable[[], float] = time.perf_counter,
+) -> Rate:
     """Return the rate of a piece of work that is repeated until it took long enough.
 
     Args:
         work: The work.
         items: How much of it one call does.
         at_least: Seconds.
+        clock: Tells the seconds; ``time.process_time`` those that the process was at work.
     """
 
     def rate() -> float:
-        done, start = 0, time.perf_counter()
+        done, start = 0, clock()
         while True:
             work()
             done += items
-            seconds = time.perf_counter() - start
+            seconds = clock() - start
             if seconds >= at_least:
                 return done / seconds
 
