@@ -6,10 +6,12 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import cv2
+import numpy as np
 import pytorch_lightning as pl
 import torch
 import yaml
@@ -25,6 +27,9 @@ from cnmc.callbacks.recorder import RunRecorder
 from cnmc.config import CONFIG_DIR, BenchmarkConfig
 from cnmc.data.dataset import CellBatch, Sample, SampleKey, collate
 from cnmc.data.store import CellStore
+from cnmc.inference.backends import BACKENDS, make_backend, obstacle
+from cnmc.inference.graph import CellGraph
+from cnmc.inference.runtime import GraphInfo
 from cnmc.model.module import CellClassifier
 from cnmc.model.tta import predict_logits
 from cnmc.runs import RunFolder, RunInfo
@@ -407,6 +412,53 @@ def scale_stage(bench: Bench) -> tuple[list[Row], list[Comparison]]:
     ]
 
 
+def predict_stage(bench: Bench) -> tuple[list[Row], list[Comparison]]:
+    """Measure prediction on the CPU by every backend that can run here, against PyTorch as it is.
+
+    Beside the rates, how far the logits of a backend of full precision lie from PyTorch's.
+    """
+    config = bench.preset("paper")
+    module = bench.classifier(config).cpu().eval()
+    info = GraphInfo(
+        network=config.model.name,
+        crop=config.data.crop,
+        resize=config.data.resize,
+        num_rotations=config.tta.num_rotations,
+        mean=tuple(config.model.mean) if config.model.normalize else None,
+        std=tuple(config.model.std) if config.model.normalize else None,
+        run={},
+        epoch=0,
+    )
+    graph = CellGraph(module.network, info)
+    cells = len(bench.store.cache.images)
+    shown = np.array(bench.store.cache.images[: min(config.data.eval_batch_size, cells, 8)])
+    folder = Path(config.output) / "backends"
+    folder.mkdir(parents=True, exist_ok=True)
+    eager = make_backend("eager", graph, folder=folder)
+    views = len(shown) * config.tta.num_rotations
+    rows, comparisons = [], []
+    baseline = timed(lambda: eager.predict(shown), views)
+    expected = eager.predict(shown)
+    for name in BACKENDS[1:]:
+        if obstacle(name) is not None:
+            continue
+        backend = make_backend(name, graph, folder=folder, calibration=bench.store.cache.images)
+        ours = timed(partial(backend.predict, shown), views)
+        comparisons.append(
+            Comparison("predict", f"{name}, against eager PyTorch", "views/s", baseline, ours)
+        )
+        if name != "openvino_int8":
+            apart = float(np.abs(backend.predict(shown) - expected).max())
+            label = f"{name}: largest difference of a logit; baseline: the limit"
+            rows.append(
+                counted("predict", label, "logits", baseline=LIMIT_LOGITS, ours=max(apart, 1e-9))
+            )
+    return rows, comparisons
+
+
+LIMIT_LOGITS = 1e-4
+"""How far another way to compute the same logits may lie from PyTorch's."""
+
 LIMIT_GB = 6.0
 """Of host memory a run beyond the shared cache."""
 
@@ -424,5 +476,5 @@ def _memory(bench: Bench, config: BenchmarkConfig) -> Row:
     return counted("scale", name, "GB", baseline=LIMIT_GB, ours=peak.bytes / 1e9)
 
 
-STAGES = {"data": data_stage, "train": train_stage, "eval": eval_stage, "scale": scale_stage}
+STAGES = {"data": data_stage, "train": train_stage, "eval": eval_stage, "predict": predict_stage, "scale": scale_stage}
 """What is measured, in this order."""
