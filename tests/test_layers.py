@@ -21,6 +21,7 @@ LAYERS: dict[str, int] = {
     "model": 1,
     "analysis": 1,
     "callbacks": 2,
+    "inference": 2,
     "benchmarking": 3,
     "build": 3,
     "launchers": 3,

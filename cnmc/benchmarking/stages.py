@@ -476,5 +476,11 @@ def _memory(bench: Bench, config: BenchmarkConfig) -> Row:
     return counted("scale", name, "GB", baseline=LIMIT_GB, ours=peak.bytes / 1e9)
 
 
-STAGES = {"data": data_stage, "train": train_stage, "eval": eval_stage, "predict": predict_stage, "scale": scale_stage}
+STAGES = {
+    "data": data_stage,
+    "train": train_stage,
+    "eval": eval_stage,
+    "predict": predict_stage,
+    "scale": scale_stage,
+}
 """What is measured, in this order."""

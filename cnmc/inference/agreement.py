@@ -1,0 +1,71 @@
+"""How far the logits of a backend are from those of the network itself.
+
+Networks amplify the rounding of 32-bit numbers, some a thousandfold, so no single tolerance suits
+all: the distance of a backend is to be held against that of PyTorch's own arithmetic.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from cnmc.inference.graph import CellGraph
+from cnmc.inference.runtime import Images, Logits, Predictor
+from cnmc.model.preprocess import to_float
+from cnmc.model.tta import predict_logits
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """A backend against PyTorch on the same cells.
+
+    Attributes:
+        to_eager: Largest distance of a logit to the one that training's evaluation gives it.
+        to_exact: Largest distance to 64-bit arithmetic.
+        rounding: The same for PyTorch in 32 bits: what no backend can be blamed for.
+        same_decisions: Share of cells, 0 to 1, with the same sign of the mean logit as in eager.
+    """
+
+    to_eager: float
+    to_exact: float
+    rounding: float
+    same_decisions: float
+
+
+def compare(predictor: Predictor, graph: CellGraph, images: Images) -> Agreement:
+    """Hold a backend against the network that it was made of.
+
+    Args:
+        predictor: The backend.
+        graph: The network.
+        images: At least one cell, as both take it. Each costs three passes, one in 64 bits.
+    """
+    logits = predictor.predict(images)
+    with torch.no_grad():
+        cells = torch.from_numpy(np.array(images))
+        eager: Logits = graph.one_by_one(cells).numpy()
+    exact = exact_logits(graph, images)
+    decided = logits.mean(axis=1) > 0
+    return Agreement(
+        to_eager=float(np.abs(logits - eager).max()),
+        to_exact=float(np.abs(logits - exact).max()),
+        rounding=float(np.abs(eager - exact).max()),
+        same_decisions=float((decided == (eager.mean(axis=1) > 0)).mean()),
+    )
+
+
+def exact_logits(graph: CellGraph, images: Images) -> Logits:
+    """Return the logits that 64-bit arithmetic gives, one a rotation; rounded when all is done."""
+    info = graph.info
+    network = copy.deepcopy(graph.network).double()
+    with torch.no_grad():
+        logits: Logits = predict_logits(
+            network,
+            torch.from_numpy(np.array(images)).permute(0, 3, 1, 2),
+            info.num_rotations,
+            lambda views: to_float(views, info.mean, info.std).double(),
+        ).numpy()
+    return logits

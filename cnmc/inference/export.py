@@ -1,0 +1,108 @@
+"""Writes a network to a file that runs without torch: ONNX, or OpenVINO with or without 8 bits.
+
+A file takes uint8 RGB cells (any number of them, cropped to the size that it names) and gives one
+logit a rotation: rotations and scaling are inside, and so is where the network comes from.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+
+from cnmc.errors import CnmcError
+from cnmc.inference.graph import CellGraph
+from cnmc.inference.runtime import INPUT, METADATA, OUTPUT, Images, check_images, require
+from cnmc.runs import replacing
+
+OPSET = 20
+"""Version of ONNX's operators, of 2023."""
+
+
+def export_onnx(graph: CellGraph, path: Path) -> None:
+    """Write an ONNX file.
+
+    Args:
+        graph: The network.
+        path: The file, ``.onnx``; it takes the place of an earlier one only when it is whole.
+
+    Raises:
+        CnmcError: The suffix is another, or a package is not installed.
+    """
+    _check_suffix(path, ".onnx")
+    with replacing(path) as temporary:
+        _write_onnx(graph, temporary)
+
+
+def export_openvino(graph: CellGraph, path: Path, calibration: Images | None = None) -> None:
+    """Write an OpenVINO model: ``.xml``, and ``.bin`` beside it.
+
+    Args:
+        graph: The network.
+        path: The ``.xml``; the files take the place of earlier ones only when they are whole.
+        calibration: Cells as the graph takes them, of the training part, whose activations tell
+            the ranges of 8-bit numbers: then the convolutions compute with those. None keeps
+            float32.
+
+    Raises:
+        CnmcError: The suffix is another, a package is not installed, or there is no cell to
+            calibrate with, or of another size.
+    """
+    _check_suffix(path, ".xml")
+    openvino = require("openvino")
+    if calibration is not None:
+        check_images(calibration, graph.info)
+        if len(calibration) == 0:
+            raise CnmcError("8-bit numbers need cells to calibrate with, and none are given")
+    with TemporaryDirectory() as folder:
+        file = Path(folder) / "graph.onnx"
+        _write_onnx(graph, file)
+        model = openvino.Core().read_model(file)
+        info = graph.info
+        if calibration is not None:
+            model = _quantized(model, calibration)
+            info = replace(info, precision="int8")
+        model.set_rt_info(info.to_json(), [METADATA])
+        whole = Path(folder) / "whole.xml"
+        openvino.save_model(model, whole, compress_to_fp16=False)
+        # Without its .xml a model cannot be opened, so no process ever sees halves of two models.
+        path.unlink(missing_ok=True)
+        for suffix in (".bin", ".xml"):
+            with replacing(path.with_suffix(suffix)) as temporary:
+                temporary.write_bytes(whole.with_suffix(suffix).read_bytes())
+
+
+def _write_onnx(graph: CellGraph, path: Path) -> None:
+    require("onnxscript")
+    size = graph.info.size
+    # Two cells: of one, the exporter would conclude that there is always one.
+    example = torch.zeros((2, size, size, 3), dtype=torch.uint8)
+    with warnings.catch_warnings(action="ignore"):  # the exporter's, about its own future
+        program: Any = torch.onnx.export(
+            graph,
+            (example,),
+            dynamo=True,
+            verbose=False,
+            opset_version=OPSET,
+            input_names=[INPUT],
+            output_names=[OUTPUT],
+            dynamic_shapes=({0: torch.export.Dim("cells")},),
+        )
+    program.model.metadata_props[METADATA] = graph.info.to_json()
+    program.save(path)
+
+
+def _quantized(model: Any, calibration: Images) -> Any:
+    """Return a model whose weights and activations are 8-bit numbers where that is faster."""
+    nncf = require("nncf")
+    cells = [calibration[position : position + 1] for position in range(len(calibration))]
+    return nncf.quantize(model, nncf.Dataset(cells), subset_size=len(cells))
+
+
+def _check_suffix(path: Path, suffix: str) -> None:
+    if path.suffix != suffix:
+        raise CnmcError(f"{path}: expected a file name that ends in {suffix}")

@@ -1,0 +1,287 @@
+"""Runs exported networks. Nothing here needs torch, so the files run where it is not installed."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cnmc.devices import num_cores
+from cnmc.errors import CnmcError
+
+Images = NDArray[np.uint8]
+Logits = NDArray[np.float32]
+
+FORMAT = 1
+"""Of the exported files; raise it when a reader of the former kind would misread them."""
+
+METADATA = "cnmc"
+"""Name under which a file keeps its :class:`GraphInfo`, as JSON."""
+
+INPUT, OUTPUT = "images", "logits"
+
+
+@dataclass(frozen=True)
+class GraphInfo:
+    """What a graph of a network expects and where it comes from; exported files hold it.
+
+    Attributes:
+        network: timm's name.
+        crop: Side in pixels of the central square that is cut out of a cell's image.
+        resize: Side in pixels to which the square is brought; None leaves it.
+        num_rotations: Rotations of each cell that the graph makes itself: 1, 2, 4 or 8.
+        mean: Mean by which the graph normalises, RGB in [0, 1]; None leaves the images in [0, 1].
+        std: Standard deviation by which it normalises.
+        run: The run that trained it, as its checkpoint names it: experiment, name, seed,
+            configuration hash, fingerprints; empty where the network is of no run.
+        epoch: Epoch of the run; 0 before training.
+        precision: Numbers that it computes with: ``float32`` or ``int8``.
+    """
+
+    network: str
+    crop: int
+    resize: int | None = None
+    num_rotations: int = 8
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    run: Mapping[str, Any] = field(default_factory=dict)
+    epoch: int = 0
+    precision: str = "float32"
+
+    @property
+    def size(self) -> int:
+        """Side in pixels of the images that the graph takes."""
+        return self.crop if self.resize is None else self.resize
+
+    def to_json(self) -> str:
+        """Return the text that a file keeps."""
+        return json.dumps({"format": FORMAT} | asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str | None, path: Path) -> GraphInfo:
+        """Return what a file keeps.
+
+        Args:
+            text: The file's entry; None where it has none.
+            path: The file, for the messages.
+
+        Raises:
+            CnmcError: There is no entry, or it is none that this version reads.
+        """
+        if text is None:
+            raise CnmcError(
+                f"{path}: has no metadata of cnmc, so size and scaling of its images are unknown; "
+                "give a file that cnmc exported"
+            )
+        try:
+            values = json.loads(text)
+            if values.pop("format") != FORMAT:
+                raise ValueError(f"expected format {FORMAT}")
+            for name in ("mean", "std"):
+                values[name] = None if values[name] is None else tuple(values[name])
+            return cls(**values)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise CnmcError(
+                f"{path}: its metadata cannot be read by this version of cnmc ({error}); export "
+                "the checkpoint again"
+            ) from error
+
+
+class Predictor(Protocol):
+    """Something that gives cells their logits."""
+
+    @property
+    def info(self) -> GraphInfo:
+        """What it expects."""
+
+    def predict(self, images: Images) -> Logits:
+        """Return one logit a rotation.
+
+        Args:
+            images: Cropped cells, uint8 RGB of shape (cells, size, size, 3), any number of them.
+
+        Returns:
+            float32, of shape (cells, rotations). A cell is predicted ALL where the mean of its row
+            is above 0.
+
+        Raises:
+            CnmcError: The images are of another kind or size.
+        """
+
+
+def check_images(images: Images, info: GraphInfo) -> None:
+    """Refuse images that a graph was not made for.
+
+    Raises:
+        CnmcError: They are not uint8 or of another shape.
+    """
+    expected = (info.size, info.size, 3)
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != expected:
+        raise CnmcError(
+            f"images of {images.dtype} and shape {images.shape}: this network takes uint8 of shape "
+            f"(cells, {', '.join(map(str, expected))}); crop the cells to {info.crop} pixels"
+            + ("" if info.resize is None else f", then resize them to {info.resize}")
+        )
+
+
+def require(package: str) -> Any:
+    """Import a package that not everybody needs.
+
+    Raises:
+        CnmcError: It is not installed.
+    """
+    # OpenVINO and NNCF report their use over the network, and leave a mark of this user in the
+    # home folder, when they find this package; without it they do neither.
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+    try:
+        return import_module(package)
+    except ImportError as error:
+        raise CnmcError(
+            f"the package {package} cannot be imported ({error}); pip install 'cnmc[export]'"
+        ) from error
+
+
+class OnnxPredictor:
+    """Runs an ONNX file with ONNX Runtime, on the CPU.
+
+    Each thread looks at a cell of its own: two threads at one cell wait for each other.
+
+    Args:
+        path: A file of :func:`cnmc.inference.export.export_onnx`.
+        num_threads: Cells at a time; None takes all cores.
+
+    Raises:
+        CnmcError: ONNX Runtime is not installed, or the file is missing, damaged or not of cnmc.
+    """
+
+    def __init__(self, path: Path, num_threads: int | None = None) -> None:
+        runtime = require("onnxruntime")
+        _check_file(path)
+        options = runtime.SessionOptions()
+        options.intra_op_num_threads = 1
+        options.log_severity_level = 3  # its warnings are about what it could not fuse
+        try:
+            self._session = runtime.InferenceSession(
+                path.read_bytes(), options, providers=["CPUExecutionProvider"]
+            )
+        # ONNX Runtime's exceptions have no common base.
+        except Exception as error:
+            raise _unreadable(path, error) from error
+        metadata = self._session.get_modelmeta().custom_metadata_map
+        self._info = GraphInfo.from_json(metadata.get(METADATA), path)
+        self._num_threads = num_threads or num_cores()
+
+    @property
+    def info(self) -> GraphInfo:
+        """What it expects."""
+        return self._info
+
+    def predict(self, images: Images) -> Logits:
+        """Return one logit a rotation, see :class:`Predictor`."""
+        check_images(images, self._info)
+        logits = np.empty((len(images), self._info.num_rotations), dtype=np.float32)
+
+        def run(position: int) -> None:
+            cell = np.ascontiguousarray(images[position : position + 1])
+            logits[position] = self._session.run([OUTPUT], {INPUT: cell})[0][0]
+
+        with ThreadPoolExecutor(self._num_threads) as pool:
+            for _ in pool.map(run, range(len(images))):
+                pass
+        return logits
+
+
+class OpenVinoPredictor:
+    """Runs an OpenVINO model, on the CPU.
+
+    Each thread looks at a cell of its own: two threads at one cell wait for each other.
+
+    Args:
+        path: The ``.xml`` of :func:`cnmc.inference.export.export_openvino`; its ``.bin`` lies
+            beside it.
+        num_threads: Cells at a time; None takes all cores.
+
+    Raises:
+        CnmcError: OpenVINO is not installed, or a file is missing, damaged or not of cnmc.
+    """
+
+    def __init__(self, path: Path, num_threads: int | None = None) -> None:
+        openvino = require("openvino")
+        _check_file(path)
+        _check_file(path.with_suffix(".bin"))
+        threads = num_threads or num_cores()
+        core = openvino.Core()
+        try:
+            model = core.read_model(path)
+        except RuntimeError as error:
+            raise _unreadable(path, error) from error
+        kept = model.get_rt_info([METADATA]) if model.has_rt_info([METADATA]) else None
+        self._info = GraphInfo.from_json(None if kept is None else str(kept.value), path)
+        # A shape that is known is faster by some percent.
+        model.reshape([1, self._info.size, self._info.size, 3])
+        compiled = core.compile_model(
+            model,
+            "CPU",
+            {
+                "NUM_STREAMS": threads,
+                "INFERENCE_NUM_THREADS": threads,
+                # Where a processor has 16-bit arithmetic, that would be the default.
+                "INFERENCE_PRECISION_HINT": "f32",
+            },
+        )
+        self._queue = openvino.AsyncInferQueue(compiled, threads)
+
+    @property
+    def info(self) -> GraphInfo:
+        """What it expects."""
+        return self._info
+
+    def predict(self, images: Images) -> Logits:
+        """Return one logit a rotation, see :class:`Predictor`."""
+        check_images(images, self._info)
+        logits = np.empty((len(images), self._info.num_rotations), dtype=np.float32)
+
+        def keep(request: Any, position: int) -> None:
+            logits[position] = request.get_output_tensor().data[0]
+
+        self._queue.set_callback(keep)
+        for position in range(len(images)):
+            self._queue.start_async({INPUT: images[position : position + 1]}, position)
+        self._queue.wait_all()
+        return logits
+
+
+def open_predictor(path: Path, num_threads: int | None = None) -> Predictor:
+    """Open an exported network with the runtime that its kind of file is for.
+
+    Args:
+        path: ``.onnx``, or the ``.xml`` of OpenVINO.
+        num_threads: Cells at a time; None takes all cores.
+
+    Raises:
+        CnmcError: The file is of another kind, missing, damaged or not of cnmc, or its runtime is
+            not installed.
+    """
+    if path.suffix == ".onnx":
+        return OnnxPredictor(path, num_threads)
+    if path.suffix == ".xml":
+        return OpenVinoPredictor(path, num_threads)
+    raise CnmcError(f"{path}: unknown kind of file; expected .onnx, or .xml of OpenVINO")
+
+
+def _check_file(path: Path) -> None:
+    if not path.is_file():
+        raise CnmcError(f"{path}: no such file; export the checkpoint again")
+
+
+def _unreadable(path: Path, error: Exception) -> CnmcError:
+    reason = " ".join(str(error).split())[:200]
+    return CnmcError(f"{path}: cannot be read ({reason}); export the checkpoint again")
