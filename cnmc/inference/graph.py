@@ -83,7 +83,7 @@ def load_graph(path: Path) -> CellGraph:
             num_rotations=config["tta"]["num_rotations"],
             mean=tuple(model["mean"]) if model["normalize"] else None,
             std=tuple(model["std"]) if model["normalize"] else None,
-            run={key: None if value is None else str(value) for key, value in run.items()},
+            run=dict(run),
             epoch=checkpoint["cnmc"]["epoch"],
         )
         network = build_network(info.network, pretrained=False, weights=None, drop_rate=0.0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -138,8 +139,10 @@ def require(package: str) -> Any:
     Raises:
         CnmcError: It is not installed.
     """
-    # OpenVINO and NNCF report their use over the network, and leave a mark of this user in the
-    # home folder, when they find this package; without it they do neither.
+    # These packages report their use over the network and leave an identifier of the user in the
+    # home folder. ONNX Runtime can be asked not to; OpenVINO and NNCF do without the package that
+    # does it for them.
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
     try:
         return import_module(package)

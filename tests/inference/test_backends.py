@@ -1,0 +1,378 @@
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from cnmc.errors import CnmcError
+from cnmc.inference import backends, runtime
+from cnmc.inference.agreement import compare
+from cnmc.inference.backends import BACKENDS, make_backend, obstacle
+from cnmc.inference.export import export_onnx, export_openvino
+from cnmc.inference.graph import CellGraph
+from cnmc.inference.runtime import GraphInfo, Images, Predictor, open_predictor
+from cnmc.model.backbone import build_network
+from tests.inference.networks import cells, dark_and_bright, random_graph, trained_graph
+
+SIZE = 40
+SUFFIXES = {"onnx": ".onnx", "openvino": ".xml", "openvino_int8": ".xml"}
+
+
+def ready(name: str) -> None:
+    """Skip a test where a backend cannot run."""
+    reason = obstacle(name)
+    if reason is not None:
+        pytest.skip(f"{name}: {reason}")
+
+
+def message(caught: pytest.ExceptionInfo[CnmcError]) -> str:
+    """Return the text of an error, which must be one line."""
+    text = str(caught.value)
+    assert "\n" not in text
+    return text
+
+
+@pytest.fixture(scope="module")
+def graph() -> CellGraph:
+    return random_graph("test_resnet", SIZE)
+
+
+@pytest.fixture(scope="module")
+def images() -> Images:
+    return cells(5, SIZE)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("exported")
+
+
+def exported(name: str, graph: CellGraph, folder: Path) -> Path:
+    """Return the file of a backend; it is written once."""
+    ready(name)
+    path = folder / f"{name}{SUFFIXES[name]}"
+    if not path.exists():
+        make_backend(name, graph, folder=folder, num_threads=1, calibration=cells(8, SIZE))
+    return path
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.slow) if name == "compiled" else name
+        for name in BACKENDS
+        if name != "openvino_int8"
+    ],
+)
+def test_logits_are_those_of_training(
+    name: str, graph: CellGraph, images: Images, folder: Path
+) -> None:
+    ready(name)
+    if name in SUFFIXES:
+        predictor: Predictor = open_predictor(exported(name, graph, folder), num_threads=2)
+    else:
+        predictor = make_backend(name, graph, folder=folder, num_threads=1)
+    num_threads = torch.get_num_threads()
+    logits = predictor.predict(images)
+    assert torch.get_num_threads() == num_threads
+    assert logits.dtype == np.float32
+    with torch.no_grad():
+        expected = graph.one_by_one(torch.from_numpy(images)).numpy()
+    assert expected.std() > 0.5
+    np.testing.assert_allclose(logits, expected, rtol=0, atol=1e-4)
+    # One cell, none, and cells that lie apart in memory are cells all the same.
+    np.testing.assert_allclose(predictor.predict(images[3:4]), expected[3:4], rtol=0, atol=1e-4)
+    np.testing.assert_allclose(predictor.predict(images[::-2]), expected[::-2], rtol=0, atol=1e-4)
+    assert predictor.predict(images[:0]).shape == (0, 8)
+
+
+def test_partial_batches_are_filled_up(folder: Path, images: Images) -> None:
+    single = random_graph("test_resnet", SIZE, num_rotations=1)
+    seen: list[int] = []
+
+    def forward(batch: torch.Tensor) -> torch.Tensor:
+        seen.append(len(batch))
+        logits: torch.Tensor = single(batch)
+        return logits
+
+    predictor = backends.TorchPredictor(single.info, forward, cells_at_once=3, fixed=True)
+    eager = make_backend("eager", single, folder=folder)
+    np.testing.assert_allclose(predictor.predict(images), eager.predict(images), rtol=0, atol=1e-5)
+    assert seen == [3, 3]
+
+
+def test_making_a_backend_leaves_the_network_as_it_was(graph: CellGraph, folder: Path) -> None:
+    make_backend("channels_last", graph, folder=folder)
+    exported("onnx", graph, folder)
+    assert not graph.network.training
+    convolutions = [value for value in graph.network.parameters() if value.ndim == 4]
+    assert all(value.is_contiguous() for value in convolutions)
+
+
+@pytest.mark.parametrize("name", sorted(SUFFIXES))
+def test_files_take_any_number_of_cells(
+    name: str, graph: CellGraph, images: Images, folder: Path
+) -> None:
+    path = exported(name, graph, folder)
+    expected = open_predictor(path, num_threads=1).predict(images)
+    # As another program would run them: with what the file itself says of its input.
+    for num_cells in (1, 5):
+        if name == "onnx":
+            session = pytest.importorskip("onnxruntime").InferenceSession(
+                path, providers=["CPUExecutionProvider"]
+            )
+            logits = session.run(["logits"], {"images": images[:num_cells]})[0]
+        else:
+            core = pytest.importorskip("openvino").Core()
+            model = core.compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+            logits = model({"images": images[:num_cells]})["logits"]
+        np.testing.assert_allclose(logits, expected[:num_cells], rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", sorted(SUFFIXES))
+def test_files_know_where_they_come_from(name: str, graph: CellGraph, folder: Path) -> None:
+    info = open_predictor(exported(name, graph, folder), num_threads=1).info
+    precision = "int8" if name == "openvino_int8" else "float32"
+    assert info.precision == precision
+    assert json.loads(info.to_json()) == json.loads(graph.info.to_json()) | {"precision": precision}
+    # Nothing but the files themselves is left, and they say nothing of the machine.
+    assert not list(folder.glob(".*"))
+    for part in folder.glob(f"{name}.*"):
+        assert str(Path(runtime.__file__).parents[2]).encode() not in part.read_bytes()
+
+
+def test_eight_bits_are_used_and_decide_alike(tmp_path: Path) -> None:
+    ready("openvino_int8")
+    trained = trained_graph(SIZE)
+    images, labels = dark_and_bright(24, SIZE)
+    shown, others = images[:12], images[12:]
+    predictor = make_backend(
+        "openvino_int8", trained, folder=tmp_path, num_threads=1, calibration=shown
+    )
+    logits = predictor.predict(others)
+    with torch.no_grad():
+        expected = trained.one_by_one(torch.from_numpy(others)).numpy()
+    assert ((expected.mean(axis=1) > 0) == labels[12:]).all()
+    assert ((logits.mean(axis=1) > 0) == labels[12:]).all()
+    # Close to the network, but not to the last bits: these are other numbers.
+    assert 1e-3 < np.abs(logits - expected).max() < 0.2 * np.ptp(expected)
+    export_openvino(trained, tmp_path / "floats.xml")
+    sizes = [(tmp_path / f"{n}.bin").stat().st_size for n in ("openvino_int8", "floats")]
+    assert sizes[0] < 0.75 * sizes[1]
+
+
+@pytest.mark.parametrize("name", ["eager", "onnx", "openvino"])
+def test_other_images_are_refused(
+    name: str, graph: CellGraph, images: Images, folder: Path
+) -> None:
+    if name in SUFFIXES:
+        predictor: Predictor = open_predictor(exported(name, graph, folder), num_threads=1)
+    else:
+        predictor = make_backend(name, graph, folder=folder)
+    for wrong in (
+        images.astype(np.float32),
+        images[0],
+        images[:, :-1],
+        images.transpose(0, 3, 1, 2),
+    ):
+        with pytest.raises(CnmcError, match=r"takes uint8 of shape \(cells, 40, 40, 3\)") as caught:
+            predictor.predict(wrong)
+        assert str(wrong.shape) in message(caught)
+
+
+class TestFiles:
+    @pytest.mark.parametrize("name", ["onnx", "openvino"])
+    def test_a_truncated_file_is_refused(
+        self, name: str, graph: CellGraph, folder: Path, tmp_path: Path
+    ) -> None:
+        path = exported(name, graph, folder)
+        parts = [path] if name == "onnx" else [path, path.with_suffix(".bin")]
+        for damaged in parts:
+            for kept in (0.0, 0.5, 0.99):
+                for part in parts:
+                    content = part.read_bytes()
+                    end = int(kept * len(content)) if part == damaged else len(content)
+                    (tmp_path / part.name).write_bytes(content[:end])
+                with pytest.raises(CnmcError, match="cannot be read") as caught:
+                    open_predictor(tmp_path / path.name)
+                assert str(tmp_path / path.stem) in message(caught)
+
+    @pytest.mark.parametrize("name", ["onnx", "openvino"])
+    @pytest.mark.parametrize("text", [None, '{"format": 99}', '{"format": 1}', "nothing"])
+    def test_metadata_of_others_are_refused(
+        self, name: str, text: str | None, graph: CellGraph, folder: Path, tmp_path: Path
+    ) -> None:
+        path = exported(name, graph, folder)
+        other = tmp_path / path.name
+        if name == "onnx":
+            onnx = pytest.importorskip("onnx")
+            content = onnx.load(path)
+            del content.metadata_props[:]
+            if text is not None:
+                onnx.helper.set_model_props(content, {"cnmc": text})
+            onnx.save(content, other)
+        else:
+            openvino = pytest.importorskip("openvino")
+            model = openvino.Core().read_model(path)
+            del model.rt_info["cnmc"]
+            if text is not None:
+                model.set_rt_info(text, ["cnmc"])
+            openvino.save_model(model, other, compress_to_fp16=False)
+        with pytest.raises(CnmcError, match="metadata") as caught:
+            open_predictor(other)
+        assert message(caught).startswith(str(other))
+
+    @pytest.mark.parametrize("name", ["network.pt", "network.onnx", "network.xml"])
+    def test_absent_or_of_another_kind(self, name: str, tmp_path: Path) -> None:
+        ready("openvino" if name.endswith("xml") else "onnx")
+        with pytest.raises(CnmcError, match=r"no such file|expected \.onnx") as caught:
+            open_predictor(tmp_path / name)
+        assert message(caught).startswith(str(tmp_path / name))
+
+    def test_bin_is_needed(self, graph: CellGraph, folder: Path, tmp_path: Path) -> None:
+        path = exported("openvino", graph, folder)
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+        with pytest.raises(CnmcError, match=r"openvino\.bin: no such file"):
+            open_predictor(tmp_path / path.name)
+
+    def test_an_export_that_fails_leaves_the_earlier_file(
+        self, graph: CellGraph, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        ready("onnx")
+        (tmp_path / "cells.onnx").write_text("earlier")
+
+        def fail(*_: object, **__: object) -> None:
+            raise OSError("disk full")
+
+        monkeypatch.setattr(torch.onnx, "export", fail)
+        with pytest.raises(OSError, match="disk full"):
+            export_onnx(graph, tmp_path / "cells.onnx")
+        assert [path.name for path in tmp_path.iterdir()] == ["cells.onnx"]
+        assert (tmp_path / "cells.onnx").read_text() == "earlier"
+
+    def test_names_and_cells_are_checked_before_any_work(
+        self, graph: CellGraph, tmp_path: Path
+    ) -> None:
+        with pytest.raises(CnmcError, match=r"ends in \.onnx"):
+            export_onnx(graph, tmp_path / "cells.xml")
+        with pytest.raises(CnmcError, match=r"ends in \.xml"):
+            export_openvino(graph, tmp_path / "cells.onnx")
+        ready("openvino_int8")
+        with pytest.raises(CnmcError, match="none are given"):
+            export_openvino(graph, tmp_path / "cells.xml", cells(1, SIZE)[:0])
+        with pytest.raises(CnmcError, match="takes uint8"):
+            export_openvino(graph, tmp_path / "cells.xml", cells(1, SIZE + 8))
+        with pytest.raises(CnmcError, match="to calibrate with"):
+            make_backend("openvino_int8", graph, folder=tmp_path)
+        assert not list(tmp_path.iterdir())
+
+
+class TestObstacles:
+    def test_unknown_names_list_the_known(self) -> None:
+        with pytest.raises(CnmcError, match="backend=tensorrt: expected one of eager, channels"):
+            obstacle("tensorrt")
+
+    def test_absent_packages_are_named(
+        self, graph: CellGraph, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        find_spec = importlib.util.find_spec
+        hidden = ("openvino", "onnxruntime")
+        monkeypatch.setattr(
+            importlib.util, "find_spec", lambda name: None if name in hidden else find_spec(name)
+        )
+        for name in hidden:
+            monkeypatch.setitem(sys.modules, name, None)
+        for name, package in (("onnx", "onnxruntime"), ("openvino_int8", "openvino")):
+            with pytest.raises(CnmcError, match=rf"{package}.*pip install 'cnmc\[export\]'"):
+                make_backend(name, graph, folder=tmp_path)
+        for suffix, package in ((".onnx", "onnxruntime"), (".xml", "openvino")):
+            with pytest.raises(CnmcError, match=rf"{package} .*pip install 'cnmc\[export\]'"):
+                open_predictor(tmp_path / f"cells{suffix}")
+        assert obstacle("eager") is None
+
+    def test_without_a_compiler(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("CXX", "no-such-compiler")
+        assert obstacle("compiled") == (
+            "no C++ compiler (no-such-compiler); install one, or name it with CXX"
+        )
+
+
+@pytest.mark.parametrize("name", ["onnx", "openvino"])
+def test_files_run_without_torch_and_without_a_trace(
+    name: str, graph: CellGraph, folder: Path, tmp_path: Path
+) -> None:
+    path = exported(name, graph, folder)
+    code = (
+        "import sys, numpy as np; from pathlib import Path\n"
+        "sys.modules['torch'] = None\n"  # importing it would fail
+        "from cnmc.inference.runtime import open_predictor\n"
+        f"predictor = open_predictor(Path({str(path)!r}), num_threads=1)\n"
+        f"assert predictor.predict(np.zeros((1, {SIZE}, {SIZE}, 3), np.uint8)).shape == (1, 8)\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code],
+        check=False,
+        capture_output=True,
+        text=True,
+        cwd=Path(runtime.__file__).parents[2],
+        env={"HOME": str(tmp_path), "PATH": ""},
+    )
+    assert result.returncode == 0, result.stderr
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["channels_last", "onnx", "openvino"])
+def test_network_of_the_paper(name: str, tmp_path: Path) -> None:
+    ready(name)
+    paper = random_graph("legacy_seresnext50_32x4d", 96, num_rotations=2)
+    predictor = make_backend(name, paper, folder=tmp_path, num_threads=2)
+    agreement = compare(predictor, paper, cells(3, 96))
+    assert agreement.to_eager <= 1e-4
+    assert agreement.same_decisions == 1.0
+
+
+@pytest.fixture(scope="module")
+def lite(real_weights: Path) -> CellGraph:
+    torch.manual_seed(0)
+    name = "tf_efficientnet_lite0"
+    network = build_network(name, pretrained=True, weights=real_weights, drop_rate=0.0)
+    half = (0.5, 0.5, 0.5)
+    info = GraphInfo(name, crop=300, resize=96, num_rotations=4, mean=half, std=half)
+    return CellGraph(network, info)
+
+
+@pytest.fixture(scope="module")
+def real_cells(real_data_root: Path) -> Images:
+    from cnmc.data.images import crop_and_resize, decode  # noqa: PLC0415
+
+    paths = sorted(real_data_root.rglob("*.bmp"))[::70]
+    return np.stack([crop_and_resize(decode(p.read_bytes()), crop=300, resize=96) for p in paths])
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("name", sorted(SUFFIXES))
+def test_real_cells(name: str, lite: CellGraph, real_cells: Images, tmp_path: Path) -> None:
+    ready(name)
+    shown, others = real_cells[::2], real_cells[1::2]
+    with torch.no_grad():
+        # Half of the cells on each side of 0, some units apart.
+        logits = lite.one_by_one(torch.from_numpy(shown))
+        head = lite.network.get_submodule("classifier")
+        assert isinstance(head, torch.nn.Linear)
+        head.weight.mul_(3.0 / logits.std())
+        middle = lite.one_by_one(torch.from_numpy(shown)).mean(dim=1).median()
+        head.bias.sub_(middle)
+    predictor = make_backend(name, lite, folder=tmp_path, num_threads=1, calibration=shown)
+    agreement = compare(predictor, lite, others)
+    if name == "openvino_int8":
+        assert agreement.same_decisions >= 0.8
+    else:
+        assert agreement.to_exact <= max(1e-4, 3 * agreement.rounding)
+        assert agreement.same_decisions == 1.0
