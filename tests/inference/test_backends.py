@@ -182,7 +182,7 @@ def test_other_images_are_refused(
         images.transpose(0, 3, 1, 2),
     ):
         with pytest.raises(CnmcError, match=r"takes uint8 of shape \(cells, 40, 40, 3\)") as caught:
-            predictor.predict(wrong)
+            predictor.predict(wrong)  # type: ignore[arg-type]
         assert str(wrong.shape) in message(caught)
 
 
