@@ -17,6 +17,9 @@ from cnmc.inference.runtime import Images, Logits, Predictor
 from cnmc.model.preprocess import to_float
 from cnmc.model.tta import predict_logits
 
+TOLERANCE = 1e-4
+"""Distance of logits that no decision or table depends on."""
+
 
 @dataclass(frozen=True)
 class Agreement:
@@ -33,6 +36,15 @@ class Agreement:
     to_exact: float
     rounding: float
     same_decisions: float
+
+    @property
+    def is_faithful(self) -> bool:
+        """Whether the logits are as good as PyTorch's; those of 8-bit numbers are not.
+
+        They are equal within the tolerance, or else, where the network amplifies rounding, at most
+        twice as far from exact arithmetic as PyTorch's are.
+        """
+        return self.to_eager <= TOLERANCE or self.to_exact <= 2 * self.rounding
 
 
 def compare(predictor: Predictor, graph: CellGraph, images: Images) -> Agreement:
