@@ -18,7 +18,15 @@ import torch
 
 from cnmc.errors import CnmcError
 from cnmc.inference.graph import CellGraph
-from cnmc.inference.runtime import INPUT, METADATA, OUTPUT, Images, check_images, require
+from cnmc.inference.runtime import (
+    INPUT,
+    METADATA,
+    OUTPUT,
+    Images,
+    check_images,
+    openvino_core,
+    require,
+)
 from cnmc.runs import replacing
 
 OPSET = 20
@@ -103,6 +111,7 @@ def _write_onnx(graph: CellGraph, path: Path) -> None:
 
 def _quantized(model: Any, calibration: Images) -> Any:
     """Return a model whose weights and activations are 8-bit numbers where that is faster."""
+    openvino_core()  # before NNCF makes one that does not last
     nncf = require("nncf")
     nncf.set_log_level(logging.WARNING)  # else a line for each operation that is left as it is
     estimators = require("nncf.quantization.range_estimator").RangeEstimatorParametersSet

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
@@ -152,6 +153,19 @@ def require(package: str) -> Any:
         ) from error
 
 
+@cache
+def openvino_core() -> Any:
+    """Return OpenVINO's core, one for the process and as long as that lives.
+
+    On its end it frees the stack that it gave to the process's signal handlers, on which the next
+    signal, such as that of a data loader's worker that ends, would be fatal.
+
+    Raises:
+        CnmcError: OpenVINO is not installed.
+    """
+    return require("openvino").Core()
+
+
 class OnnxPredictor:
     """Runs an ONNX file with ONNX Runtime, on the CPU.
 
@@ -217,11 +231,10 @@ class OpenVinoPredictor:
     """
 
     def __init__(self, path: Path, num_threads: int | None = None) -> None:
-        openvino = require("openvino")
+        openvino, core = require("openvino"), openvino_core()
         _check_file(path)
         _check_file(path.with_suffix(".bin"))
         threads = num_threads or num_cores()
-        core = openvino.Core()
         try:
             model = core.read_model(path)
         except RuntimeError as error:
