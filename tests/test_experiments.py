@@ -112,3 +112,10 @@ def test_real_lite_flat_changes_the_rates_alone() -> None:
     changed = {key for key in one.keys() | other.keys() if one.get(key) != other.get(key)}
     assert changed == {"experiment", "optimizer.lr", *(f"optimizer.lr.{s}" for s in STAGES)}
     assert other["optimizer.decay_every"] == 1
+
+
+def test_real_lite_fast_changes_the_trainer_alone() -> None:
+    one, other = _flat("experiment=real_lite"), _flat("experiment=real_lite_fast")
+    changed = {key for key in one.keys() | other.keys() if one.get(key) != other.get(key)}
+    presets = {"trainer.precision", "trainer.channels_last", "trainer.compile", "optimizer.fused"}
+    assert changed == {"experiment", *presets}
