@@ -12,9 +12,10 @@ import hydra
 from omegaconf import DictConfig
 
 from cnmc.app import run_app, user_errors
+from cnmc.benchmarking.bench import Bench
 from cnmc.benchmarking.forecast import forecast
 from cnmc.benchmarking.measure import Row, compare_all
-from cnmc.benchmarking.stages import STAGES, Bench
+from cnmc.benchmarking.stages import STAGES
 from cnmc.benchmarking.table import table
 from cnmc.config import CONFIG_DIR, BenchmarkConfig, register, to_config
 from cnmc.data.store import open_cells

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,80 +13,24 @@ import cv2
 import numpy as np
 import pytorch_lightning as pl
 import torch
-import yaml
-from torch import Tensor, nn
-from torch.utils.data import DataLoader
+from torch import nn
 
 from cnmc.benchmarking import baselines
+from cnmc.benchmarking.bench import Bench
+from cnmc.benchmarking.forecast import FAST_CELLS, NUM_EVALUATED, PAPER_CELLS
 from cnmc.benchmarking.measure import Comparison, Rate, Row, counted, timed
 from cnmc.benchmarking.memory import watched
-from cnmc.build import build_classifier, build_datamodule, build_trainer
-from cnmc.callbacks.checkpoints import EpochCheckpoints
-from cnmc.callbacks.recorder import RunRecorder
-from cnmc.config import CONFIG_DIR, BenchmarkConfig
-from cnmc.data.dataset import CellBatch, Sample, SampleKey, collate
-from cnmc.data.store import CellStore
+from cnmc.benchmarking.training import again, fit_rate, short_trainer, train_stage
+from cnmc.build import build_datamodule
+from cnmc.config import BenchmarkConfig
+from cnmc.data.dataset import SampleKey
 from cnmc.inference.backends import BACKENDS, make_backend, obstacle
 from cnmc.inference.graph import CellGraph
 from cnmc.inference.runtime import GraphInfo
-from cnmc.model.module import CellClassifier
 from cnmc.model.tta import predict_logits
-from cnmc.runs import RunFolder, RunInfo
 
 LEAST_SECONDS = 1.0
 """A rate of something quick is measured for so long."""
-
-
-@dataclass(frozen=True)
-class Bench:
-    """What the stages measure with."""
-
-    config: BenchmarkConfig
-    store: CellStore
-
-    @property
-    def files(self) -> list[Path]:
-        """The images that train, as they lie on the disk."""
-        cells = self.store.cells.set_index("cell_id")
-        chosen = self.store.split.cells.query("role == 'train'")["cell_id"]
-        return [self.store.manifest.root / path for path in cells.loc[chosen, "path"]]
-
-    @property
-    def device(self) -> torch.device:
-        """Where the network is."""
-        on_gpu = self.config.trainer.accelerator != "cpu" and torch.cuda.is_available()
-        return torch.device("cuda" if on_gpu else "cpu")
-
-    def preset(self, name: str) -> BenchmarkConfig:
-        """Return the configuration with a preset of ``conf/trainer``."""
-        values = yaml.safe_load((CONFIG_DIR / "trainer" / f"{name}.yaml").read_text())
-        # A preset that reaches beyond the trainer names its groups.
-        groups = values if "trainer" in values else {"trainer": values}
-        kept = {key: v for key, v in groups["trainer"].items() if key != "max_epochs"}
-        return replace(
-            self.config,
-            trainer=replace(self.config.trainer, **kept),
-            optimizer=replace(self.config.optimizer, **groups.get("optimizer", {})),
-        )
-
-    def classifier(self, config: BenchmarkConfig) -> CellClassifier:
-        """Return the classifier of a run, on the device."""
-        torch.manual_seed(config.seed)
-        return build_classifier(config, pos_weight=0.5).to(self.device)
-
-    def batch(self, size: int) -> CellBatch:
-        """Return a batch of cells as the loader makes it, on the device."""
-        images = self.store.cache.images
-        rows = [position % len(images) for position in range(size)]
-        batch = collate([Sample(images[row], row % 2, row, None) for row in rows])
-        return batch._replace(
-            images=batch.images.to(self.device), labels=batch.labels.to(self.device)
-        )
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 def _on_one_core(work: Callable[[], None], items: int) -> Rate:
@@ -171,147 +114,37 @@ def data_stage(bench: Bench) -> tuple[list[Row], list[Comparison]]:
     return [sent], [one_core, copied, loaded]
 
 
-class _Clock(pl.Callback):
-    """Times the steps after the first of a fit."""
+class _EvaluationClock(pl.Callback):
+    """Times a whole evaluation, what is done with its logits included."""
 
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
-        self.steps = -1
+    def __init__(self, bench: Bench) -> None:
+        self.bench = bench
         self.seconds = 0.0
-        self._start = 0.0
 
-    def on_train_batch_end(self, *_: Any) -> None:
-        """Start after the first step, and count the others."""
-        _wait(self.device)
-        now = time.perf_counter()
-        if self.steps < 0:
-            self._start = now
-        self.steps += 1
-        self.seconds = now - self._start
+    def on_validation_start(self, *_: Any) -> None:
+        """Start."""
+        self.seconds = -time.perf_counter()
 
-
-def _fit_rate(bench: Bench, config: BenchmarkConfig, module: CellClassifier, batches: Any) -> Rate:
-    """Return the images a second that Lightning trains, as a run of this program does."""
-
-    def rate() -> float:
-        clock = _Clock(bench.device)
-        short = replace(config, trainer=replace(config.trainer, max_epochs=1, progress_bar=False))
-        with tempfile.TemporaryDirectory() as folder:
-            info = RunInfo("running", "benchmark", "fit", 0, "", "")
-            kept = RunFolder(Path(folder))
-            recorder = RunRecorder(kept, info, {}, config.tta.num_rotations)
-            trainer = build_trainer(
-                short,
-                callbacks=[clock, EpochCheckpoints(kept, info, {})],
-                recorder=recorder,
-                loggers=[],
-                terminal=False,
-            )
-            trainer.fit(module, train_dataloaders=batches)
-        return clock.steps * config.data.batch_size / clock.seconds
-
-    return rate
+    def on_validation_end(self, *_: Any) -> None:
+        """Stop."""
+        self.bench.wait()
+        self.seconds += time.perf_counter()
 
 
-def _again(batch: CellBatch, times: int) -> DataLoader[CellBatch]:
-    """Return a loader that gives the same batch, which costs nothing."""
-    batches: Any = [batch] * times
-    return DataLoader(batches, batch_size=None, collate_fn=_as_it_is)
-
-
-def _as_it_is(batch: Any) -> Any:
-    return batch
-
-
-def _bare_rate(bench: Bench, module: CellClassifier, batches: Sequence[CellBatch]) -> Rate:
-    """Return the images a second of the same steps in a bare loop."""
-    optimizer = module.configure_optimizers()["optimizer"]
-
-    def step(batch: CellBatch) -> None:
-        loss = module.loss(module(batch.images), batch.labels)
-        optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-        _wait(bench.device)
-
-    def rate() -> float:
-        module.train().to(bench.device)
-        step(batches[0])
-        start = time.perf_counter()
-        for batch in batches[1:]:
-            step(batch)
-        seconds = time.perf_counter() - start
-        return sum(len(batch.images) for batch in batches[1:]) / seconds
-
-    return rate
-
-
-def _usual_training(bench: Bench) -> Rate:
-    """Return the images a second of the recipe as published: files, floats, 32 bits."""
-    config = bench.config
-    network = bench.classifier(bench.preset("paper")).network.train()
-    optimizer = torch.optim.Adam(network.parameters(), lr=1e-4)
-    size = config.data.batch_size
-    loader = baselines.batches_of(
-        baselines.FileDataset(bench.files, crop=config.data.crop), size, config.data.num_workers
-    )
-    labels = torch.arange(size, device=bench.device).remainder(2).float()
-    weight = torch.tensor(0.5, device=bench.device)
-
-    def images() -> Iterator[Tensor]:
-        while True:
-            yield from loader
-
-    stream = images()
-
-    def step() -> None:
-        batch = next(stream).to(bench.device)
-        if config.data.resize is not None:
-            batch = nn.functional.interpolate(batch, size=config.data.resize, mode="area")
-        baselines.train_step(network, optimizer, batch, labels, weight)
-        _wait(bench.device)
-
-    return timed(step, size)
-
-
-def _own_training(bench: Bench, config: BenchmarkConfig) -> Rate:
-    """Return the images a second of a run of this program, its input included."""
+def _evaluation(bench: Bench, config: BenchmarkConfig) -> Rate:
+    """Return the cells a second that a run evaluates."""
     module = bench.classifier(config)
-    data = build_datamodule(config, bench.store)
-    return _fit_rate(bench, config, module, data.train_dataloader())
+    # A GPU is done with some cells before its clock can tell.
+    number = NUM_EVALUATED if bench.device.type == "cuda" else 1
+    data = build_datamodule(config, bench.repeated("val", number))
 
+    def rate() -> float:
+        clock = _EvaluationClock(bench)
+        with short_trainer(config, clock, data.evaluated) as trainer:
+            trainer.validate(module, data, verbose=False)
+        return len(data.evaluated["val"]) / clock.seconds
 
-def train_stage(bench: Bench) -> tuple[list[Row], list[Comparison]]:
-    """Measure training: the loop, the presets beside the published way, and the input's share."""
-    paper, fast = bench.preset("paper"), bench.preset("fast")
-    batch = bench.batch(bench.config.data.batch_size)
-    constant = _again(batch, 3)
-    module = bench.classifier(paper)
-    usual = _usual_training(bench)
-    bare = bench.classifier(paper)
-    fed, constantly = bench.classifier(paper), bench.classifier(paper)
-    loader = build_datamodule(paper, bench.store).train_dataloader()
-    return [], [
-        Comparison(
-            "train",
-            "fit loop, against a bare loop of the same steps",
-            "images/s",
-            _bare_rate(bench, bare, [batch] * 3),
-            _fit_rate(bench, paper, module, constant),
-        ),
-        Comparison(
-            "train",
-            "input, against a constant batch",
-            "images/s",
-            _fit_rate(bench, paper, constantly, constant),
-            _fit_rate(bench, paper, fed, loader),
-        ),
-        Comparison("train", PAPER, "images/s", usual, _own_training(bench, paper)),
-        Comparison("train", FAST, "images/s", usual, _own_training(bench, fast)),
-    ]
-
-
-PAPER, FAST = "trainer=paper, against the published way", "trainer=fast, against the published way"
+    return rate
 
 
 def eval_stage(bench: Bench) -> tuple[list[Row], list[Comparison]]:
@@ -319,9 +152,7 @@ def eval_stage(bench: Bench) -> tuple[list[Row], list[Comparison]]:
     config = bench.preset("paper")
     module = bench.classifier(config).eval()
     network = module.network
-    data = build_datamodule(config, bench.store)
-    loader = data.val_dataloader()
-    cells = len(data.evaluated["val"])
+    cells = int((bench.store.split.cells["role"] == "val").sum())
     size = min(config.data.eval_batch_size, cells)
     ready = module.to_input(bench.batch(size).images.permute(0, 3, 1, 2))
     views = config.tta.num_rotations
@@ -330,14 +161,12 @@ def eval_stage(bench: Bench) -> tuple[list[Row], list[Comparison]]:
         with torch.no_grad():
             for _ in range(views):
                 network(ready)
-        _wait(bench.device)
+        bench.wait()
 
-    def evaluate() -> None:
-        with torch.no_grad():
-            for batch in loader:
-                module.rotation_logits(batch.images.to(bench.device)).cpu()
-
-    rotated = baselines.RotatedDataset(bench.files[:cells], crop=config.data.crop)
+    paths = bench.store.cells.set_index("cell_id")["path"]
+    chosen = bench.store.split.cells.query("role == 'val'")["cell_id"]
+    files = [bench.store.manifest.root / path for path in paths.loc[chosen]]
+    rotated = baselines.RotatedDataset(files, crop=config.data.crop)
     theirs = baselines.batches_of(rotated, max(1, size // views), config.data.num_workers)
 
     def usual() -> None:
@@ -350,20 +179,18 @@ def eval_stage(bench: Bench) -> tuple[list[Row], list[Comparison]]:
                 given = flat.reshape(*given.shape[:2], *flat.shape[1:])
             baselines.mean_logits(network, given).cpu()
 
-    ours = timed(evaluate, cells)
+    bare = timed(passes, size, at_least=LEAST_SECONDS)
+    host = timed(usual, len(theirs) * max(1, size // views), at_least=LEAST_SECONDS)
+    ours = _evaluation(bench, config)
+
+    def compared(name: str, baseline: Rate, ours: Rate) -> Comparison:
+        return Comparison("eval", name, "cells/s", baseline, ours)
+
     return [], [
-        Comparison("eval", EIGHT, "cells/s", timed(passes, size), ours),
-        Comparison(
-            "eval",
-            "against views made by the host",
-            "cells/s",
-            timed(usual, len(theirs) * max(1, size // views)),
-            ours,
-        ),
+        compared(PAPER_CELLS, bare, ours),
+        compared("trainer=paper, against views made by the host", host, ours),
+        compared(FAST_CELLS, bare, _evaluation(bench, bench.preset("fast"))),
     ]
-
-
-EIGHT = "against the bare passes of the network"
 
 
 def scale_stage(bench: Bench) -> tuple[list[Row], list[Comparison]]:
@@ -372,15 +199,15 @@ def scale_stage(bench: Bench) -> tuple[list[Row], list[Comparison]]:
     many = len(bench.files)
     few = many // 4
     module = bench.classifier(config).eval()
-    images = bench.batch(config.data.eval_batch_size).images
+    images = bench.batch(8).images
 
     def views(number: int) -> Rate:
         def work() -> None:
             with torch.no_grad():
                 predict_logits(module.network, images.permute(0, 3, 1, 2), number, module.to_input)
-            _wait(bench.device)
+            bench.wait()
 
-        return timed(work, number * len(images))
+        return timed(work, number * len(images), at_least=LEAST_SECONDS)
 
     def workers(number: int) -> Rate:
         chosen = replace(config, data=replace(config.data, num_workers=number))
@@ -389,11 +216,13 @@ def scale_stage(bench: Bench) -> tuple[list[Row], list[Comparison]]:
         return timed(lambda: sum(1 for _ in loader), len(loader) * size, at_least=LEAST_SECONDS)
 
     def runs(number: int) -> Rate:
-        batches = _again(bench.batch(config.data.batch_size), 2)
+        batch = bench.batch(config.data.batch_size)
 
         def work() -> None:
             for _ in range(number):
-                _fit_rate(bench, config, bench.classifier(config), batches)()
+                with short_trainer(config, pl.Callback(), {}) as trainer:
+                    trainer.limit_train_batches = 2
+                    trainer.fit(bench.classifier(config), again(batch))
 
         return timed(work, number)
 
@@ -469,9 +298,8 @@ def _memory(bench: Bench, config: BenchmarkConfig) -> Row:
         data = build_datamodule(config, bench.store)
         for _ in data.train_dataloader():
             pass
-        _fit_rate(
-            bench, config, bench.classifier(config), _again(bench.batch(config.data.batch_size), 2)
-        )()
+        batch = bench.batch(config.data.batch_size)
+        fit_rate(bench, config, bench.classifier(config), again(batch))()
     name = f"host memory beyond the cache, {len(bench.files)} cells; baseline: the limit"
     return counted("scale", name, "GB", baseline=LIMIT_GB, ours=peak.bytes / 1e9)
 

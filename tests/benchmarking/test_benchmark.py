@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from cnmc.app import compose
 from cnmc.benchmark import benchmark
+from cnmc.benchmarking import stages, training
+from cnmc.benchmarking.bench import Bench
 from cnmc.benchmarking.measure import compare
-from cnmc.benchmarking.stages import STAGES, Bench
+from cnmc.benchmarking.stages import STAGES
+from cnmc.benchmarking.training import together_rate
+from cnmc.build import build_datamodule
 from cnmc.data.store import open_cells
 from cnmc.errors import CnmcError
 
@@ -33,6 +38,15 @@ def _bench(output: Path, *overrides: str) -> Bench:
     return Bench(config, open_cells(config.data, config.split))
 
 
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """That both sides are measured is tested here, not what they give."""
+    monkeypatch.setattr(stages, "LEAST_SECONDS", 0.05)
+    monkeypatch.setattr(training, "SECONDS", 0.05)
+    # The others are tested by themselves: compiling and quantizing take a minute.
+    monkeypatch.setattr(stages, "BACKENDS", ("eager", "channels_last", "onnx"))
+
+
 @pytest.fixture(scope="module")
 def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
     return _bench(tmp_path_factory.mktemp("benchmark"))
@@ -51,7 +65,30 @@ def test_every_comparison_of_a_stage_measures_both_sides(bench: Bench, stage: st
         assert row.stage == stage
         assert row.baseline > 0
         assert row.ours > 0
-        assert row.ratio == pytest.approx(row.ours / row.baseline) or row.unit in ("MB", "GB", "logits")
+        assert row.ratio == pytest.approx(row.ours / row.baseline) or row.unit in (
+            "MB",
+            "GB",
+            "logits",
+        )
+
+
+@pytest.mark.slow
+def test_runs_at_once_are_measured_in_total(bench: Bench) -> None:
+    assert together_rate(bench.preset("paper"), 2)() > 0
+
+
+@pytest.mark.slow
+def test_a_run_that_fails_ends_the_others(bench: Bench) -> None:
+    config = replace(bench.config, model=replace(bench.config.model, name="no_such_network"))
+    with pytest.raises(CnmcError, match="no_such_network"):
+        together_rate(config, 2)()
+
+
+def test_repeated_cells_make_an_epoch_longer_and_change_no_other(bench: Bench) -> None:
+    data = build_datamodule(bench.config, bench.repeated("train", 100))
+    assert len(data.train_dataloader().dataset) == 120  # type: ignore[arg-type]
+    assert len(data.evaluated["val"]) == 8
+    assert data.pos_weight == 1
 
 
 def test_the_command_writes_what_it_shows(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:

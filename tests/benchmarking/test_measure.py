@@ -8,10 +8,17 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from cnmc.benchmarking.forecast import forecast, hours
+from cnmc.benchmarking.forecast import (
+    FAST,
+    FAST_CELLS,
+    PAPER,
+    PAPER_CELLS,
+    at_once,
+    forecast,
+    hours,
+)
 from cnmc.benchmarking.measure import Comparison, Row, compare, compare_all, counted, timed
 from cnmc.benchmarking.memory import watched
-from cnmc.benchmarking.stages import EIGHT, FAST, PAPER
 from cnmc.benchmarking.table import table
 
 
@@ -76,17 +83,22 @@ def test_the_table_has_a_line_a_row() -> None:
 def test_the_forecast_counts_the_papers_cells() -> None:
     # 6 x 10,661 images and 7 x 1,867 cells, 24 times.
     assert hours(10_661 * 6 / 3600, 7 * 1867 / 3600) == pytest.approx(48)
+    images, cells = 10_661 * 6 / 3600, 7 * 1867 / 3600
     rows = [
-        Row("train", PAPER, "images/s", 1, 10_661 * 6 / 3600, 1, 0),
-        Row("train", FAST, "images/s", 1, 2 * 10_661 * 6 / 3600, 1, 0),
-        Row("eval", EIGHT, "cells/s", 1, 7 * 1867 / 3600, 1, 0),
+        Row("train", PAPER, "images/s", 1, images, 1, 0),
+        Row("train", FAST, "images/s", 1, 2 * images, 1, 0),
+        Row("train", at_once(4), "images/s", 1, 6 * images, 1, 0),
+        Row("eval", PAPER_CELLS, "cells/s", 1, cells, 1, 0),
+        Row("eval", FAST_CELLS, "cells/s", 1, 4 * cells, 1, 0),
     ]
-    paper, fast = forecast(rows)
+    paper, fast, several = forecast(rows)
     assert "about 48.0 hours" in paper
     assert "trainer=paper" in paper
-    assert "about 36.0 hours" in fast
+    assert "about 18.0 hours" in fast
     assert "trainer=fast" in fast
-    assert forecast(rows[:2]) == []
+    assert "about 6.0 hours" in several
+    assert "trainer=fast and 4 runs at once" in several
+    assert forecast(rows[:3]) == []
 
 
 def test_memory_of_its_own_is_counted_and_pages_of_files_are_not(tmp_path: object) -> None:

@@ -182,7 +182,7 @@ def test_other_images_are_refused(
     )
     for wrong in others:
         with pytest.raises(CnmcError, match=r"takes uint8 of shape \(cells, 40, 40, 3\)") as caught:
-            predictor.predict(wrong)  # type: ignore[arg-type]
+            predictor.predict(wrong)
         assert str(wrong.shape) in message(caught)
 
 
@@ -406,3 +406,25 @@ def test_real_cells(name: str, lite: CellGraph, real_cells: Images, tmp_path: Pa
     else:
         assert agreement.is_faithful, agreement
         assert agreement.same_decisions == 1.0
+
+
+def test_signals_are_handled_after_two_networks_of_openvino_are_gone(
+    graph: CellGraph, folder: Path
+) -> None:
+    """OpenVINO gives the process a stack for signals, and two cores free it one under the other."""
+    code = """
+import signal, sys, threading
+from pathlib import Path
+from cnmc.inference.runtime import open_predictor
+
+networks = [open_predictor(Path(sys.argv[1]), 1) for _ in range(2)]
+del networks[0]
+del networks[0]
+handled = []
+signal.signal(signal.SIGUSR1, lambda *_: handled.append(True))
+signal.pthread_kill(threading.main_thread().ident, signal.SIGUSR1)
+sys.exit(not handled)
+"""
+    path = exported("openvino", graph, folder)
+    done = subprocess.run([sys.executable, "-c", code, path], check=False)
+    assert done.returncode == 0

@@ -1,0 +1,262 @@
+"""What training is measured by: the loop, the presets beside the published way, runs at once."""
+
+from __future__ import annotations
+
+import multiprocessing
+import tempfile
+import time
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from threading import Barrier, BrokenBarrierError
+from typing import Any
+
+import pandas as pd
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from cnmc.benchmarking import baselines
+from cnmc.benchmarking.bench import Bench
+from cnmc.benchmarking.forecast import FAST, NUM_TRAIN, PAPER, at_once
+from cnmc.benchmarking.measure import Comparison, Rate, Row, timed
+from cnmc.build import build_datamodule, build_trainer
+from cnmc.callbacks.checkpoints import EpochCheckpoints
+from cnmc.callbacks.recorder import RunRecorder
+from cnmc.config import BenchmarkConfig
+from cnmc.data.datamodule import CellDataModule
+from cnmc.data.dataset import CellBatch
+from cnmc.data.store import open_cells
+from cnmc.devices import claim_gpu, cores_per_job, num_cores
+from cnmc.errors import CnmcError
+from cnmc.model.module import CellClassifier
+from cnmc.runs import RunFolder, RunInfo
+
+SECONDS = 5.0
+"""Training is measured for so long, and for one step at least."""
+
+_PATIENCE = 600.0
+"""Seconds that runs wait for the slowest of them to be ready."""
+
+
+class _Clock(pl.Callback):
+    """Times the steps after the first of a fit, and ends it when they took long enough."""
+
+    def __init__(self, bench: Bench) -> None:
+        self.bench = bench
+        self.steps = -1
+        self.seconds = 0.0
+        self._start = 0.0
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        """Start after the first step, and count the others."""
+        # Every step is waited for, as the bare loop does: only so the two can be compared.
+        self.bench.wait()
+        now = time.perf_counter()
+        if self.steps < 0:
+            self._start = now
+        self.steps += 1
+        self.seconds = now - self._start
+        trainer.should_stop = self.steps > 0 and self.seconds >= SECONDS
+
+
+def fit_rate(bench: Bench, config: BenchmarkConfig, module: CellClassifier, data: Any) -> Rate:
+    """Return the images a second that Lightning trains, as a run of this program does.
+
+    Args:
+        bench: What to measure with.
+        config: Of the run.
+        module: Its network, which is trained further each time.
+        data: Its data module, or a loader of batches that are ready; an epoch must last.
+    """
+
+    def rate() -> float:
+        clock = _Clock(bench)
+        with short_trainer(config, clock, {}) as trainer:
+            trainer.fit(module, data)
+        return clock.steps * config.data.batch_size / clock.seconds
+
+    return rate
+
+
+@contextmanager
+def short_trainer(
+    config: BenchmarkConfig, clock: pl.Callback, cells: dict[str, pd.DataFrame]
+) -> Iterator[pl.Trainer]:
+    """Yield a trainer as a run has it, with a run folder that is thrown away afterwards.
+
+    Args:
+        config: Of the run.
+        clock: Measures.
+        cells: Those to evaluate, as :attr:`CellDataModule.evaluated` has them; none leaves
+            evaluation out.
+    """
+    short = replace(config, trainer=replace(config.trainer, max_epochs=1, progress_bar=False))
+    with tempfile.TemporaryDirectory() as folder, claim_gpu(config.trainer.accelerator) as gpu:
+        info = RunInfo("running", "benchmark", "benchmark", 0, "", "")
+        kept = RunFolder(Path(folder))
+        recorder = RunRecorder(kept, info, cells, config.tta.num_rotations)
+        trainer = build_trainer(
+            short,
+            callbacks=[recorder, clock] if cells else [EpochCheckpoints(kept, info, {}), clock],
+            recorder=recorder,
+            loggers=[],
+            terminal=False,
+            gpu=gpu,
+        )
+        trainer.limit_val_batches = 1.0 if cells else 0
+        yield trainer
+
+
+def again(batch: CellBatch) -> DataLoader[CellBatch]:
+    """Return a loader that gives the same batch again and again, which costs nothing."""
+    batches: Any = [batch] * 100_000
+    return DataLoader(batches, batch_size=None, collate_fn=_as_it_is)
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch
+
+
+def _bare_rate(bench: Bench, module: CellClassifier, batch: CellBatch) -> Rate:
+    """Return the images a second of the same steps in a bare loop."""
+    optimizer = module.configure_optimizers()["optimizer"]
+
+    def step() -> None:
+        loss = module.loss(module(batch.images), batch.labels)
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        bench.wait()
+
+    several = timed(step, len(batch.images), at_least=SECONDS)
+
+    def rate() -> float:
+        # Lightning brings a network back to the host when it is done.
+        module.train().to(bench.device)
+        step()
+        return several()
+
+    return rate
+
+
+def _usual_training(bench: Bench) -> Rate:
+    """Return the images a second of the recipe as published: files, floats, 32 bits."""
+    config = bench.config
+    network = bench.classifier(bench.preset("paper")).network.train()
+    optimizer = torch.optim.Adam(network.parameters(), lr=1e-4)
+    size = config.data.batch_size
+    loader = baselines.batches_of(
+        baselines.FileDataset(bench.files, crop=config.data.crop), size, config.data.num_workers
+    )
+    labels = torch.arange(size, device=bench.device).remainder(2).float()
+    weight = torch.tensor(0.5, device=bench.device)
+
+    def images() -> Iterator[Tensor]:
+        while True:
+            yield from loader
+
+    stream = images()
+
+    def step() -> None:
+        batch = next(stream).to(bench.device)
+        if config.data.resize is not None:
+            batch = nn.functional.interpolate(batch, size=config.data.resize, mode="area")
+        baselines.train_step(network, optimizer, batch, labels, weight)
+        bench.wait()
+
+    return timed(step, size, at_least=SECONDS)
+
+
+def run_rate(bench: Bench, config: BenchmarkConfig) -> Rate:
+    """Return the images a second of a run of this program, its input included."""
+    return fit_rate(bench, config, bench.classifier(config), _long_epoch(bench, config))
+
+
+def _long_epoch(bench: Bench, config: BenchmarkConfig) -> CellDataModule:
+    """Return cells for an epoch as long as the paper's: what is done at its end is not measured."""
+    return build_datamodule(config, bench.repeated("train", NUM_TRAIN))
+
+
+def together_rate(config: BenchmarkConfig, number: int) -> Rate:
+    """Return the images a second of several runs at once, each in a process, in total.
+
+    Raises:
+        CnmcError: A run fails, such as for want of memory on the GPU.
+    """
+
+    def rate() -> float:
+        context = multiprocessing.get_context("spawn")
+        ready = context.Barrier(number)
+        with ProcessPoolExecutor(number, context, _share, (ready, number)) as pool:
+            runs = [pool.submit(_one_of_several, config) for _ in range(number)]
+        errors = [error for run in runs if (error := run.exception()) is not None]
+        # One that fails leaves the others at the barrier, which breaks.
+        for error in sorted(errors, key=lambda error: isinstance(error, BrokenBarrierError)):
+            if isinstance(error, CnmcError):
+                raise error
+            reason = " ".join(str(error).split())[:200] or type(error).__name__
+            raise CnmcError(
+                f"runs_at_once={number}: they do not run at once here ({reason}); give fewer"
+            ) from error
+        return sum(run.result() for run in runs)
+
+    return rate
+
+
+_ready: Barrier
+
+
+def _share(ready: Barrier, number: int) -> None:
+    """Set a process up as one of several on this machine."""
+    global _ready  # noqa: PLW0603 - an initializer has no other way to its process
+    _ready = ready
+    torch.set_num_threads(cores_per_job() if torch.cuda.is_available() else num_cores() // number)
+
+
+def _one_of_several(config: BenchmarkConfig) -> float:
+    """Return the rate of a run, measured when all of them are warm."""
+    try:
+        store = open_cells(config.data, config.split, show_progress=False)
+        rate = run_rate(Bench(config, store), config)
+        rate()
+        _ready.wait(_PATIENCE)
+        return rate()
+    except BaseException:
+        _ready.abort()
+        raise
+
+
+def train_stage(bench: Bench) -> tuple[list[Row], list[Comparison]]:
+    """Measure training: the loop, the presets beside the published way, and the input's share."""
+    paper, fast = bench.preset("paper"), bench.preset("fast")
+    constant = bench.batch(bench.config.data.batch_size)
+    usual = _usual_training(bench)
+    # One network for all rows of the preset: compiling takes longer than measuring.
+    network = bench.classifier(fast)
+    fed = fit_rate(bench, fast, network, _long_epoch(bench, fast))
+
+    def compared(name: str, baseline: Rate, ours: Rate) -> Comparison:
+        return Comparison("train", name, "images/s", baseline, ours)
+
+    comparisons = [
+        compared(
+            "fit loop, against a bare loop of the same steps",
+            _bare_rate(bench, bench.classifier(paper), constant),
+            fit_rate(bench, paper, bench.classifier(paper), again(constant)),
+        ),
+        compared(PAPER, usual, run_rate(bench, paper)),
+        compared(FAST, usual, fed),
+        compared(
+            "trainer=fast, against itself with a constant batch",
+            fit_rate(bench, fast, network, again(constant)),
+            fed,
+        ),
+    ]
+    number = bench.runs_at_once
+    if number > 1:
+        comparisons.append(compared(at_once(number), usual, together_rate(fast, number)))
+    return [], comparisons
