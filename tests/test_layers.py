@@ -15,6 +15,7 @@ LAYERS: dict[str, int] = {
     "errors": 0,
     "config": 0,
     "devices": 0,
+    "files": 0,
     "runs": 0,
     "provenance": 0,
     "data": 1,
@@ -26,6 +27,7 @@ LAYERS: dict[str, int] = {
     "build": 3,
     "launchers": 3,
     "reporting": 3,
+    "screening": 3,
     "lifecycle": 3,
     "study": 3,
     "tracking": 3,
@@ -34,6 +36,7 @@ LAYERS: dict[str, int] = {
     "benchmark": 4,
     "report": 4,
     "train": 4,
+    "predict": 4,
     "prepare": 4,
 }
 # Inside a room of its layer, one file may stand above the others.

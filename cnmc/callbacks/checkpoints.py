@@ -10,7 +10,8 @@ import pytorch_lightning as pl
 import torch
 
 from cnmc.errors import CnmcError
-from cnmc.runs import RunFolder, RunInfo, replacing
+from cnmc.files import replacing
+from cnmc.runs import RunFolder, RunInfo
 
 
 def load_checkpoint(path: Path, *, lazy: bool = False) -> dict[str, Any]:
