@@ -19,7 +19,7 @@ from cnmc.benchmarking.table import table
 from cnmc.config import CONFIG_DIR, BenchmarkConfig, register, to_config
 from cnmc.data.store import open_cells
 from cnmc.errors import CnmcError
-from cnmc.runs import replacing
+from cnmc.files import replacing
 
 register()
 logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from cnmc.errors import CnmcError
+from cnmc.files import replacing
 from cnmc.inference.graph import CellGraph
 from cnmc.inference.runtime import (
     INPUT,
@@ -27,7 +28,6 @@ from cnmc.inference.runtime import (
     openvino_core,
     require,
 )
-from cnmc.runs import replacing
 
 OPSET = 20
 """Version of ONNX's operators, of 2023."""
