@@ -56,12 +56,13 @@ class Journal:
 
     def __init__(self, folder: Path, networks: Sequence[str], *, overwrite: bool = False) -> None:
         self._path = folder / NAME
+        self.entries: dict[str, Entry]
         header = {"cnmc.screening": FORMAT, "networks": list(networks)}
         if self._path.is_file() and not (overwrite and self._header() != header):
             self._check(header)
             self.entries = self._read(len(networks))
             return
-        self.entries: dict[str, Entry] = {}
+        self.entries = {}
         with replacing(self._path) as temporary:
             temporary.write_text(json.dumps(header) + "\n", encoding="utf-8")
 
