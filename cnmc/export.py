@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import cnmc.needs_train  # isort: skip # noqa: F401 - says what to install, before torch is missed
-
+import cnmc.needs_train  # isort: skip # noqa: F401
 
 from pathlib import Path
 

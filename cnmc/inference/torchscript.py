@@ -38,7 +38,7 @@ def open_torchscript(path: Path, num_threads: int | None = None) -> Predictor:
 
     def forward(images: Tensor) -> Tensor:
         # PyTorch would compile the program anew for every size of batch, for minutes.
-        with torch.jit.optimized_execution(False):  # type: ignore[no-untyped-call]
+        with torch.jit.optimized_execution(False):  # type: ignore[attr-defined]
             logits: Tensor = module(images)[0]
         return logits
 
