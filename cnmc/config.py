@@ -631,6 +631,43 @@ def _paths(key: str, value: Any) -> list[str]:
     return values
 
 
+EXPORT_SUFFIXES = {
+    "onnx": ".onnx",
+    "openvino": ".xml",
+    "openvino_int8": ".xml",
+    "torchscript": ".pt",
+}
+"""How the file of each format ends."""
+
+
+@dataclass
+class ExportConfig:
+    """Everything that ``python -m cnmc.export`` can be told."""
+
+    checkpoint: str = MISSING
+    """A checkpoint, or a run folder, whose best checkpoint is taken."""
+    format: str = "onnx"
+    """``onnx``, ``openvino``, ``openvino_int8`` (8-bit numbers: smaller and faster, not the same)
+    or ``torchscript``."""
+    output: str = MISSING
+    """The file to write: ``.onnx``, ``.xml`` (OpenVINO; a ``.bin`` is written beside it) or
+    ``.pt``."""
+    data: str | None = None
+    """Folder of the data set that the network was trained on, to check the file with its cells;
+    null looks where the training found it."""
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        _one_of("format", self.format, tuple(EXPORT_SUFFIXES))
+        suffix = EXPORT_SUFFIXES[self.format]
+        _require(
+            Path(self.output).suffix == suffix,
+            "output",
+            self.output,
+            f"a file name that ends in {suffix} (format={self.format})",
+        )
+
+
 @dataclass
 class PrepareConfig:
     """Everything that ``python -m cnmc.prepare`` can be told."""
@@ -649,6 +686,7 @@ def register() -> None:
     store.store(name="report_schema", node=ReportConfig)
     store.store(name="best_schema", node=BestConfig)
     store.store(name="predict_schema", node=PredictConfig)
+    store.store(name="export_schema", node=ExportConfig)
     store.store(group="optimizer", name="layerwise_schema", node=LayerwiseOptimizerConfig)
     store.store(group="optimizer", name="flat_schema", node=FlatOptimizerConfig)
 

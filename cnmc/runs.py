@@ -383,14 +383,6 @@ class RunFolder:
         )
 
 
-def run_folder(checkpoint: Path) -> RunFolder | None:
-    """Return the run folder that a checkpoint lies in, or None where it lies elsewhere."""
-    path = checkpoint.resolve()
-    folder = RunFolder(path.parents[1])
-    inside = path in (folder.best_checkpoint, folder.last_checkpoint)
-    return folder if inside and folder.is_run() else None
-
-
 def find_runs(root: Path, experiments: Sequence[str] | None = None) -> list[RunFolder]:
     """Return the run folders below ``root``, sorted by experiment and then naturally by name."""
     found = [

@@ -35,6 +35,7 @@ LAYERS: dict[str, int] = {
     "tracking": 3,
     "app": 3,
     "best": 4,
+    "export": 4,
     "benchmark": 4,
     "report": 4,
     "train": 4,

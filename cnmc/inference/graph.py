@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from cnmc.callbacks.checkpoints import read_checkpoint
 from cnmc.errors import CnmcError
-from cnmc.inference.choosing import choose_of_epoch
-from cnmc.inference.decision import Decision
+from cnmc.inference.checkpoint import TrainedNetwork, read_trained
 from cnmc.inference.runtime import GraphInfo
 from cnmc.model.backbone import build_network
 from cnmc.model.preprocess import to_float
 from cnmc.model.tta import predict_logits, rotate, rotation_columns
-from cnmc.runs import run_folder
 
 
 class CellGraph(nn.Module):
@@ -70,64 +66,47 @@ class CellGraph(nn.Module):
 def load_graph(path: Path) -> CellGraph:
     """Return the graph of a run's checkpoint.
 
-    What a checkpoint of an early version does not say itself is looked up in its run folder.
-
     Args:
         path: ``best.ckpt`` or ``last.ckpt`` of a run folder.
 
     Raises:
         CnmcError: The file is no checkpoint of a run, or its network cannot be built.
     """
-    checkpoint = read_checkpoint(path)
-    origin = checkpoint.get("cnmc") or _origin_by_folder(path, checkpoint)
+    return build_graph(read_trained(path))
+
+
+def build_graph(trained: TrainedNetwork) -> CellGraph:
+    """Return the graph of a network.
+
+    Raises:
+        CnmcError: The network cannot be built, or its numbers are those of another.
+    """
     try:
-        config = origin["config"]
-        data, model = config["data"], config["model"]
+        data, model = trained.config["data"], trained.config["model"]
         info = GraphInfo(
             network=model["name"],
             crop=data["crop"],
             resize=data["resize"],
-            num_rotations=config["tta"]["num_rotations"],
+            num_rotations=trained.config["tta"]["num_rotations"],
             mean=tuple(model["mean"]) if model["normalize"] else None,
             std=tuple(model["std"]) if model["normalize"] else None,
-            run=dict(origin["run"]),
-            epoch=origin["epoch"],
-            decision=_decision(path, origin),
+            run=dict(trained.run),
+            epoch=trained.epoch,
+            decision=trained.decision,
         )
         network = build_network(info.network, pretrained=False, weights=None, drop_rate=0.0)
         prefix = "network."
         network.load_state_dict(
             {
                 key.removeprefix(prefix): value
-                for key, value in checkpoint["state_dict"].items()
+                for key, value in trained.state_dict.items()
                 if key.startswith(prefix)
             }
         )
     except (KeyError, TypeError, AttributeError, ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise CnmcError(
-            f"{path}: no network can be built of this checkpoint ({type(error).__name__}: "
+            f"{trained.path}: no network can be built of this checkpoint ({type(error).__name__}: "
             f"{reason}); give best.ckpt of a run that this version of cnmc can read"
         ) from error
     return CellGraph(network, info)
-
-
-def _origin_by_folder(path: Path, checkpoint: dict[str, Any]) -> dict[str, Any]:
-    """Return what the run folder says of its best checkpoint."""
-    folder = run_folder(path)
-    info = folder.read_info() if folder is not None else None
-    # The early checkpoints count epochs from 0, and say no more of themselves.
-    if folder is None or info is None or checkpoint.get("epoch") != (info.best_epoch or 0) - 1:
-        raise CnmcError(f"{path} is no checkpoint of cnmc: it has no cnmc metadata")
-    return {"config": folder.read_config(), "run": info.identity(), "epoch": info.best_epoch}
-
-
-def _decision(path: Path, origin: dict[str, Any]) -> Decision:
-    """Return what was chosen by the epoch's predictions, of early versions from the run folder."""
-    if "decision" in origin:
-        return Decision.from_values(origin["decision"])
-    folder = run_folder(path)
-    info = folder.read_info() if folder is not None else None
-    if folder is None or info is None or info.run_id != origin["run"].get("run_id", ""):
-        return Decision()
-    return choose_of_epoch(folder.read_predictions(), int(origin["epoch"]))

@@ -30,7 +30,7 @@ FORMAT = 2
 METADATA = "cnmc"
 """Name under which a file keeps its :class:`GraphInfo`, as JSON."""
 
-INPUT, OUTPUT = "images", "logits"
+INPUT, OUTPUT, PROBABILITY = "images", "logits", "probability"
 
 
 @dataclass(frozen=True)
@@ -220,6 +220,11 @@ class OnnxPredictor:
         options = runtime.SessionOptions()
         options.intra_op_num_threads = 1
         options.log_severity_level = 3  # its warnings are about what it could not fuse
+        # Our files hold all their numbers: where others could lie there is no folder, so that a
+        # file can never make the runtime read another.
+        options.add_session_config_entry(
+            "session.model_external_initializers_file_folder_path", str(path)
+        )
         try:
             self._session = runtime.InferenceSession(
                 path.read_bytes(), options, providers=["CPUExecutionProvider"]
@@ -301,7 +306,7 @@ class OpenVinoPredictor:
         logits = np.empty((len(images), self._info.num_rotations), dtype=np.float32)
 
         def keep(request: Any, position: int) -> None:
-            logits[position] = request.get_output_tensor().data[0]
+            logits[position] = request.get_tensor(OUTPUT).data[0]
 
         self._queue.set_callback(keep)
         for position in range(len(images)):

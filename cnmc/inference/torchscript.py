@@ -6,6 +6,7 @@ import zipfile
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from cnmc.inference.backends import VIEWS_AT_ONCE, TorchPredictor
 from cnmc.inference.runtime import METADATA, GraphInfo, Predictor, unreadable
@@ -30,13 +31,18 @@ def open_torchscript(path: Path, num_threads: int | None = None) -> Predictor:
     """
     info = GraphInfo.from_json(_metadata(path), path)
     try:
-        module = torch.jit.load(path, map_location="cpu")
+        module = torch.jit.load(path, map_location="cpu")  # type: ignore[no-untyped-call]
     except (RuntimeError, ValueError, OSError) as error:
         raise unreadable(path, error) from error
     cells = max(VIEWS_AT_ONCE // info.num_rotations, 1)
-    return TorchPredictor(
-        info, lambda images: module(images)[0], cells_at_once=cells, num_threads=num_threads
-    )
+
+    def forward(images: Tensor) -> Tensor:
+        # PyTorch would compile the program anew for every size of batch, for minutes.
+        with torch.jit.optimized_execution(False):  # type: ignore[attr-defined]
+            logits: Tensor = module(images)[0]
+        return logits
+
+    return TorchPredictor(info, forward, cells_at_once=cells, num_threads=num_threads)
 
 
 def _metadata(path: Path) -> str | None:

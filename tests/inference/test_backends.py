@@ -182,7 +182,7 @@ def test_other_images_are_refused(
     )
     for wrong in others:
         with pytest.raises(CnmcError, match=r"takes uint8 of shape \(cells, 40, 40, 3\)") as caught:
-            predictor.predict(wrong)  # type: ignore[arg-type]
+            predictor.predict(wrong)
         assert str(wrong.shape) in message(caught)
 
 
