@@ -66,7 +66,8 @@ def predict(config: PredictConfig) -> int:
             tables.check_submission([cell.name for cell in cells], skipped)
             tables.write_submission(output / tables.SUBMISSION, cells)
     num_all, num_doubtful = sum(c.is_all for c in cells), sum(c.doubtful for c in cells)
-    print(f"{len(cells):,} cells, {screened.num_new:,} of them new: {num_all:,} called ALL")
+    new = f"{screened.num_new:,} of them new" if screened.num_new else "nothing is computed again"
+    print(f"{len(cells):,} cells, {new}: {num_all:,} called ALL")
     print(f"doubtful: {num_doubtful:,}; unlike training: {sum(bool(c.warnings) for c in cells):,}")
     print(f"left out: {len(skipped):,}" + (f", see {tables.SKIPPED}" if skipped else ""))
     print(f"written: {output / page.NAME}")
