@@ -1,4 +1,4 @@
-"""The whole command with exported networks: resume, refusals, ensembles, the challenge, the page."""
+"""The whole command with exported networks: resume, refusals, ensembles, submission, page."""
 
 from __future__ import annotations
 
