@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
 import traceback
@@ -36,6 +37,8 @@ _OF_LAUNCHERS = {
     "FailedJobError": "the cluster refused the jobs",
 }
 """What joblib, Ray and submitit raise by its name, and what it means."""
+_PATH = re.compile(r"(?P<key>[^-=][^=]*)=(?P<value>[^\"'()\[\]{},$\\]*=[^\"'()\[\]{},$\\]*)\Z")
+"""An override whose value has a sign of its own, and nothing that means something to Hydra."""
 INTERRUPTED, TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM
 """Exit statuses of a process that a signal ended, as shells give them."""
 
@@ -45,6 +48,13 @@ def with_home(arguments: Sequence[str]) -> list[str]:
     return [
         f"{key}={Path(value).expanduser()}" if value.startswith("~/") else f"{key}{sign}{value}"
         for key, sign, value in (argument.partition("=") for argument in arguments)
+    ]
+
+
+def with_quotes(arguments: Sequence[str]) -> list[str]:
+    """Quote ``key=runs/proposal/seed=0``: Hydra reads the second sign only within quotes."""
+    return [
+        _PATH.sub(lambda found: f'{found["key"]}="{found["value"]}"', text) for text in arguments
     ]
 
 
@@ -138,7 +148,7 @@ def run_app(
         terminated = True
         sys.exit(TERMINATED)
 
-    sys.argv[1:] = with_home(sys.argv[1:])
+    sys.argv[1:] = with_quotes(with_home(sys.argv[1:]))
     # As Ctrl-C does, so that what is open is closed, whichever part of the work it meets.
     signal.signal(signal.SIGTERM, terminate)
     # Hydra then raises instead of printing several lines and leaving, so all errors end below.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import cnmc.needs_train  # isort: skip # noqa: F401
+
 import json
 import logging
 import warnings
@@ -20,7 +22,7 @@ from cnmc.benchmarking.table import table
 from cnmc.config import CONFIG_DIR, BenchmarkConfig, register, to_config
 from cnmc.data.store import open_cells
 from cnmc.errors import CnmcError
-from cnmc.runs import replacing
+from cnmc.files import replacing
 
 register()
 logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)

@@ -577,6 +577,102 @@ class BestConfig:
             )
 
 
+OUTPUT_FORMATS = ("report", "challenge")
+
+
+@dataclass
+class PredictConfig:
+    """Everything that ``python -m cnmc.predict`` can be told."""
+
+    checkpoint: Any = None
+    """A checkpoint, a run folder or an exported network (.onnx, .xml of OpenVINO, .pt), or a list
+    of them, which are an ensemble."""
+    experiment: str | None = None
+    """Instead of ``checkpoint``: the ``top`` best runs by F1 of this experiment."""
+    root: str = "runs"
+    """``experiment=``: folder of the run folders, ``run.root`` of their training."""
+    top: int = 1
+    """``experiment=``: number of networks."""
+    input: Any = MISSING
+    """A folder of cells, an image, or a list of either."""
+    output: str = "screening"
+    """Folder for what is found; the same command goes on there with what was begun."""
+    threshold: str = "checkpoint"
+    """Probability from which a cell is called ALL: ``checkpoint`` (chosen with the network),
+    ``paper`` (a mean logit of 0), a number, ``sensitivity:0.95`` or ``specificity:0.9``."""
+    format: str = "report"
+    """``report``, or ``challenge`` for the challenge's submission beside it."""
+    cells: int = 500
+    """Cells that the page shows at most; the tables have all."""
+    gradcam: int = 16
+    """Cells that the page shows with Grad-CAM, which needs a checkpoint; 0 for none."""
+    num_threads: int | None = None
+    """Cores to use; null takes all."""
+    overwrite: bool = False
+    """Start over in a folder that holds a screening by another network."""
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        self.input = _paths("input", self.input)
+        self.checkpoint = [] if self.checkpoint is None else _paths("checkpoint", self.checkpoint)
+        _require(
+            bool(self.checkpoint) != (self.experiment is not None),
+            "checkpoint",
+            ", ".join(self.checkpoint) or "null",
+            "a checkpoint, a run folder or an exported network, or else experiment=NAME",
+        )
+        _one_of("format", self.format, OUTPUT_FORMATS)
+        _positive("top", self.top)
+        _require(self.cells >= 0, "cells", self.cells, "0 or more")
+        _require(self.gradcam >= 0, "gradcam", self.gradcam, "0 or more")
+        if self.num_threads is not None:
+            _positive("num_threads", self.num_threads)
+
+
+def _paths(key: str, value: Any) -> list[str]:
+    """Return one path or a list of them as a list."""
+    values = [str(item) for item in (value if isinstance(value, list) else [value])]
+    _require(all(values) and bool(values), key, value, "a path, or a list of paths: [A,B]")
+    return values
+
+
+EXPORT_SUFFIXES = {
+    "onnx": ".onnx",
+    "openvino": ".xml",
+    "openvino_int8": ".xml",
+    "torchscript": ".pt",
+}
+"""How the file of each format ends."""
+
+
+@dataclass
+class ExportConfig:
+    """Everything that ``python -m cnmc.export`` can be told."""
+
+    checkpoint: str = MISSING
+    """A checkpoint, or a run folder, whose best checkpoint is taken."""
+    format: str = "onnx"
+    """``onnx``, ``openvino``, ``openvino_int8`` (8-bit numbers: smaller and faster, not the same)
+    or ``torchscript``."""
+    output: str = MISSING
+    """The file to write: ``.onnx``, ``.xml`` (OpenVINO; a ``.bin`` is written beside it) or
+    ``.pt``."""
+    data: str | None = None
+    """Folder of the data set that the network was trained on, to check the file with its cells;
+    null looks where the training found it."""
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        _one_of("format", self.format, tuple(EXPORT_SUFFIXES))
+        suffix = EXPORT_SUFFIXES[self.format]
+        _require(
+            Path(self.output).suffix == suffix,
+            "output",
+            self.output,
+            f"a file name that ends in {suffix} (format={self.format})",
+        )
+
+
 @dataclass
 class PrepareConfig:
     """Everything that ``python -m cnmc.prepare`` can be told."""
@@ -594,6 +690,8 @@ def register() -> None:
     store.store(name="prepare_schema", node=PrepareConfig)
     store.store(name="report_schema", node=ReportConfig)
     store.store(name="best_schema", node=BestConfig)
+    store.store(name="predict_schema", node=PredictConfig)
+    store.store(name="export_schema", node=ExportConfig)
     store.store(group="optimizer", name="layerwise_schema", node=LayerwiseOptimizerConfig)
     store.store(group="optimizer", name="flat_schema", node=FlatOptimizerConfig)
 

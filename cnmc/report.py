@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import cnmc.needs_train  # isort: skip # noqa: F401
+
 from pathlib import Path
 
 import hydra
@@ -12,9 +14,9 @@ from cnmc.analysis.summary import summarise_study
 from cnmc.app import run_app, user_errors
 from cnmc.config import CONFIG_DIR, ReportConfig, register, to_config
 from cnmc.errors import CnmcError
+from cnmc.files import replacing
 from cnmc.reporting.assemble import assemble
 from cnmc.reporting.files import write
-from cnmc.runs import replacing
 
 register()
 

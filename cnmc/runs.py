@@ -17,9 +17,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
-import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
@@ -31,6 +29,7 @@ import yaml
 from filelock import FileLock, Timeout
 
 from cnmc.errors import CnmcError, RefusedError
+from cnmc.files import replacing
 
 CONFIG, INFO, METRICS, PREDICTIONS = "config.yaml", "run.json", "metrics.csv", "predictions.parquet"
 
@@ -81,27 +80,6 @@ def logit_column(num_eighths: int) -> str:
 def logit_columns(predictions: pd.DataFrame) -> list[str]:
     """Return the logit columns that a predictions table has, by growing angle."""
     return [c for c in map(logit_column, range(NUM_EIGHTHS)) if c in predictions.columns]
-
-
-@contextmanager
-def replacing(path: Path, *, lasting: bool = True) -> Iterator[Path]:
-    """Yield a temporary path that takes the place of ``path`` if nothing is raised.
-
-    Args:
-        path: The file to write.
-        lasting: Bring what was written to the disk first: else a machine that loses its power
-            could leave the new name with nothing behind it.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-    try:
-        yield temporary
-        if lasting:
-            with temporary.open("rb") as file:
-                os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

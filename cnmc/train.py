@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import cnmc.needs_train  # isort: skip # noqa: F401
+
 import gc
 import logging
 import sys

@@ -12,13 +12,13 @@ import pandas as pd
 import pytest
 
 from cnmc.errors import CnmcError
+from cnmc.files import replacing
 from cnmc.runs import (
     RunFolder,
     RunInfo,
     config_hash,
     differing_keys,
     find_runs,
-    replacing,
     run_name,
 )
 

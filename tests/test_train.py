@@ -22,8 +22,9 @@ from cnmc.build import build_classifier
 from cnmc.callbacks.checkpoints import load_checkpoint
 from cnmc.data.store import open_cells
 from cnmc.errors import CnmcError, RefusedError
+from cnmc.files import replacing
 from cnmc.model.module import CellClassifier
-from cnmc.runs import RunFolder, logit_columns, replacing
+from cnmc.runs import RunFolder, logit_columns
 from cnmc.study.plan import job_folder
 from cnmc.train import train
 from tests.test_experiments import EXPERIMENTS

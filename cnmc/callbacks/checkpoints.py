@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
 
 from cnmc.errors import CnmcError
-from cnmc.runs import RunFolder, RunInfo, replacing
+from cnmc.files import replacing
+from cnmc.inference.choosing import choose_of_epoch
+from cnmc.runs import RunFolder, RunInfo
 
 
-def load_checkpoint(path: Path, *, lazy: bool = False) -> dict[str, Any]:
-    """Read a checkpoint; nothing in it is executed.
+def read_checkpoint(path: Path, *, lazy: bool = False) -> dict[str, Any]:
+    """Read a file of PyTorch that holds a network by name; nothing in it is executed.
 
     Args:
         path: The file.
@@ -27,11 +29,24 @@ def load_checkpoint(path: Path, *, lazy: bool = False) -> dict[str, Any]:
         checkpoint: dict[str, Any] = torch.load(
             path, map_location="cpu", weights_only=True, mmap=lazy
         )
-        if "cnmc" not in checkpoint:
-            raise ValueError("it has no cnmc metadata")
-    except (OSError, RuntimeError, ValueError, EOFError, TypeError, UnpicklingError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
+            raise ValueError("it has no state_dict")
+    # The reader of pickles stumbles over damage in as many ways as there are bytes.
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise CnmcError(f"{path} is no checkpoint of cnmc: {reason}") from error
+    return checkpoint
+
+
+def load_checkpoint(path: Path, *, lazy: bool = False) -> dict[str, Any]:
+    """Read a checkpoint that says where it comes from; see :func:`read_checkpoint`.
+
+    Raises:
+        CnmcError: As there, or the file does not say where it comes from.
+    """
+    checkpoint = read_checkpoint(path, lazy=lazy)
+    if "cnmc" not in checkpoint:
+        raise CnmcError(f"{path} is no checkpoint of cnmc: it has no cnmc metadata")
     return checkpoint
 
 
@@ -49,6 +64,8 @@ def _save_network(path: Path, state_dict: dict[str, Any], origin: dict[str, Any]
 
 class EpochCheckpoints(pl.callbacks.Checkpoint):
     """Writes ``last.ckpt`` after every epoch and ``best.ckpt`` when F1 is the highest so far.
+
+    ``best.ckpt`` also holds the temperature and thresholds that the epoch's predictions choose.
 
     ``last.ckpt`` is written first. A process that dies between the two leaves a run whose best
     network is the one in ``last.ckpt``, from which :meth:`on_fit_start` makes ``best.ckpt`` when
@@ -90,7 +107,9 @@ class EpochCheckpoints(pl.callbacks.Checkpoint):
 
     def _save_if_best(self, module: pl.LightningModule) -> None:
         if self.info.best_epoch == self.info.epochs_done:
-            _save_network(self.folder.best_checkpoint, module.state_dict(), self._origin())
+            decision = choose_of_epoch(self.folder.read_predictions(), self.info.epochs_done)
+            origin = self._origin() | {"decision": asdict(decision)}
+            _save_network(self.folder.best_checkpoint, module.state_dict(), origin)
 
     def _origin(self) -> dict[str, Any]:
         return {

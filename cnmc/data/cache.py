@@ -24,7 +24,7 @@ from cnmc.data.manifest import Manifest
 from cnmc.data.progress import map_threads
 from cnmc.data.workdir import make_work_dir
 from cnmc.errors import CnmcError
-from cnmc.runs import replacing
+from cnmc.files import replacing
 
 # Part of a cache's name: raise it when the pixels change for the same files.
 _VERSION = 1

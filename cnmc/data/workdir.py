@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 from cnmc.errors import CnmcError
-from cnmc.runs import replacing
+from cnmc.files import replacing
 
 
 def make_work_dir(work_dir: Path) -> Path:

@@ -35,7 +35,7 @@ _PACKAGES = {
     "openvino": ("onnxscript", "openvino"),
     "openvino_int8": ("onnxscript", "openvino", "nncf"),
 }
-_VIEWS_AT_ONCE = 8
+VIEWS_AT_ONCE = 8
 
 
 class TorchPredictor:
@@ -83,6 +83,14 @@ class TorchPredictor:
                 rows = self._forward(torch.from_numpy(np.array(batch)))
                 logits[start : start + size] = rows[:size].numpy()
         return logits
+
+
+def eager(graph: CellGraph, num_threads: int | None = None) -> TorchPredictor:
+    """Return what runs a network as training evaluates it."""
+    # View by view, so that the network sees as many views at once as with the others.
+    return TorchPredictor(
+        graph.info, graph.one_by_one, cells_at_once=VIEWS_AT_ONCE, num_threads=num_threads
+    )
 
 
 def obstacle(name: str) -> str | None:
@@ -137,12 +145,9 @@ def make_backend(
         return open_predictor(path, num_threads)
 
     info = graph.info
-    cells = max(_VIEWS_AT_ONCE // info.num_rotations, 1)
+    cells = max(VIEWS_AT_ONCE // info.num_rotations, 1)
     if name == "eager":
-        # View by view, so that the network sees as many views at once as with the others.
-        return TorchPredictor(
-            info, graph.one_by_one, cells_at_once=_VIEWS_AT_ONCE, num_threads=num_threads
-        )
+        return eager(graph, num_threads)
     graph = copy.deepcopy(graph)
     graph.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if name == "channels_last":

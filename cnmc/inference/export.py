@@ -1,12 +1,14 @@
-"""Writes a network to a file that runs without torch: ONNX, or OpenVINO with or without 8 bits.
+"""Writes a network to a file: ONNX, OpenVINO with or without 8 bits, TorchScript.
 
-A file takes uint8 RGB cells (any number of them, cropped to the size that it names) and gives one
-logit a rotation: rotations and scaling are inside, and so is where the network comes from.
+A file takes uint8 RGB cells (any number of them, cropped to the size that it names) and gives
+``logits``, one a rotation, and ``probability``, that of the mean logit: rotations, scaling and
+temperature are inside, and so is where the network comes from.
 """
 
 from __future__ import annotations
 
 import logging
+import shutil
 import warnings
 from dataclasses import replace
 from itertools import takewhile
@@ -15,22 +17,56 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 
 from cnmc.errors import CnmcError
+from cnmc.files import replacing
 from cnmc.inference.graph import CellGraph
 from cnmc.inference.runtime import (
     INPUT,
     METADATA,
     OUTPUT,
+    PROBABILITY,
     Images,
     check_images,
     openvino_core,
     require,
 )
-from cnmc.runs import replacing
 
 OPSET = 20
 """Version of ONNX's operators, of 2023."""
+
+
+class _Answer(nn.Module):
+    """A graph, and the probability of ALL beside its logits."""
+
+    def __init__(self, graph: CellGraph) -> None:
+        super().__init__()
+        self.network = graph  # under the name `graph`, PyTorch's exporter would lose it
+        self.temperature = graph.info.decision.temperature
+        self.eval()
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Return B x K logits and B probabilities of B x S x S x 3 uint8."""
+        logits = self.network(images)
+        return logits, torch.sigmoid(logits.mean(dim=1) / self.temperature)
+
+
+def export_torchscript(graph: CellGraph, path: Path) -> None:
+    """Write a TorchScript file.
+
+    Args:
+        graph: The network.
+        path: The file, ``.pt``; it takes the place of an earlier one only when it is whole.
+
+    Raises:
+        CnmcError: The suffix is another.
+    """
+    _check_suffix(path, ".pt")
+    with warnings.catch_warnings(action="ignore"):  # of TorchScript, about its own future
+        traced = torch.jit.trace(_Answer(graph), _example(graph), check_trace=False)  # type: ignore[no-untyped-call]
+        with replacing(path) as temporary:
+            torch.jit.save(traced, temporary, _extra_files={METADATA: graph.info.to_json()})
 
 
 def export_onnx(graph: CellGraph, path: Path) -> None:
@@ -80,27 +116,43 @@ def export_openvino(graph: CellGraph, path: Path, calibration: Images | None = N
         model.set_rt_info(info.to_json(), [METADATA])
         whole = Path(folder) / "whole.xml"
         openvino.save_model(model, whole, compress_to_fp16=False)
+        put_in_place(whole, path)
+
+
+def put_in_place(whole: Path, path: Path) -> None:
+    """Copy a file of a network, and what belongs to it, to its place, whole or not at all.
+
+    Args:
+        whole: The file as it was written elsewhere; beside an ``.xml`` lies its ``.bin``.
+        path: Where it belongs, with the same suffix.
+    """
+    parts = [".bin", ".xml"] if path.suffix == ".xml" else [path.suffix]
+    if len(parts) > 1:
         # Without its .xml a model cannot be opened, so no process ever sees halves of two models.
         path.unlink(missing_ok=True)
-        for suffix in (".bin", ".xml"):
-            with replacing(path.with_suffix(suffix)) as temporary:
-                temporary.write_bytes(whole.with_suffix(suffix).read_bytes())
+    for suffix in parts:
+        with replacing(path.with_suffix(suffix)) as temporary:
+            shutil.copyfile(whole.with_suffix(suffix), temporary)
+
+
+def _example(graph: CellGraph) -> Tensor:
+    """Return two cells: of one, an exporter would conclude that there is always one."""
+    return torch.zeros((2, graph.info.size, graph.info.size, 3), dtype=torch.uint8)
 
 
 def _write_onnx(graph: CellGraph, path: Path) -> None:
     require("onnxscript")
-    size = graph.info.size
-    # Two cells: of one, the exporter would conclude that there is always one.
-    example = torch.zeros((2, size, size, 3), dtype=torch.uint8)
+    for name in ("onnx_ir", "onnxscript"):  # else a line for each constant that is there twice
+        logging.getLogger(name).setLevel(logging.WARNING)
     with warnings.catch_warnings(action="ignore"):  # the exporter's, about its own future
         program: Any = torch.onnx.export(
-            graph,
-            (example,),
+            _Answer(graph),
+            (_example(graph),),
             dynamo=True,
             verbose=False,
             opset_version=OPSET,
             input_names=[INPUT],
-            output_names=[OUTPUT],
+            output_names=[OUTPUT, PROBABILITY],
             dynamic_shapes=({0: torch.export.Dim("cells")},),
         )
     for node in program.model.graph:

@@ -7,8 +7,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from cnmc.callbacks.checkpoints import load_checkpoint
 from cnmc.errors import CnmcError
+from cnmc.inference.checkpoint import TrainedNetwork, read_trained
 from cnmc.inference.runtime import GraphInfo
 from cnmc.model.backbone import build_network
 from cnmc.model.preprocess import to_float
@@ -72,33 +72,41 @@ def load_graph(path: Path) -> CellGraph:
     Raises:
         CnmcError: The file is no checkpoint of a run, or its network cannot be built.
     """
-    checkpoint = load_checkpoint(path)
+    return build_graph(read_trained(path))
+
+
+def build_graph(trained: TrainedNetwork) -> CellGraph:
+    """Return the graph of a network.
+
+    Raises:
+        CnmcError: The network cannot be built, or its numbers are those of another.
+    """
     try:
-        config, run = checkpoint["cnmc"]["config"], checkpoint["cnmc"]["run"]
-        data, model = config["data"], config["model"]
+        data, model = trained.config["data"], trained.config["model"]
         info = GraphInfo(
             network=model["name"],
             crop=data["crop"],
             resize=data["resize"],
-            num_rotations=config["tta"]["num_rotations"],
+            num_rotations=trained.config["tta"]["num_rotations"],
             mean=tuple(model["mean"]) if model["normalize"] else None,
             std=tuple(model["std"]) if model["normalize"] else None,
-            run=dict(run),
-            epoch=checkpoint["cnmc"]["epoch"],
+            run=dict(trained.run),
+            epoch=trained.epoch,
+            decision=trained.decision,
         )
         network = build_network(info.network, pretrained=False, weights=None, drop_rate=0.0)
         prefix = "network."
         network.load_state_dict(
             {
                 key.removeprefix(prefix): value
-                for key, value in checkpoint["state_dict"].items()
+                for key, value in trained.state_dict.items()
                 if key.startswith(prefix)
             }
         )
-    except (KeyError, TypeError, RuntimeError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise CnmcError(
-            f"{path}: no network can be built of this checkpoint ({type(error).__name__}: "
+            f"{trained.path}: no network can be built of this checkpoint ({type(error).__name__}: "
             f"{reason}); give best.ckpt of a run that this version of cnmc can read"
         ) from error
     return CellGraph(network, info)

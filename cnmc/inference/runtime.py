@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
 from collections.abc import Mapping
@@ -18,17 +19,18 @@ from numpy.typing import NDArray
 
 from cnmc.devices import num_cores
 from cnmc.errors import CnmcError
+from cnmc.inference.decision import Decision
 
 Images = NDArray[np.uint8]
 Logits = NDArray[np.float32]
 
-FORMAT = 1
+FORMAT = 2
 """Of the exported files; raise it when a reader of the former kind would misread them."""
 
 METADATA = "cnmc"
 """Name under which a file keeps its :class:`GraphInfo`, as JSON."""
 
-INPUT, OUTPUT = "images", "logits"
+INPUT, OUTPUT, PROBABILITY = "images", "logits", "probability"
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,10 @@ class GraphInfo:
             configuration hash, fingerprints; empty where the network is of no run.
         epoch: Epoch of the run; 0 before training.
         precision: Numbers that it computes with: ``float32`` or ``int8``.
+        decision: How its mean logit becomes a probability and a class.
+
+    Raises:
+        CnmcError: A value is of another type or out of range.
     """
 
     network: str
@@ -57,6 +63,24 @@ class GraphInfo:
     run: Mapping[str, Any] = field(default_factory=dict)
     epoch: int = 0
     precision: str = "float32"
+    decision: Decision = field(default_factory=Decision)
+
+    def __post_init__(self) -> None:
+        """Check types and ranges: values may come from a file."""
+        whole = [self.crop, *([] if self.resize is None else [self.resize])]
+        for name, is_right in (
+            ("network", isinstance(self.network, str)),
+            ("crop or resize", all(type(side) is int and side > 0 for side in whole)),
+            ("num_rotations", self.num_rotations in (1, 2, 4, 8)),
+            ("mean", _is_colour(self.mean)),
+            ("std", _is_colour(self.std) and (self.mean is None) == (self.std is None)),
+            ("run", isinstance(self.run, Mapping)),
+            ("epoch", type(self.epoch) is int and self.epoch >= 0),
+            ("precision", self.precision in ("float32", "int8")),
+            ("decision", isinstance(self.decision, Decision)),
+        ):
+            if not is_right:
+                raise CnmcError(f"{name} is of another type or out of range")
 
     @property
     def size(self) -> int:
@@ -89,12 +113,22 @@ class GraphInfo:
                 raise ValueError(f"expected format {FORMAT}")
             for name in ("mean", "std"):
                 values[name] = None if values[name] is None else tuple(values[name])
+            values["decision"] = Decision.from_values(values["decision"])
             return cls(**values)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise CnmcError(
                 f"{path}: its metadata cannot be read by this version of cnmc ({error}); export "
                 "the checkpoint again"
             ) from error
+
+
+def _is_colour(values: object) -> bool:
+    """Tell whether a file's mean or deviation by channel is three numbers, or none."""
+    return values is None or (
+        isinstance(values, tuple)
+        and len(values) == 3
+        and all(isinstance(value, float | int) and math.isfinite(value) for value in values)
+    )
 
 
 class Predictor(Protocol):
@@ -149,7 +183,8 @@ def require(package: str) -> Any:
         return import_module(package)
     except ImportError as error:
         raise CnmcError(
-            f"the package {package} cannot be imported ({error}); pip install 'cnmc[export]'"
+            f"the package {package} cannot be imported ({error}); pip install 'cnmc[screen]' runs "
+            "networks, pip install 'cnmc[export]' writes them"
         ) from error
 
 
@@ -185,13 +220,18 @@ class OnnxPredictor:
         options = runtime.SessionOptions()
         options.intra_op_num_threads = 1
         options.log_severity_level = 3  # its warnings are about what it could not fuse
+        # Our files hold all their numbers: where others could lie there is no folder, so that a
+        # file can never make the runtime read another.
+        options.add_session_config_entry(
+            "session.model_external_initializers_file_folder_path", str(path)
+        )
         try:
             self._session = runtime.InferenceSession(
                 path.read_bytes(), options, providers=["CPUExecutionProvider"]
             )
         # ONNX Runtime's exceptions have no common base.
         except Exception as error:
-            raise _unreadable(path, error) from error
+            raise unreadable(path, error) from error
         metadata = self._session.get_modelmeta().custom_metadata_map
         self._info = GraphInfo.from_json(metadata.get(METADATA), path)
         self._num_threads = num_threads or num_cores()
@@ -238,7 +278,7 @@ class OpenVinoPredictor:
         try:
             model = core.read_model(path)
         except RuntimeError as error:
-            raise _unreadable(path, error) from error
+            raise unreadable(path, error) from error
         kept = model.get_rt_info([METADATA]) if model.has_rt_info([METADATA]) else None
         self._info = GraphInfo.from_json(None if kept is None else str(kept.value), path)
         # A shape that is known is faster by some percent.
@@ -266,7 +306,7 @@ class OpenVinoPredictor:
         logits = np.empty((len(images), self._info.num_rotations), dtype=np.float32)
 
         def keep(request: Any, position: int) -> None:
-            logits[position] = request.get_output_tensor().data[0]
+            logits[position] = request.get_tensor(OUTPUT).data[0]
 
         self._queue.set_callback(keep)
         for position in range(len(images)):
@@ -298,6 +338,7 @@ def _check_file(path: Path) -> None:
         raise CnmcError(f"{path}: no such file; export the checkpoint again")
 
 
-def _unreadable(path: Path, error: Exception) -> CnmcError:
+def unreadable(path: Path, error: Exception) -> CnmcError:
+    """Return the error of an exported file that is damaged."""
     reason = " ".join(str(error).split())[:200]
     return CnmcError(f"{path}: cannot be read ({reason}); export the checkpoint again")

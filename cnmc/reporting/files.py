@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from cnmc.files import replacing
 from cnmc.reporting.document import Report
 from cnmc.reporting.latex import latex
 from cnmc.reporting.markdown import markdown
 from cnmc.reporting.page import render
-from cnmc.runs import replacing
 
 
 def _write(path: Path, content: str | bytes) -> None:

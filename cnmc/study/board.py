@@ -20,8 +20,9 @@ from typing import Any, Literal
 from filelock import BaseFileLock, FileLock, Timeout
 
 from cnmc.callbacks.progress import RunProgress
+from cnmc.files import replacing
 from cnmc.provenance import machine
-from cnmc.runs import RunFolder, replacing
+from cnmc.runs import RunFolder
 
 JobStatus = Literal[
     "running", "finished", "skipped", "failed", "refused", "left out", "interrupted"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from cnmc.analysis.ranking import Candidate
 from cnmc.errors import CnmcError
-from cnmc.runs import replacing
+from cnmc.files import replacing
 from cnmc.tracking.remote import Project
 
 

@@ -1,0 +1,64 @@
+"""``python -m cnmc.export``: a trained network as a checked file, with its model card."""
+
+from __future__ import annotations
+
+import cnmc.needs_train  # isort: skip # noqa: F401
+
+from pathlib import Path
+
+import hydra
+from hydra.core.config_store import ConfigStore
+from omegaconf import DictConfig, OmegaConf
+
+from cnmc.app import run_app, user_errors
+from cnmc.config import CONFIG_DIR, ExportConfig, register, to_config
+from cnmc.errors import CnmcError
+from cnmc.inference.cells import CellsOfRun, find_cells
+from cnmc.inference.checkpoint import TrainedNetwork, read_trained
+from cnmc.inference.graph import build_graph
+from cnmc.inference.opening import find_checkpoint
+from cnmc.inference.release import INT8, release
+
+register()
+# By itself, away from the groups of training: data is a plain key here.
+ConfigStore.instance().store(name="export", node=OmegaConf.load(CONFIG_DIR / "export.yaml"))
+
+
+def export(config: ExportConfig) -> None:
+    """Write the file and its card.
+
+    Raises:
+        CnmcError: The checkpoint cannot be read, the file does not give what the network gives, or
+            it cannot be written.
+    """
+    trained = read_trained(find_checkpoint(Path(config.checkpoint)))
+    graph = build_graph(trained)
+    output = Path(config.output)
+    cells = _cells(trained, config)
+    try:
+        check = release(graph, config.format, output, cells)
+    except OSError as error:
+        raise CnmcError(f"output={output}: cannot be written ({error})") from error
+    print(f"written: {output}\n{check.line()}")
+
+
+def _cells(trained: TrainedNetwork, config: ExportConfig) -> CellsOfRun | None:
+    """Find the cells of the network's run; without them, only those who need them are refused."""
+    try:
+        return find_cells(trained, config.data)
+    except (CnmcError, KeyError) as error:
+        if config.data is not None or config.format == INT8:
+            raise
+        print(f"the cells of its run are not here ({error}); data=DIR names their folder")
+        return None
+
+
+@hydra.main(version_base="1.3", config_path=None, config_name="export")
+def main(node: DictConfig) -> None:
+    """Export the network that a composed configuration names."""
+    with user_errors():
+        export(to_config(node))
+
+
+if __name__ == "__main__":
+    run_app(main)

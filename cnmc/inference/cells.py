@@ -1,0 +1,118 @@
+"""Cells to check a network with, and to find the ranges of 8-bit numbers with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import pandas as pd
+
+from cnmc.config import SplitConfig
+from cnmc.data.audit import usable_cells
+from cnmc.data.images import crop_and_resize, decode
+from cnmc.data.manifest import Manifest, load_manifest
+from cnmc.data.progress import map_threads
+from cnmc.data.splits import load_split
+from cnmc.data.synthetic_cells import draw_cell, subject_traits
+from cnmc.devices import num_cores
+from cnmc.errors import CnmcError
+from cnmc.inference.checkpoint import TrainedNetwork
+from cnmc.inference.choosing import CHOOSING_ROLE
+from cnmc.inference.runtime import GraphInfo, Images
+
+
+@dataclass(frozen=True)
+class CellsOfRun:
+    """The cells that a network was trained and chosen on.
+
+    Attributes:
+        manifest: The data set.
+        cells: One row a labelled cell: cell_id, path, subject, label, role.
+        generated: Whether the cells are drawn, not photographed.
+    """
+
+    manifest: Manifest
+    cells: pd.DataFrame
+    generated: bool
+
+    def read(self, role: str, num_cells: int, info: GraphInfo) -> Images:
+        """Read cells of a role as a network takes them, even over classes and subjects.
+
+        Args:
+            role: ``train`` or ``val``.
+            num_cells: At most so many.
+            info: The size that the network wants.
+        """
+        mine = self.cells[self.cells["role"] == role].sort_values(["label", "subject", "cell_id"])
+        even = np.linspace(0, len(mine) - 1, min(num_cells, len(mine))).round().astype(int)
+        pixels = map_threads(
+            lambda path: crop_and_resize(
+                decode((self.manifest.root / path).read_bytes()),
+                crop=info.crop,
+                resize=info.resize,
+            ),
+            mine["path"].iloc[even].to_list(),
+            num_workers=num_cores(),
+            description=f"Reading cells ({role})",
+        )
+        size = info.size
+        return np.stack(pixels) if pixels else np.empty((0, size, size, 3), dtype=np.uint8)
+
+
+def find_cells(trained: TrainedNetwork, data: str | None) -> CellsOfRun:
+    """Find the cells of a network's run.
+
+    Args:
+        trained: The network.
+        data: Folder of the data set; None takes that of the training.
+
+    Raises:
+        CnmcError: There is no such data set here, or it is another one, so that nobody could tell
+            which of its cells were trained on.
+    """
+    config = trained.config
+    root = Path(data or config["data"]["root"])
+    names = {item.name for item in fields(SplitConfig)}
+    split = SplitConfig(**{key: value for key, value in config["split"].items() if key in names})
+    with TemporaryDirectory() as temporary:
+        # Where the run kept its manifest, no file need be read again.
+        kept = Path(config["data"]["work_dir"])
+        work_dir = kept if kept.is_dir() else Path(temporary)
+        manifest = load_manifest(root, work_dir, num_workers=num_cores())
+        if manifest.fingerprint != trained.run.get("manifest_fingerprint"):
+            raise CnmcError(
+                f"data={root}: other cells than those of {trained.path}, by their fingerprint; "
+                "give data=DIR of the data set that it was trained on"
+            )
+        usable = usable_cells(manifest, crop=config["data"]["crop"], skip_unreadable=True)
+        labelled = usable[usable["label"].notna()]
+        chosen = load_split(manifest.fingerprint, labelled, split, work_dir)
+        if chosen.fingerprint != trained.run.get("split_fingerprint"):
+            raise CnmcError(
+                f"data={root}: the split of {trained.path} cannot be made again, by its "
+                "fingerprint; it needs the split file of the training (split.path) where it was"
+            )
+    cells = labelled.merge(chosen.cells[["cell_id", "role"]], on="cell_id")
+    return CellsOfRun(manifest, cells, generated=config["data"].get("synthetic") is not None)
+
+
+def cells_to_check(found: CellsOfRun | None, num_cells: int, info: GraphInfo) -> tuple[Images, str]:
+    """Return cells that both sides of a check are shown, and what they are in a few words.
+
+    Args:
+        found: Cells of the network's run, or None where there are none: then cells are drawn.
+        num_cells: Their number; of a small data set fewer.
+        info: The size that the network wants.
+    """
+    if found is not None:
+        images = found.read(CHOOSING_ROLE, num_cells, info)
+        kind = "generated" if found.generated else "real"
+        return images, f"{len(images)} {kind} cells of {found.manifest.root} (role {CHOOSING_ROLE})"
+    rng = np.random.default_rng(0)
+    drawn = [
+        draw_cell(rng, number % 2, subject_traits(0, 0, number % 2, number // 2), info.size)
+        for number in range(num_cells)
+    ]
+    return np.stack(drawn).astype(np.uint8), f"{num_cells} generated cells"

@@ -1,0 +1,86 @@
+"""``python -m cnmc.predict``: a trained network over a folder of cells."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import hydra
+from hydra.core.config_store import ConfigStore
+from omegaconf import DictConfig, OmegaConf
+
+from cnmc.app import run_app, user_errors
+from cnmc.config import CONFIG_DIR, PredictConfig, register, to_config
+from cnmc.screening import page, tables
+from cnmc.screening.cells import by_subject, judge_cells
+from cnmc.screening.gather import gather
+from cnmc.screening.journal import Journal
+from cnmc.screening.judgement import threshold_of
+from cnmc.screening.networks import best_runs, open_networks
+from cnmc.screening.screen import output_lock, screen
+
+LEFT_OUT = 3
+"""Exit status where a file was left out."""
+
+register()
+# By itself, away from the groups of training.
+ConfigStore.instance().store(name="predict", node=OmegaConf.load(CONFIG_DIR / "predict.yaml"))
+
+
+def predict(config: PredictConfig) -> int:
+    """Screen cells, and write what was found.
+
+    Returns:
+        The exit status: 0, or :data:`LEFT_OUT`.
+
+    Raises:
+        CnmcError: There is no image, a network cannot be opened or has no such threshold, the
+            output folder is another network's or cannot be written, or the files are none that
+            the challenge takes.
+    """
+    found = gather(list(map(Path, config.input)))
+    challenge, output = config.format == "challenge", Path(config.output)
+    if challenge:
+        tables.check_submission([source.name for source in found.sources], found.skipped)
+    paths = list(map(Path, config.checkpoint))
+    if config.experiment is not None:
+        paths = best_runs(Path(config.root), config.experiment, config.top)
+    networks = open_networks(paths, config.num_threads)
+    decisions = [network.info.decision for network in networks]
+    threshold = threshold_of(decisions, config.threshold)
+    with output_lock(output):
+        digests = [network.digest for network in networks]
+        journal = Journal(output, digests, overwrite=config.overwrite)
+        screened = screen(found.sources, networks, journal, num_threads=config.num_threads)
+        cells = judge_cells(screened.seen, decisions, threshold)
+        subjects, skipped = by_subject(cells), (*found.skipped, *screened.skipped)
+        tables.write_predictions(output / tables.PREDICTIONS, cells)
+        tables.write_subjects(output / tables.SUBJECTS, subjects)
+        tables.write_skipped(output / tables.SKIPPED, skipped)
+        written = page.Screening(
+            networks, config.threshold, threshold, tuple(cells), tuple(subjects), skipped
+        )
+        page.write(output / page.NAME, written, num_cells=config.cells, num_maps=config.gradcam)
+        if challenge:
+            (output / tables.SUBMISSION).unlink(missing_ok=True)
+            tables.check_submission([cell.name for cell in cells], skipped)
+            tables.write_submission(output / tables.SUBMISSION, cells)
+    num_all, num_doubtful = sum(c.is_all for c in cells), sum(c.doubtful for c in cells)
+    new = f"{screened.num_new:,} of them new" if screened.num_new else "nothing is computed again"
+    print(f"{len(cells):,} cells, {new}: {num_all:,} called ALL")
+    print(f"doubtful: {num_doubtful:,}; unlike training: {sum(bool(c.warnings) for c in cells):,}")
+    print(f"left out: {len(skipped):,}" + (f", see {tables.SKIPPED}" if skipped else ""))
+    print(f"written: {output / page.NAME}")
+    return LEFT_OUT if skipped else 0
+
+
+@hydra.main(version_base="1.3", config_path=None, config_name="predict")
+def main(node: DictConfig) -> None:
+    """Screen the cells that a composed configuration names."""
+    with user_errors():
+        status = predict(to_config(node))
+    sys.exit(status)
+
+
+if __name__ == "__main__":
+    run_app(main)

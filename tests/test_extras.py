@@ -1,0 +1,69 @@
+"""The base installation runs exported networks; what trains is an extra."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tomllib
+
+import pytest
+
+from cnmc.extras import TRAIN
+from tests.conftest import ROOT
+
+HIDE = f"import sys; sys.modules.update(dict.fromkeys({(*TRAIN, 'sklearn')!r})); "
+"""Importing any of these fails then, as if it were not installed."""
+
+LIGHT = (
+    "app",
+    "config",
+    "data.images",
+    "data.names",
+    "data.progress",
+    "devices",
+    "errors",
+    "extras",
+    "files",
+    "inference.decision",
+    "inference.opening",
+    "inference.runtime",
+    "launchers",
+)
+COMMANDS = ("best", "benchmark", "export", "prepare", "report", "train")
+
+
+def _python(code: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", code]
+    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+
+
+def test_what_runs_exported_networks_needs_no_more() -> None:
+    modules = ", ".join(f"cnmc.{name}" for name in LIGHT)
+    done = _python(f"{HIDE}import {modules}")
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_checkpoint_says_what_to_install() -> None:
+    done = _python(
+        f"{HIDE}from pathlib import Path; from cnmc.inference.opening import open_network\n"
+        "try:\n open_network(Path('pyproject.toml'))\n"
+        "except ValueError as error:\n print(error)"
+    )
+    assert "pip install 'cnmc[train]'" in done.stdout, done.stderr
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_command_says_what_to_install(name: str) -> None:
+    code = f"{HIDE}import runpy; runpy.run_module('cnmc.{name}', run_name='__main__')"
+    done = _python(code)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert done.stderr.startswith("error: torch, ")
+    assert done.stderr.endswith("pip install 'cnmc[train]'\n")
+
+
+def test_the_extra_brings_what_is_asked_for() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    train = project["optional-dependencies"]["train"]
+    brought = {item.partition(">")[0].partition("=")[0].replace("-", "_") for item in train}
+    assert set(TRAIN) | {"scikit_learn"} == brought
