@@ -186,7 +186,7 @@ def _results(trained: TrainedNetwork, cells: pd.DataFrame | None) -> str:
     }.get(str(protocol), "The protocol is not known.")
     told += (
         " In %, positive where the mean logit is above 0, with the "
-        f"{100 * CONFIDENCE:.0f} % interval over other subjects."
+        f"{100 * CONFIDENCE:.0f} % interval over other subjects (n/a where a class has but one)."
     )
     parts = [told]
     for title, part in _parts(cells):
@@ -243,7 +243,8 @@ def _decision(decision: Decision, cells: pd.DataFrame | None) -> str:
     told = (
         f"Chosen on {decision.num_cells:,} {ROLES.get(decision.chosen_on, decision.chosen_on)}: "
         f"logits are divided by a temperature of {decision.temperature:.3f}, and a cell is called "
-        f"ALL from a probability of {decision.threshold:.4f} (the highest weighted F1 there)."
+        f"ALL from a probability of {decision.threshold:.4f} (the highest weighted F1 there). On the "
+        "cells that chose them, all of this flatters."
     )
     parts = [told]
     wanted = []
