@@ -243,8 +243,8 @@ def _decision(decision: Decision, cells: pd.DataFrame | None) -> str:
     told = (
         f"Chosen on {decision.num_cells:,} {ROLES.get(decision.chosen_on, decision.chosen_on)}: "
         f"logits are divided by a temperature of {decision.temperature:.3f}, and a cell is called "
-        f"ALL from a probability of {decision.threshold:.4f} (the highest weighted F1 there). On the "
-        "cells that chose them, all of this flatters."
+        f"ALL from a probability of {decision.threshold:.4f} (the highest weighted F1 there). "
+        "On the cells that chose them, all of this flatters."
     )
     parts = [told]
     wanted = []
