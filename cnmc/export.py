@@ -13,11 +13,13 @@ from omegaconf import DictConfig, OmegaConf
 from cnmc.app import run_app, user_errors
 from cnmc.config import CONFIG_DIR, ExportConfig, register, to_config
 from cnmc.errors import CnmcError
+from cnmc.files import replacing
 from cnmc.inference.cells import CellsOfRun, find_cells
 from cnmc.inference.checkpoint import TrainedNetwork, read_trained
 from cnmc.inference.graph import build_graph
 from cnmc.inference.opening import find_checkpoint
 from cnmc.inference.release import INT8, release
+from cnmc.reporting.model_card import card_path, model_card
 
 register()
 # By itself, away from the groups of training: data is a plain key here.
@@ -37,9 +39,11 @@ def export(config: ExportConfig) -> None:
     cells = _cells(trained, config)
     try:
         check = release(graph, config.format, output, cells)
+        with replacing(card_path(output)) as temporary:
+            temporary.write_text(model_card(trained, check, output), encoding="utf-8")
     except OSError as error:
         raise CnmcError(f"output={output}: cannot be written ({error})") from error
-    print(f"written: {output}\n{check.line()}")
+    print(f"written: {output}, {card_path(output).name}\n{check.line()}")
 
 
 def _cells(trained: TrainedNetwork, config: ExportConfig) -> CellsOfRun | None:

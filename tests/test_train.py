@@ -20,13 +20,19 @@ from cnmc.analysis.results import load_study, run_table
 from cnmc.app import compose
 from cnmc.build import build_classifier
 from cnmc.callbacks.checkpoints import load_checkpoint
+from cnmc.config import ExportConfig
 from cnmc.data.store import open_cells
 from cnmc.errors import CnmcError, RefusedError
+from cnmc.export import export
 from cnmc.files import replacing
+from cnmc.inference.choosing import choose_of_epoch
+from cnmc.inference.decision import Decision
+from cnmc.inference.opening import open_network
 from cnmc.model.module import CellClassifier
 from cnmc.runs import RunFolder, logit_columns
 from cnmc.study.plan import job_folder
 from cnmc.train import train
+from tests.data.trees import write_release
 from tests.test_experiments import EXPERIMENTS
 
 Run = Callable[..., RunFolder]
@@ -121,6 +127,25 @@ def test_the_best_checkpoint_gives_the_stored_logits(run: Run, tiny: list[str]) 
         logits = module.rotation_logits(torch.from_numpy(images))
     stored = rows[logit_columns(rows)].to_numpy()
     np.testing.assert_allclose(logits.numpy(), stored, atol=1e-5)
+    # Opened for prediction, it gives them too, and decides as its predictions chose.
+    network = open_network(folder.path, num_threads=1)
+    np.testing.assert_allclose(network.predict(images), stored, atol=1e-5)
+    chosen = choose_of_epoch(_predictions(folder), best[0])
+    assert chosen.num_cells == 18
+    assert network.info.decision == chosen == Decision.from_values(checkpoint["cnmc"]["decision"])
+
+
+def test_a_trained_network_is_exported_by_its_own_cells(
+    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = run()
+    export(ExportConfig(str(folder.path), "torchscript", str(tmp_path / "cells.pt")))
+    told = capsys.readouterr().out
+    assert "checked on 8 generated cells of data (role val): logits at most" in told
+    moved = RunFolder(folder.path.rename(tmp_path / "moved"))
+    data = str(write_release(tmp_path / "others"))
+    with pytest.raises(CnmcError, match=r"other cells than those of .*by their fingerprint"):
+        export(ExportConfig(str(moved.path), "torchscript", str(tmp_path / "cells.pt"), data))
 
 
 @pytest.mark.parametrize("device", ["augment.device=false", "augment.device=true"])
@@ -188,7 +213,8 @@ def test_a_run_stopped_between_epochs_resumes_to_the_same_bits(
         pd.testing.assert_series_equal(folder.read_metrics()[metrics], expected, check_exact=True)
     best = load_checkpoint(folder.best_checkpoint)
     expected_best = load_checkpoint(whole.best_checkpoint)
-    assert best["cnmc"]["epoch"] == expected_best["cnmc"]["epoch"]
+    for name in ("epoch", "decision"):
+        assert best["cnmc"][name] == expected_best["cnmc"][name]
     for name, tensor in expected_best["state_dict"].items():
         assert torch.equal(best["state_dict"][name], tensor)
 

@@ -139,6 +139,14 @@ class SubjectBootstrap:
         means = self._means(resampled, self.seed + 1)
         return NOT_DEFINED if means is None else self._percentiles(means)
 
+    def interval_of_run(self, resampled: FloatArray) -> Interval:
+        """Return the interval of one run, other subjects considered.
+
+        Args:
+            resampled: A metric of the run in each resample of the subjects, shape (B,).
+        """
+        return self._percentiles(resampled) if self.defined else NOT_DEFINED
+
     def difference_interval(
         self, first: FloatArray, second: FloatArray, *, paired: bool
     ) -> Interval:

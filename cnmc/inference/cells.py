@@ -109,7 +109,8 @@ def cells_to_check(found: CellsOfRun | None, num_cells: int, info: GraphInfo) ->
     if found is not None:
         images = found.read(CHOOSING_ROLE, num_cells, info)
         kind = "generated" if found.generated else "real"
-        return images, f"{len(images)} {kind} cells of {found.manifest.root} (role {CHOOSING_ROLE})"
+        name = found.manifest.root.resolve().name
+        return images, f"{len(images)} {kind} cells of {name} (role {CHOOSING_ROLE})"
     rng = np.random.default_rng(0)
     drawn = [
         draw_cell(rng, number % 2, subject_traits(0, 0, number % 2, number // 2), info.size)

@@ -17,6 +17,7 @@ from cnmc.inference.export import (
 )
 from cnmc.inference.graph import CellGraph
 from cnmc.inference.opening import open_network
+from cnmc.inference.runtime import GraphInfo
 
 INT8 = "openvino_int8"
 
@@ -36,12 +37,17 @@ class Check:
     Attributes:
         agreement: How far it is.
         cells: What it was shown, in a few words that begin with their number.
-        is_int8: Whether it computes with 8-bit numbers, which are other numbers on purpose.
+        info: What the file keeps.
     """
 
     agreement: Agreement
     cells: str
-    is_int8: bool
+    info: GraphInfo
+
+    @property
+    def is_int8(self) -> bool:
+        """Whether it computes with 8-bit numbers, which are other numbers on purpose."""
+        return self.info.precision == "int8"
 
     def line(self) -> str:
         """Return the outcome in one line."""
@@ -97,7 +103,7 @@ def release(graph: CellGraph, kind: str, path: Path, cells: CellsOfRun | None) -
         # 64 bits take minutes, and are asked only where 32 leave a doubt.
         if not is_int8 and not agreement.is_faithful:
             agreement = compare(predictor, graph, images)
-        check = Check(agreement, shown, is_int8)
+        check = Check(agreement, shown, predictor.info)
         if not check.is_passed:
             raise CnmcError(
                 f"{path}: not written, as it does not give what the network gives; {check.line()}; "

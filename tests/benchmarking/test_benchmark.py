@@ -51,7 +51,11 @@ def test_every_comparison_of_a_stage_measures_both_sides(bench: Bench, stage: st
         assert row.stage == stage
         assert row.baseline > 0
         assert row.ours > 0
-        assert row.ratio == pytest.approx(row.ours / row.baseline) or row.unit in ("MB", "GB", "logits")
+        assert row.ratio == pytest.approx(row.ours / row.baseline) or row.unit in (
+            "MB",
+            "GB",
+            "logits",
+        )
 
 
 def test_the_command_writes_what_it_shows(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:

@@ -197,7 +197,7 @@ class TestRefused:
 
     def test_a_program_of_others(self, tmp_path: Path) -> None:
         traced = torch.jit.trace(torch.nn.ReLU(), torch.zeros(1))  # type: ignore[no-untyped-call]
-        torch.jit.save(traced, tmp_path / "cells.pt")  # type: ignore[no-untyped-call]
+        torch.jit.save(traced, tmp_path / "cells.pt")
         assert "has no metadata of cnmc" in refusal(tmp_path / "cells.pt")
 
     @pytest.mark.parametrize("where", ["outside", "absolute", "beside"])

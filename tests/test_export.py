@@ -1,0 +1,133 @@
+"""``python -m cnmc.export``: only files that were checked are written, each with its card."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from cnmc.config import ExportConfig
+from cnmc.errors import CnmcError
+from cnmc.export import export
+from cnmc.inference.agreement import Agreement
+from cnmc.inference.graph import CellGraph
+from cnmc.inference.opening import open_network
+from cnmc.runs import RunFolder
+from tests.conftest import ROOT
+from tests.inference.networks import random_graph
+from tests.inference.test_opening import SIZE, content
+from tests.studies import write_run
+
+NAME = "a|b <img src=x> [x](y) `c`\n# d"
+
+
+@pytest.fixture(scope="module")
+def graph() -> CellGraph:
+    return random_graph("test_resnet", SIZE, num_rotations=2)
+
+
+@pytest.fixture
+def folder(graph: CellGraph, tmp_path: Path) -> RunFolder:
+    """An honest run whose cells are not here and whose subjects have bad names."""
+    folder = write_run(tmp_path, "proposal", 0, num_views=2, protocol="honest")
+    predictions = folder.read_predictions()
+    info = folder.read_info()
+    assert predictions is not None
+    assert info is not None
+    folder.add_predictions(predictions.replace({"subject": {"H25": NAME}}))
+    folder.best_checkpoint.parent.mkdir()
+    whole = content(graph, run=info.identity(), epoch=info.best_epoch)
+    whole["cnmc"]["config"]["data"] |= {"root": "no/such/folder", "work_dir": "no/such/folder"}
+    whole["cnmc"]["config"]["split"] = {"kind": "nested", "seed": 3}
+    del whole["cnmc"]["decision"]
+    torch.save(whole, folder.best_checkpoint)
+    return folder
+
+
+def test_file_and_card_of_a_run_folder(
+    folder: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("onnxruntime")
+    output = tmp_path / "out" / "cells.onnx"
+    export(ExportConfig(checkpoint=str(folder.path), output=str(output)))
+    told = capsys.readouterr().out
+    assert "no/such/folder: no such folder" in told
+    assert "checked on 8 generated cells: logits at most" in told
+    assert open_network(output).info == open_network(folder.path).info
+    card = (tmp_path / "out" / "cells.onnx.model_card.md").read_text()
+    written = {path.name for path in output.parent.iterdir()}
+    assert written == {"cells.onnx", "cells.onnx.model_card.md"}
+    for expected in (
+        "Not a medical device",
+        "Protocol: honest",
+        "### Cells that chose nothing (honest protocol)",
+        "fingerprint of the data: " + "a" * 64,
+        "checked on 8 generated cells",
+        "| sensitivity:0.95 |",
+        "split.seed: 3",
+        "CC BY 3.0",
+    ):
+        assert expected in card, expected
+    # What files say is shown, and nothing more.
+    assert r"a\|b \<img src=x\> \[x\]\(y\) \`c\` \# d" in card
+    assert "<img" not in card.replace(r"\<img", "")
+    predictions = folder.read_predictions()
+    assert predictions is not None
+    num_cells = (predictions.query("role == 'test'")["subject"] == "53").sum()
+    assert f"| 53 | ALL | {num_cells} | " in card
+
+
+def test_a_checkpoint_alone_says_what_is_not_known(
+    folder: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    alone = tmp_path / "alone.ckpt"
+    folder.best_checkpoint.rename(alone)
+    export(ExportConfig(str(alone), "torchscript", str(tmp_path / "cells.pt")))
+    assert "logits at most" in capsys.readouterr().out
+    card = (tmp_path / "cells.pt.model_card.md").read_text()
+    assert card.count("not known: the checkpoint lies outside its run folder") == 3
+    assert "No temperature or threshold was chosen" in card
+
+
+def test_a_file_that_gives_something_else_is_not_written(
+    folder: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wrong = Agreement(to_eager=0.5, to_exact=0.5, rounding=1e-6, same_decisions=1.0)
+    monkeypatch.setattr("cnmc.inference.release.compare", lambda *_, **__: wrong)
+    output = tmp_path / "out" / "cells.pt"
+    output.parent.mkdir()
+    output.write_text("earlier")
+    with pytest.raises(CnmcError, match=r"cells\.pt: not written.*at most 5\.0e-01") as caught:
+        export(ExportConfig(str(folder.path), "torchscript", str(output)))
+    assert "\n" not in str(caught.value)
+    assert output.read_text() == "earlier"
+    assert list(output.parent.iterdir()) == [output]
+
+
+def test_eight_bits_need_the_cells_of_the_training(folder: RunFolder, tmp_path: Path) -> None:
+    with pytest.raises(CnmcError, match=r"no/such/folder: no such folder"):
+        export(ExportConfig(str(folder.path), "openvino_int8", str(tmp_path / "cells.xml")))
+
+
+@pytest.mark.parametrize(
+    ("kind", "output", "said"),
+    [
+        ("tensorrt", "cells.onnx", "^format=tensorrt: expected one of onnx, "),
+        ("onnx", "cells.xml", r"^output=cells\.xml: expected a file name that ends in \.onnx"),
+    ],
+)
+def test_mistakes_are_named(kind: str, output: str, said: str) -> None:
+    with pytest.raises(CnmcError, match=said):
+        ExportConfig("best.ckpt", kind, output)
+
+
+def test_the_name_of_a_run_folder_needs_no_quotes(tmp_path: Path) -> None:
+    overrides = [f"checkpoint={tmp_path}/seed=0", "output=cells.onnx"]
+    command = [sys.executable, "-m", "cnmc.export", *overrides]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"error: {tmp_path}/seed=0: no such file")
+    assert done.stderr.count("\n") == 1
