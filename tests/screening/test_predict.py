@@ -35,10 +35,9 @@ FORBIDDEN = (
 
 
 def run(tmp_path: Path, **keys: Any) -> int:
-    values = {"input": str(tmp_path / "cells"), "output": str(tmp_path / "out"), **keys}
-    return predict(
-        PredictConfig(**{k: str(v) if isinstance(v, Path) else v for k, v in values.items()})
-    )
+    values: dict[str, Any] = {"input": str(tmp_path / "cells"), "output": str(tmp_path / "out")}
+    values |= {key: str(value) if isinstance(value, Path) else value for key, value in keys.items()}
+    return predict(PredictConfig(**values))
 
 
 def rows(path: Path) -> list[dict[str, str]]:
