@@ -42,23 +42,27 @@ _PATIENCE = 600.0
 """Seconds that runs wait for the slowest of them to be ready."""
 
 
+_WARM_UP = 2
+"""Steps that are not measured: after the workers begin, the process copies what they share."""
+
+
 class _Clock(pl.Callback):
     """Times the steps after the first of a fit, and ends it when they took long enough."""
 
     def __init__(self, bench: Bench) -> None:
         self.bench = bench
-        self.steps = -1
+        self.steps = -_WARM_UP
         self.seconds = 0.0
         self._start = 0.0
 
     def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
-        """Start after the first step, and count the others."""
+        """Start after the first steps, and count the others."""
         # Every step is waited for, as the bare loop does: only so the two can be compared.
         self.bench.wait()
         now = time.perf_counter()
-        if self.steps < 0:
-            self._start = now
         self.steps += 1
+        if self.steps <= 0:
+            self._start = now
         self.seconds = now - self._start
         trainer.should_stop = self.steps > 0 and self.seconds >= SECONDS
 
