@@ -130,7 +130,7 @@ def test_files_take_any_number_of_cells(
             )
             logits = session.run(["logits"], {"images": images[:num_cells]})[0]
         else:
-            core = pytest.importorskip("openvino").Core()
+            core = runtime.openvino_core()
             model = core.compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
             logits = model({"images": images[:num_cells]})["logits"]
         np.testing.assert_allclose(logits, expected[:num_cells], rtol=0, atol=1e-4)
@@ -219,7 +219,7 @@ class TestFiles:
             onnx.save(content, other)
         else:
             openvino = pytest.importorskip("openvino")
-            model = openvino.Core().read_model(path)
+            model = runtime.openvino_core().read_model(path)
             del model.rt_info["cnmc"]
             if text is not None:
                 model.set_rt_info(text, ["cnmc"])
