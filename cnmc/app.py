@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -23,6 +22,7 @@ from omegaconf.errors import OmegaConfBaseException
 from cnmc.config import CONFIG_DIR, register, to_config
 from cnmc.errors import CnmcError
 from cnmc.launchers import missing_package
+from cnmc.signals import INTERRUPTED, TERMINATED, listen, status_of_signal
 
 _HINTS = {
     "LayerwiseRates": "one rate for all layers is optimizer=flat optimizer.lr=1e-4, one by stage "
@@ -39,8 +39,6 @@ _OF_LAUNCHERS = {
 """What joblib, Ray and submitit raise by its name, and what it means."""
 _PATH = re.compile(r"(?P<key>[^-=][^=]*)=(?P<value>[^\"'()\[\]{},$\\]*=[^\"'()\[\]{},$\\]*)\Z")
 """An override whose value has a sign of its own, and nothing that means something to Hydra."""
-INTERRUPTED, TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM
-"""Exit statuses of a process that a signal ended, as shells give them."""
 
 
 def with_home(arguments: Sequence[str]) -> list[str]:
@@ -141,16 +139,8 @@ def run_app(
             was asked for is there.
     """
     status = 0
-    terminated = False
-
-    def terminate(*_: Any) -> None:
-        nonlocal terminated
-        terminated = True
-        sys.exit(TERMINATED)
-
     sys.argv[1:] = with_quotes(with_home(sys.argv[1:]))
-    # As Ctrl-C does, so that what is open is closed, whichever part of the work it meets.
-    signal.signal(signal.SIGTERM, terminate)
+    listen()
     # Hydra then raises instead of printing several lines and leaving, so all errors end below.
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
     try:
@@ -159,14 +149,14 @@ def run_app(
         main()
     except (CnmcError, HydraException, OmegaConfBaseException) as error:
         # What the signal interrupted may stumble over itself while it is left.
-        if terminated:
-            _end_if_interrupted(SystemExit(TERMINATED))
+        _end_if_interrupted(error)
         sys.stderr.write(f"error: {one_line(error)}\n")
         status = 2
     except (KeyboardInterrupt, SystemExit) as error:
         _end_if_interrupted(error)
         raise
     except Exception as error:
+        _end_if_interrupted(error)
         meaning = _OF_LAUNCHERS.get(type(error).__name__)
         if meaning is not None:
             sys.stderr.write(
@@ -186,12 +176,13 @@ def run_app(
 
 def _end_if_interrupted(error: BaseException) -> None:
     """End the program with the exit status of a signal, where one ended its work."""
-    # Lightning makes a plain exit of Ctrl-C.
+    # Lightning makes a plain exit of Ctrl-C, and asks between two batches whether SIGTERM came.
     if isinstance(error, KeyboardInterrupt) or isinstance(error.__context__, KeyboardInterrupt):
-        status = INTERRUPTED
+        status: int | None = INTERRUPTED
     elif isinstance(error, SystemExit) and error.code == TERMINATED:
         status = TERMINATED
     else:
-        return
-    sys.stderr.write("interrupted; the same command goes on from here\n")
-    sys.exit(status)
+        status = status_of_signal()
+    if status is not None:
+        sys.stderr.write("interrupted; the same command goes on from here\n")
+        sys.exit(status)

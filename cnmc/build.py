@@ -13,6 +13,7 @@ from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import Logger
 
+from cnmc.callbacks.ending import EndOnSignal
 from cnmc.callbacks.progress import BarProgress, StateProgress, Tell
 from cnmc.callbacks.recorder import RunRecorder
 from cnmc.config import Config, TrainerConfig
@@ -114,7 +115,7 @@ def build_trainer(
     try:
         return pl.Trainer(
             **options,
-            callbacks=[*callbacks, *progress],
+            callbacks=[*callbacks, *progress, EndOnSignal()],
             logger=list(loggers) or False,
             enable_progress_bar=bar,
             enable_model_summary=False,

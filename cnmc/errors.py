@@ -1,5 +1,7 @@
 """The exceptions that users are meant to read."""
 
+from cnmc.signals import status_of_signal
+
 
 class CnmcError(ValueError):
     """Bad input: a file, key or value at fault, what was expected, and the way out.
@@ -14,8 +16,9 @@ class RefusedError(CnmcError):
 
 
 def is_interruption(error: BaseException) -> bool:
-    """Tell whether a scheduler, and no mistake or defect, is what ends a run.
+    """Tell whether a scheduler or a signal, and no mistake or defect, is what ends a run.
 
-    submitit raises this error inside a job whose time is up for the last time.
+    submitit raises this error inside a job whose time is up for the last time. What a signal
+    interrupted may stumble over itself while it is left.
     """
-    return type(error).__name__ == "UncompletedJobError"
+    return type(error).__name__ == "UncompletedJobError" or status_of_signal() is not None

@@ -21,7 +21,7 @@ from omegaconf import DictConfig
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from cnmc.analysis.summary import summarise
-from cnmc.app import TERMINATED, run_app, user_errors
+from cnmc.app import run_app, user_errors
 from cnmc.build import build_classifier, build_datamodule, build_trainer, device_name
 from cnmc.callbacks.checkpoints import EpochCheckpoints, load_checkpoint, strip_optimizer
 from cnmc.callbacks.progress import Tell
@@ -32,6 +32,7 @@ from cnmc.devices import claim_gpu
 from cnmc.errors import CnmcError, is_interruption
 from cnmc.lifecycle import begin_run, check_origin, failure_recorded, find_run, start_over
 from cnmc.runs import RunFolder, RunInfo
+from cnmc.signals import TERMINATED
 from cnmc.study.job import described, run_job
 from cnmc.study.launch import close_study
 from cnmc.study.plan import with_multirun

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 import torch
+
+from cnmc import signals
 
 if TYPE_CHECKING:
     from tests.study.forks import Forks
@@ -61,6 +64,16 @@ def commands() -> Iterator[Forks]:
 
     with forks() as server:
         yield server
+
+
+@pytest.fixture
+def own_signals() -> Iterator[None]:
+    """A test that sends itself signals; the others get theirs as before."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    signals.listen()  # forgets those that came
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 TINY = (

@@ -10,8 +10,9 @@ from contextlib import suppress
 import pytest
 from omegaconf.errors import ConfigKeyError
 
-from cnmc.app import TERMINATED, compose, one_line, run_app, with_home
+from cnmc.app import compose, one_line, run_app, with_home
 from cnmc.errors import CnmcError
+from cnmc.signals import TERMINATED
 
 
 def test_an_error_is_one_line_with_its_cause() -> None:
@@ -100,6 +101,7 @@ def test_a_wrong_type_or_key_is_refused_by_name(override: str, key: str) -> None
     assert key in line
 
 
+@pytest.mark.usefixtures("own_signals")
 def test_a_signal_is_what_ended_a_command_whatever_it_broke_on_the_way(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -111,12 +113,8 @@ def test_a_signal_is_what_ended_a_command_whatever_it_broke_on_the_way(
         raise ConfigKeyError("half composed")
 
     monkeypatch.setattr(sys, "argv", ["train"])
-    before = signal.getsignal(signal.SIGTERM)
-    try:
-        with pytest.raises(SystemExit) as ended:
-            run_app(main)
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    with pytest.raises(SystemExit) as ended:
+        run_app(main)
     assert ended.value.code == TERMINATED
     told = capsys.readouterr().err
     assert "interrupted" in told

@@ -19,6 +19,7 @@ LAYERS: dict[str, int] = {
     "files": 0,
     "needs_train": 0,
     "runs": 0,
+    "signals": 0,
     "provenance": 0,
     "data": 1,
     "model": 1,

@@ -13,12 +13,13 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from cnmc.app import TERMINATED, one_line
+from cnmc.app import one_line
 from cnmc.callbacks.progress import SECONDS_BETWEEN_LINES, RunProgress, Tell
 from cnmc.config import Config, to_config
 from cnmc.errors import CnmcError, RefusedError, is_interruption
 from cnmc.provenance import machine
 from cnmc.runs import RunFolder
+from cnmc.signals import TERMINATED, end_if_received
 from cnmc.study.board import Board, JobState
 from cnmc.study.plan import job_folder
 
@@ -80,6 +81,8 @@ def run_job(node: DictConfig, train: Train) -> None:
         reason = str(error).strip().splitlines()
         state.error = ": ".join([type(error).__name__, *reason[:1]])
         state.status = "interrupted" if is_interruption(error) else "failed"
+        # No further run after a signal.
+        end_if_received()
         if not _is_recorded(state.path):
             traceback.print_exc()
     except BaseException as error:

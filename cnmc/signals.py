@@ -1,0 +1,49 @@
+"""Ctrl-C and SIGTERM, which end a command wherever it is and never get lost."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from typing import Any
+
+INTERRUPTED, TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM
+"""Exit statuses of a process that a signal ended, as shells give them."""
+
+_received: list[int] = []
+
+
+def listen() -> None:
+    """Let both signals raise, so that what is open is closed, and remember that they came."""
+    _received.clear()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _raise)
+
+
+def status_of_signal() -> int | None:
+    """Return the exit status of the signal that came, even if what it raised went no further."""
+    return 128 + _received[0] if _received else None
+
+
+def end_if_received() -> None:
+    """Raise once more what a signal raised.
+
+    Python throws away what is raised within a finaliser or a library's callback; the work would go
+    on as if nobody had asked it to end.
+
+    Raises:
+        KeyboardInterrupt: After Ctrl-C.
+        SystemExit: After SIGTERM, with :data:`TERMINATED`.
+    """
+    if _received:
+        _end(_received[0])
+
+
+def _raise(number: int, _: Any) -> None:
+    _received.append(number)
+    _end(number)
+
+
+def _end(number: int) -> None:
+    if number == signal.SIGINT:
+        raise KeyboardInterrupt
+    sys.exit(TERMINATED)
