@@ -23,6 +23,12 @@ ROOT = Path(__file__).parents[1]
 SHARED = Path(os.environ.get("CNMC_SHARED", ROOT.parent / "shared"))
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the files with slow tests first, or at the end one worker has a long one left alone."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 def _required(path: Path, what: str) -> Path:
     if not path.exists():
         pytest.skip(f"{what} not found at {path}")

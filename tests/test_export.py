@@ -15,6 +15,8 @@ from cnmc.export import export
 from cnmc.inference.agreement import Agreement
 from cnmc.inference.graph import CellGraph
 from cnmc.inference.opening import open_network
+from cnmc.inference.release import Check
+from cnmc.inference.runtime import GraphInfo
 from cnmc.runs import RunFolder
 from tests.conftest import ROOT
 from tests.inference.networks import random_graph
@@ -110,6 +112,14 @@ def test_a_file_that_gives_something_else_is_not_written(
 def test_eight_bits_need_the_cells_of_the_training(folder: RunFolder, tmp_path: Path) -> None:
     with pytest.raises(CnmcError, match=r"no/such/folder: no such folder"):
         export(ExportConfig(str(folder.path), "openvino_int8", str(tmp_path / "cells.xml")))
+
+
+@pytest.mark.parametrize(("f1", "passed"), [(0.8792, True), (0.8779, True), (0.8775, False)])
+def test_eight_bits_may_not_move_f1(f1: float, passed: bool) -> None:
+    agreement = Agreement(3.0, 3.0, 1e-6, 0.99, f1=f1, f1_of_eager=0.8788)
+    check = Check(agreement, "512 cells", GraphInfo("resnet18", 8, precision="int8"))
+    assert check.is_passed is passed
+    assert f"F1 {100 * f1:.2f}, of PyTorch 87.88, 99.0 % of decisions the same" in check.line()
 
 
 @pytest.mark.parametrize(

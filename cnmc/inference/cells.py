@@ -8,6 +8,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from cnmc.config import SplitConfig
 from cnmc.data.audit import usable_cells
@@ -21,6 +22,8 @@ from cnmc.errors import CnmcError
 from cnmc.inference.checkpoint import TrainedNetwork
 from cnmc.inference.choosing import CHOOSING_ROLE
 from cnmc.inference.runtime import GraphInfo, Images
+
+Labels = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -37,28 +40,33 @@ class CellsOfRun:
     cells: pd.DataFrame
     generated: bool
 
-    def read(self, role: str, num_cells: int, info: GraphInfo) -> Images:
+    def read(self, role: str, num_cells: int, info: GraphInfo) -> tuple[Images, Labels]:
         """Read cells of a role as a network takes them, even over classes and subjects.
 
         Args:
             role: ``train`` or ``val``.
             num_cells: At most so many.
             info: The size that the network wants.
+
+        Returns:
+            The cells, and 1 for each that is ALL, else 0.
         """
         mine = self.cells[self.cells["role"] == role].sort_values(["label", "subject", "cell_id"])
         even = np.linspace(0, len(mine) - 1, min(num_cells, len(mine))).round().astype(int)
+        mine = mine.iloc[even]
         pixels = map_threads(
             lambda path: crop_and_resize(
                 decode((self.manifest.root / path).read_bytes()),
                 crop=info.crop,
                 resize=info.resize,
             ),
-            mine["path"].iloc[even].to_list(),
+            mine["path"].to_list(),
             num_workers=num_cores(),
             description=f"Reading cells ({role})",
         )
         size = info.size
-        return np.stack(pixels) if pixels else np.empty((0, size, size, 3), dtype=np.uint8)
+        images = np.stack(pixels) if pixels else np.empty((0, size, size, 3), dtype=np.uint8)
+        return images, mine["label"].to_numpy(dtype=np.int64)
 
 
 def find_cells(trained: TrainedNetwork, data: str | None) -> CellsOfRun:
@@ -98,8 +106,10 @@ def find_cells(trained: TrainedNetwork, data: str | None) -> CellsOfRun:
     return CellsOfRun(manifest, cells, generated=config["data"].get("synthetic") is not None)
 
 
-def cells_to_check(found: CellsOfRun | None, num_cells: int, info: GraphInfo) -> tuple[Images, str]:
-    """Return cells that both sides of a check are shown, and what they are in a few words.
+def cells_to_check(
+    found: CellsOfRun | None, num_cells: int, info: GraphInfo
+) -> tuple[Images, Labels, str]:
+    """Return cells that both sides of a check are shown, their classes, and what they are.
 
     Args:
         found: Cells of the network's run, or None where there are none: then cells are drawn.
@@ -107,13 +117,14 @@ def cells_to_check(found: CellsOfRun | None, num_cells: int, info: GraphInfo) ->
         info: The size that the network wants.
     """
     if found is not None:
-        images = found.read(CHOOSING_ROLE, num_cells, info)
+        images, labels = found.read(CHOOSING_ROLE, num_cells, info)
         kind = "generated" if found.generated else "real"
         name = found.manifest.root.resolve().name
-        return images, f"{len(images)} {kind} cells of {name} (role {CHOOSING_ROLE})"
+        return images, labels, f"{len(images)} {kind} cells of {name} (role {CHOOSING_ROLE})"
     rng = np.random.default_rng(0)
     drawn = [
         draw_cell(rng, number % 2, subject_traits(0, 0, number % 2, number // 2), info.size)
         for number in range(num_cells)
     ]
-    return np.stack(drawn).astype(np.uint8), f"{num_cells} generated cells"
+    labels = np.arange(num_cells) % 2
+    return np.stack(drawn).astype(np.uint8), labels, f"{num_cells} generated cells"

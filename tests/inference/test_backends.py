@@ -162,6 +162,11 @@ def test_eight_bits_are_used_and_decide_alike(tmp_path: Path) -> None:
     # Close to the network, but not to the last bits: these are other numbers.
     assert 1e-3 < np.abs(logits - expected).max() < 0.2 * np.ptp(expected)
     assert predictor.info == replace(trained.info, precision="int8")
+    agreement = compare(predictor, trained, others, labels[12:].astype(np.int64), exact=False)
+    assert agreement.f1 == agreement.f1_of_eager == 1.0
+    opposite = backends.TorchPredictor(trained.info, lambda cells: -trained(cells), cells_at_once=4)
+    agreement = compare(opposite, trained, others, labels[12:].astype(np.int64), exact=False)
+    assert (agreement.f1, agreement.f1_of_eager, agreement.same_decisions) == (0.0, 1.0, 0.0)
     num_bytes = sum(4 * value.numel() for value in trained.network.parameters())
     assert (tmp_path / "openvino_int8.bin").stat().st_size < 0.5 * num_bytes
 
