@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from cnmc.benchmarking import baselines
+from cnmc.benchmarking.apart import apart
 from cnmc.benchmarking.bench import Bench
 from cnmc.benchmarking.forecast import FAST, NUM_TRAIN, PAPER, at_once
 from cnmc.benchmarking.measure import Comparison, Rate, Row, timed
@@ -238,7 +239,7 @@ def train_stage(bench: Bench) -> tuple[list[Row], list[Comparison]]:
     """Measure training: the loop, the presets beside the published way, and the input's share."""
     paper, fast = bench.preset("paper"), bench.preset("fast")
     constant = bench.batch(bench.config.data.batch_size)
-    usual = _usual_training(bench)
+    usual = apart(_usual_training, bench.config)
     # One network for all rows of the preset: compiling takes longer than measuring.
     network = bench.classifier(fast)
     fed = fit_rate(bench, fast, network, _long_epoch(bench, fast))

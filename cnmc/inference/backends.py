@@ -26,6 +26,7 @@ from cnmc.inference.runtime import (
     check_images,
     open_predictor,
 )
+from cnmc.model.tta import images_at_once
 
 BACKENDS = ("eager", "channels_last", "compiled", "onnx", "openvino", "openvino_int8")
 """From the plainest to the fastest; ``eager`` is what training evaluates with."""
@@ -87,9 +88,11 @@ class TorchPredictor:
 
 def eager(graph: CellGraph, num_threads: int | None = None) -> TorchPredictor:
     """Return what runs a network as training evaluates it."""
-    # View by view, so that the network sees as many views at once as with the others.
     return TorchPredictor(
-        graph.info, graph.one_by_one, cells_at_once=VIEWS_AT_ONCE, num_threads=num_threads
+        graph.info,
+        graph.one_by_one,
+        cells_at_once=images_at_once(graph.info.size),
+        num_threads=num_threads,
     )
 
 

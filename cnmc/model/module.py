@@ -24,7 +24,7 @@ from torchmetrics.utilities import dim_zero_cat
 
 from cnmc.model.param_groups import parameter_groups
 from cnmc.model.preprocess import to_float
-from cnmc.model.tta import predict_logits
+from cnmc.model.tta import images_at_once, predict_logits
 
 
 class Batch(Protocol):
@@ -71,7 +71,7 @@ class CellClassifier(pl.LightningModule):
         seed: Seed of the run, for what the network itself draws in training (dropout).
         channels_last: Keep the channels of a pixel beside each other in memory.
         compile: Compile the network. It is compiled for one size of a batch in training and one in
-            evaluation, ``eval_batch_size``, to which a smaller last batch is filled up.
+            evaluation, to which smaller batches are filled up.
         eval_batch_size: Cells in an evaluation batch; used where the network is compiled.
     """
 
@@ -130,14 +130,19 @@ class CellClassifier(pl.LightningModule):
 
     def rotation_logits(self, images: Tensor) -> Tensor:
         """Return one logit a rotation: B x H x W x 3 uint8 to B x K float32."""
-        num_cells = len(images)
-        logits = predict_logits(
-            self.network,
-            _channels_first(_filled_up(images, self.whole_batch)),
-            self.num_rotations,
-            self.to_input,
-        )
-        return logits[:num_cells].float()
+        at_once = images_at_once(images.shape[1]) if images.device.type == "cpu" else len(images)
+        # All parts of the size that the network was compiled for, where it was.
+        whole = min(self.whole_batch, at_once) if images.device.type == "cpu" else self.whole_batch
+        logits = [
+            predict_logits(
+                self.network,
+                _channels_first(_filled_up(part, whole)),
+                self.num_rotations,
+                self.to_input,
+            )[: len(part)]
+            for part in torch.split(images, at_once)
+        ]
+        return torch.cat(logits).float()
 
     def configure_optimizers(self) -> Any:
         """Return Adam with a rate by stage, and the base that falls in steps."""

@@ -21,6 +21,8 @@ from cnmc.errors import CnmcError
 ROTATION_COUNTS = (1, 2, 4, 8)
 """The numbers of equally spaced rotations that are multiples of 45 degrees."""
 
+_PIXELS_AT_ONCE = 4 * 300 * 300
+
 
 def rotation_columns(num_rotations: int) -> tuple[int, ...]:
     """Return the angles of a set of rotations, in eighths of a turn.
@@ -75,6 +77,18 @@ def rotated_views(images: Tensor, num_rotations: int) -> Iterator[Tensor]:
     """
     for num_eighths in rotation_columns(num_rotations):
         yield rotate(images, num_eighths)
+
+
+def images_at_once(size: int) -> int:
+    """Return how many images a CPU takes through a network in the least time.
+
+    So few that the memory of a layer is used again for the next; a power of 2, so that the batches
+    of an evaluation are cut evenly.
+
+    Args:
+        size: Side of the images in pixels.
+    """
+    return 1 << max(0, (_PIXELS_AT_ONCE // size**2).bit_length() - 1)
 
 
 def predict_logits(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,8 +12,9 @@ import pytest
 from cnmc.app import compose
 from cnmc.benchmark import benchmark
 from cnmc.benchmarking import stages, training
+from cnmc.benchmarking.apart import apart
 from cnmc.benchmarking.bench import Bench
-from cnmc.benchmarking.measure import compare
+from cnmc.benchmarking.measure import Rate, compare
 from cnmc.benchmarking.stages import STAGES
 from cnmc.benchmarking.training import together_rate
 from cnmc.build import build_datamodule
@@ -75,6 +77,30 @@ def test_every_comparison_of_a_stage_measures_both_sides(bench: Bench, stage: st
 @pytest.mark.slow
 def test_runs_at_once_are_measured_in_total(bench: Bench) -> None:
     assert together_rate(bench.preset("paper"), 2)() > 0
+
+
+def _pages_and_process(_: Bench) -> Rate:
+    return lambda: float(os.environ["THP_MEM_ALLOC_ENABLE"]) + 10 * os.getpid()
+
+
+def test_a_baseline_is_measured_in_one_process_with_pytorch_as_it_comes(bench: Bench) -> None:
+    assert os.environ["THP_MEM_ALLOC_ENABLE"] == "1"
+    rate = apart(_pages_and_process, bench.config)
+    first = rate()
+    assert first % 10 == 0
+    assert first / 10 != os.getpid()
+    assert rate() == first
+    assert os.environ["THP_MEM_ALLOC_ENABLE"] == "1"
+
+
+def _fails(_: Bench) -> Rate:
+    os._exit(1)
+
+
+def test_a_baseline_whose_process_is_lost_is_one_line(bench: Bench) -> None:
+    with pytest.raises(CnmcError, match="was lost") as caught:
+        apart(_fails, bench.config)()
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.slow

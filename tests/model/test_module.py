@@ -14,6 +14,7 @@ from cnmc.app import compose
 from cnmc.build import build_classifier
 from cnmc.config import STAGES
 from cnmc.model.module import CellClassifier
+from cnmc.model.tta import images_at_once
 
 
 class FakeBatch(NamedTuple):
@@ -175,3 +176,23 @@ def test_dropout_draws_depend_on_seed_and_epoch_alone() -> None:
     module.seed = 1
     module.on_train_epoch_start()
     assert not torch.equal(torch.rand(4), drawn[0])
+
+
+@pytest.mark.parametrize(("whole", "sizes"), [(1, [4, 4, 3]), (3, [4, 4, 3]), (32, [4, 4, 4])])
+def test_an_evaluation_on_a_cpu_takes_few_cells_at_a_time(
+    monkeypatch: pytest.MonkeyPatch, whole: int, sizes: list[int]
+) -> None:
+    batch = _batch(11)
+    expected = _classifier().rotation_logits(batch.images)
+    monkeypatch.setattr("cnmc.model.module.images_at_once", lambda _: 4)
+    module = _classifier()
+    module.whole_batch = whole
+    seen: list[int] = []
+    module.network.register_forward_pre_hook(lambda _, given: seen.append(len(given[0])))
+    torch.testing.assert_close(module.rotation_logits(batch.images), expected, rtol=0, atol=0)
+    assert seen == [size for size in sizes for _ in range(8)]
+
+
+@pytest.mark.parametrize(("size", "number"), [(300, 4), (299, 4), (160, 8), (64, 64), (900, 1)])
+def test_larger_images_pass_a_cpu_fewer_at_a_time(size: int, number: int) -> None:
+    assert images_at_once(size) == number
