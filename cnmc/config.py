@@ -700,10 +700,14 @@ def to_config(node: DictConfig) -> Any:
     """Turn a composed node into its dataclasses, which check their values.
 
     Raises:
-        CnmcError: A key is unknown (Hydra adds any that begins with ``+``), or a value is out of
-            range; the message names the key.
+        CnmcError: A key is unknown (Hydra adds any that begins with ``+``) or was not given, or a
+            value is out of range; the message names the key.
     """
     _refuse_unknown_keys(node, "")
+    missing = sorted(OmegaConf.missing_keys(node))
+    if missing:
+        wanted = " ".join(f"{key}=VALUE" for key in missing)
+        raise CnmcError(f"{missing[0]}: must be given; add {wanted}")
     return OmegaConf.to_object(node)
 
 

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 
-from cnmc.config import ExportConfig
+from cnmc.config import ExportConfig, to_config
 from cnmc.errors import CnmcError
 from cnmc.export import export
 from cnmc.inference.agreement import Agreement
@@ -132,6 +133,12 @@ def test_eight_bits_may_not_move_f1(f1: float, passed: bool) -> None:
 def test_mistakes_are_named(kind: str, output: str, said: str) -> None:
     with pytest.raises(CnmcError, match=said):
         ExportConfig("best.ckpt", kind, output)
+
+
+def test_what_was_not_given_is_named() -> None:
+    wanted = "^checkpoint: must be given; add checkpoint=VALUE output=VALUE$"
+    with pytest.raises(CnmcError, match=wanted):
+        to_config(OmegaConf.structured(ExportConfig))
 
 
 def test_the_name_of_a_run_folder_needs_no_quotes(tmp_path: Path) -> None:
