@@ -59,6 +59,8 @@ def test_the_stored_logits_of_a_run_are_reproduced(
     assert max(abs(found[name] - stored[name]) for name in stored) < 1e-5
     page = (tmp_path / "out" / "screening.html").read_text(encoding="utf-8")
     assert page.count('alt="Grad-CAM"') == 4
+    sections = [page.index(f'id="{name}"') for name in ("doubtful", "decisive", "others")]
+    assert sections == sorted(sections)
     assert "proposal/seed=0" in page
 
 
