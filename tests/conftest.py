@@ -23,10 +23,21 @@ ROOT = Path(__file__).parents[1]
 SHARED = Path(os.environ.get("CNMC_SHARED", ROOT.parent / "shared"))
 
 
+_LONGEST = (
+    "test_launchers.py",
+    "test_survival.py",
+    "test_backends.py",
+    "test_benchmark.py",
+    "test_commands.py",
+    "test_train.py",
+)
+"""The files that take minutes."""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the files with slow tests first, or at the end one worker has a long one left alone."""
-    slow = {item.path for item in items if item.get_closest_marker("slow")}
-    items.sort(key=lambda item: item.path not in slow)
+    """Begin with the longest files: what is left at the end is short, and all workers share it."""
+    order = {name: number for number, name in enumerate(_LONGEST)}
+    items.sort(key=lambda item: order.get(item.path.name, len(order)))
 
 
 def _required(path: Path, what: str) -> Path:
