@@ -15,6 +15,7 @@ _received: list[int] = []
 def listen() -> None:
     """Let both signals raise, so that what is open is closed, and remember that they came."""
     _received.clear()
+    sys.unraisablehook = _tell_unraisable
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _raise)
 
@@ -41,6 +42,12 @@ def end_if_received() -> None:
 def _raise(number: int, _: Any) -> None:
     _received.append(number)
     _end(number)
+
+
+def _tell_unraisable(unraisable: Any) -> None:
+    """Tell what Python throws away, as it does by itself; what a signal raised is not lost."""
+    if not (_received and issubclass(unraisable.exc_type, KeyboardInterrupt | SystemExit)):
+        sys.__unraisablehook__(unraisable)
 
 
 def _end(number: int) -> None:

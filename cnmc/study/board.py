@@ -92,20 +92,26 @@ class Board:
             "runs": [str(folder.path) for folder in folders],
         }
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            for old in self.path.parent.iterdir():
-                if old.is_dir() and old != self.path and (old / "plan.json").is_file():
-                    Board(self.path.parents[1], old.name).close()
-                elif old.suffix == ".lock" and not old.with_name(old.stem.lstrip(".")).exists():
-                    # Its command was killed just after it had removed the board.
-                    old.unlink(missing_ok=True)
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            # Held before there is a board: one without it is of a command that is no more.
             lock = FileLock(self._lock_path)
             lock.acquire(timeout=0)
+            self.path.mkdir(exist_ok=True)
             with replacing(self.path / "plan.json") as temporary:
                 temporary.write_text(json.dumps(plan, indent=2))
+            self.remove_others()
         except OSError:
             return None
         return lock
+
+    def remove_others(self) -> None:
+        """Remove the boards of commands that are no more, wherever they were killed."""
+        for old in list(self.path.parent.iterdir()):
+            # Launchers keep folders of their own here.
+            if old.suffix == ".lock" or (old / "plan.json").is_file():
+                name = old.stem.lstrip(".") if old.suffix == ".lock" else old.name
+                if name != self.path.name:
+                    Board(self.path.parents[1], name).close()
 
     def close(self) -> None:
         """Remove the board, unless its command or one of its jobs is still at work."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -127,5 +128,8 @@ def close_study() -> bool:
     if study.lock is not None:
         study.lock.release()
     study.board.close()
+    with suppress(OSError):
+        # A process that a killed command left behind may have held its board when this one began.
+        study.board.remove_others()
     log_study(study.logger, loaded, study.root)
     return result.complete

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from typing import Any
 
 import pytest
@@ -29,8 +30,13 @@ class _Loses:
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 1), (signal.SIGTERM, TERMINATED)])
 def test_a_run_ends_though_the_exception_of_its_signal_was_thrown_away(
-    tiny: list[str], number: int, code: int
+    tiny: list[str],
+    number: int,
+    code: int,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
+    monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)  # restored at the end
     listen()
     config, resolved = compose([*tiny, "trainer.max_epochs=20"])
     folder = job_folder(config, [], {})
@@ -47,3 +53,4 @@ def test_a_run_ends_though_the_exception_of_its_signal_was_thrown_away(
     assert info is not None
     assert info.status == "running"
     assert info.epochs_done == 1
+    assert "Traceback" not in capsys.readouterr().err

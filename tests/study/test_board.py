@@ -82,16 +82,21 @@ def test_boards_of_commands_that_are_no_more_are_removed(tmp_path: Path) -> None
     lock.release()
     # As one that is killed between the removal of its board and that of the lock leaves it.
     (tmp_path / ".multirun" / ".gone.lock").touch()
+    # And as one that is killed before it has written its plan.
+    (tmp_path / ".multirun" / ".early.lock").touch()
+    (tmp_path / ".multirun" / "early").mkdir()
+    (tmp_path / ".multirun" / "of_a_launcher").mkdir()
     next_one = Board(tmp_path, "next")
     next_lock = next_one.open([])
     assert next_lock is not None
     assert not dead.path.exists()
+    assert not (tmp_path / ".multirun" / "early").exists()
     assert living.path.is_dir()
     held.release()
     next_lock.release()
     next_one.close()
     living.close()
-    assert list((tmp_path / ".multirun").iterdir()) == []
+    assert [path.name for path in (tmp_path / ".multirun").iterdir()] == ["of_a_launcher"]
 
 
 def test_a_board_stays_while_a_job_outlives_its_command(tmp_path: Path) -> None:
