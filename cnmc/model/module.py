@@ -130,9 +130,11 @@ class CellClassifier(pl.LightningModule):
 
     def rotation_logits(self, images: Tensor) -> Tensor:
         """Return one logit a rotation: B x H x W x 3 uint8 to B x K float32."""
-        at_once = images_at_once(images.shape[1]) if images.device.type == "cpu" else len(images)
+        at_once = max(len(images), self.whole_batch)
+        if images.device.type == "cpu":
+            at_once = images_at_once(images.shape[1])
         # All parts of the size that the network was compiled for, where it was.
-        whole = min(self.whole_batch, at_once) if images.device.type == "cpu" else self.whole_batch
+        whole = min(self.whole_batch, at_once)
         logits = [
             predict_logits(
                 self.network,
