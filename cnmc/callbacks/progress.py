@@ -15,6 +15,9 @@ from cnmc.callbacks.recorder import RunRecorder
 SECONDS_BETWEEN_LINES = 60.0
 """Within an epoch, where there is no terminal: a line each so often, so that logs stay short."""
 
+_SECONDS_BETWEEN_LOSSES = 0.5
+"""On a terminal."""
+
 
 def clock(seconds: float) -> str:
     """Return a duration as hours, minutes and seconds."""
@@ -73,6 +76,21 @@ class BarProgress(TQDMProgressBar):
     def __init__(self, recorder: RunRecorder) -> None:
         super().__init__()
         self.recorder = recorder
+        self._shown = 0.0
+
+    def on_train_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Show the batch, but not every one of many: a GPU is waited for to tell the loss."""
+        last = batch_idx + 1 == trainer.num_training_batches
+        if last or time.monotonic() - self._shown >= _SECONDS_BETWEEN_LOSSES:
+            self._shown = time.monotonic()
+            super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
 
     def on_train_epoch_start(self, trainer: pl.Trainer, *_: Any) -> None:
         """Name the run, and count epochs as everything else here does."""

@@ -194,7 +194,33 @@ def _create(
         drop_rate=drop_rate,
         num_classes=num_logits,
     )
+    for path, layer in list(network.named_modules()):
+        if type(layer) is nn.Linear and layer is network.get_classifier():
+            network.set_submodule(path, _Head.of(layer))
     return network
+
+
+class _Head(nn.Linear):
+    """A linear layer that computes in 32 bits also where the network before it is in 16.
+
+    Logits of 16 bits would tie where others do not, and a threshold chosen among them would not be
+    that of the same network in 32 bits.
+    """
+
+    @classmethod
+    def of(cls, layer: nn.Linear) -> _Head:
+        """Return this layer in place of a usual one, with its parameters."""
+        head = cls(layer.in_features, layer.out_features, device="meta")
+        head.weight, head.bias = layer.weight, layer.bias
+        return head
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - as PyTorch names it
+        """Return the logits: B x features to B x logits, float32."""
+        device = input.device.type
+        if not torch.is_autocast_enabled(device):
+            return super().forward(input)
+        with torch.autocast(device, enabled=False):
+            return super().forward(input.float())
 
 
 def _check_name(name: str) -> None:

@@ -125,7 +125,8 @@ class CellClassifier(pl.LightningModule):
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Return the weighted binary cross-entropy of section 4.1, averaged over the batch."""
         # In 32 bits also under mixed precision, which would round the weight.
-        weight = torch.tensor(self.pos_weight, device=logits.device)
+        # Filled in on the device: a number that is copied there waits for all that it has to do.
+        weight = torch.full((), self.pos_weight, device=logits.device)
         return binary_cross_entropy_with_logits(logits.float(), labels, pos_weight=weight)
 
     def rotation_logits(self, images: Tensor) -> Tensor:
@@ -148,7 +149,10 @@ class CellClassifier(pl.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """Return Adam with a rate by stage, and the base that falls in steps."""
-        optimizer = torch.optim.Adam(self.groups, weight_decay=self.weight_decay, fused=self.fused)
+        # None leaves the choice to PyTorch; False would take a loop over the parameters on a GPU.
+        optimizer = torch.optim.Adam(
+            self.groups, weight_decay=self.weight_decay, fused=self.fused or None
+        )
         scheduler = torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda epoch: self.decay_factor ** (epoch // self.decay_every)
         )

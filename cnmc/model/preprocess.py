@@ -43,6 +43,9 @@ def to_float(
     if mean is None or std is None:
         return scaled
     # In place on a tensor made here: an evaluation batch of full-size cells is large.
-    shift = torch.tensor(mean, dtype=scaled.dtype, device=scaled.device).view(-1, 1, 1)
-    divisor = torch.tensor(std, dtype=scaled.dtype, device=scaled.device).view(-1, 1, 1)
+    # Not waited for: they are copied out of memory that is not pinned, so at once.
+    shift, divisor = (
+        torch.tensor(values, dtype=scaled.dtype).view(-1, 1, 1).to(scaled.device, non_blocking=True)
+        for values in (mean, std)
+    )
     return scaled.sub_(shift).div_(divisor)
