@@ -7,6 +7,7 @@ import cnmc.needs_train  # isort: skip # noqa: F401
 import json
 import logging
 import warnings
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import hydra
 from omegaconf import DictConfig
 
 from cnmc.app import run_app, user_errors
+from cnmc.benchmarking.apart import end
 from cnmc.benchmarking.bench import Bench
 from cnmc.benchmarking.forecast import forecast
 from cnmc.benchmarking.measure import Row, compare_all
@@ -21,6 +23,7 @@ from cnmc.benchmarking.stages import STAGES
 from cnmc.benchmarking.table import table
 from cnmc.config import CONFIG_DIR, BenchmarkConfig, register, to_config
 from cnmc.data.store import open_cells
+from cnmc.devices import claim_gpu
 from cnmc.errors import CnmcError
 from cnmc.files import replacing
 
@@ -30,7 +33,7 @@ warnings.filterwarnings("ignore", module="pytorch_lightning")
 
 
 def benchmark(config: BenchmarkConfig) -> list[Row]:
-    """Measure the stages that are asked for, and write ``benchmark.json``.
+    """Measure the stages that are asked for, and write ``benchmark.json`` after each.
 
     Raises:
         CnmcError: The output folder cannot be written.
@@ -38,21 +41,36 @@ def benchmark(config: BenchmarkConfig) -> list[Row]:
     output = Path(config.output)
     rows: list[Row] = []
     try:
-        bench = Bench(config, open_cells(config.data, config.split))
-        for name, stage in STAGES.items():
-            if config.stage in ("all", name):
-                found, comparisons = stage(bench)
-                rows += [*found, *compare_all(comparisons, config.repeats)]
-        with replacing(output / "benchmark.json", lasting=False) as temporary:
-            temporary.write_text(json.dumps([asdict(row) for row in rows], indent=2) + "\n")
+        with claim_gpu(config.trainer.accelerator) as gpu:
+            bench = Bench(config, open_cells(config.data, config.split), gpu)
+            for name, stage in STAGES.items():
+                if config.stage in ("all", name):
+                    found, comparisons = stage(bench)
+                    rows += [*found, *compare_all(comparisons, config.repeats)]
+                    _write(output / "benchmark.json", rows)
+                    end()
     except OSError as error:
         raise CnmcError(
             f"output={output}: cannot write {error.filename or output} ({error.strerror}); give a "
             "folder with free space that you may write to"
         ) from error
     print(table(rows))
-    print("\n".join(["", *forecast(rows)]))
+    print("\n".join(["", *forecast(rows, _study(config))]))
     return rows
+
+
+def _write(path: Path, rows: Sequence[Row]) -> None:
+    with replacing(path, lasting=False) as temporary:
+        temporary.write_text(json.dumps([asdict(row) for row in rows], indent=2) + "\n")
+
+
+def _study(config: BenchmarkConfig) -> str:
+    """Return ``PROPOSAL``, or what was measured instead of its network, size and rotations."""
+    name, views = config.model.name, config.tta.num_rotations
+    side = config.data.resize or config.data.crop
+    if (name, side, views) == ("legacy_seresnext50_32x4d", 300, 8):
+        return "PROPOSAL"
+    return f"{name} at {side} x {side} with {views} rotations"
 
 
 @hydra.main(version_base="1.3", config_path=str(CONFIG_DIR), config_name="benchmark")

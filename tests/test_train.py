@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
+from functools import partial, partialmethod
 from importlib.metadata import version
 from pathlib import Path
 
@@ -14,13 +14,14 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from torch import nn
 
 from cnmc.analysis.metrics import evaluate_run, mean_logits, weighted_bce
 from cnmc.analysis.results import load_study, run_table
 from cnmc.app import compose
-from cnmc.build import build_classifier
+from cnmc.build import _precision, build_classifier
 from cnmc.callbacks.checkpoints import load_checkpoint
-from cnmc.config import ExportConfig
+from cnmc.config import ExportConfig, TrainerConfig
 from cnmc.data.store import open_cells
 from cnmc.errors import CnmcError, RefusedError
 from cnmc.export import export
@@ -394,6 +395,75 @@ def test_a_missing_accelerator_is_one_line(run: Run) -> None:
         run("trainer.accelerator=cuda")
 
 
+@pytest.mark.parametrize(
+    ("accelerator", "computes", "precision"),
+    [
+        ("auto", "bfloat16", "bf16-mixed"),
+        ("auto", "bfloat16 emulated", "32-true"),
+        ("auto", "none", "32-true"),
+        ("cpu", "bfloat16", "32-true"),
+    ],
+)
+def test_bfloat16_is_for_cards_that_compute_in_it(
+    monkeypatch: pytest.MonkeyPatch, accelerator: str, computes: str, precision: str
+) -> None:
+    def supported(including_emulation: bool = True) -> bool:
+        return computes == "bfloat16" or including_emulation
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: computes != "none")
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", supported)
+    assert _precision(TrainerConfig(accelerator=accelerator, precision="auto")) == precision
+    assert _precision(TrainerConfig(accelerator=accelerator, precision="16-mixed")) == "16-mixed"
+
+
+@pytest.fixture
+def traced(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
+    """Compile without generating code, which takes minutes; the sizes that were compiled for."""
+    sizes: list[tuple[int, ...]] = []
+
+    def backend(graph: torch.fx.GraphModule, inputs: list[torch.Tensor]) -> Callable[..., object]:
+        sizes.extend(tuple(given.shape) for given in inputs if given.dim() == 4)
+        return graph.forward
+
+    monkeypatch.setattr(nn.Module, "compile", partialmethod(nn.Module.compile, backend=backend))
+    torch.compiler.reset()
+    return sizes
+
+
+def test_the_fast_preset_trains_as_the_papers_does_and_goes_on(
+    run: Run, traced: list[tuple[int, ...]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paper = run("run.name=paper")
+    # 18 cells in batches of 8: the last one is smaller.
+    run = partial(run, "trainer=fast", "trainer.max_epochs=2", "data.eval_batch_size=8")
+    whole = run("run.name=whole")
+    images = {size for size in traced if size[1:] == (3, 40, 40)}
+    assert images == {(8, 3, 40, 40)}
+    stored, expected = _predictions(whole), _predictions(paper)
+    columns = logit_columns(stored)
+    start = stored["epoch"] == 0
+    np.testing.assert_allclose(stored[start][columns], expected[start][columns], atol=1e-5)
+    np.testing.assert_allclose(stored[columns], expected[columns], atol=0.05)
+    names = [
+        set(load_checkpoint(folder.best_checkpoint)["state_dict"]) for folder in (whole, paper)
+    ]
+    assert names[0] == names[1]
+
+    step = CellClassifier.training_step
+
+    def die_in_second_epoch(self: CellClassifier, batch: object, position: int) -> torch.Tensor:
+        if self.current_epoch == 1 and position == 2:
+            raise Killed
+        return step(self, batch, position)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(CellClassifier, "training_step", die_in_second_epoch)
+    with pytest.raises(Killed):
+        run("run.name=cut")
+    monkeypatch.setattr(CellClassifier, "training_step", step)
+    again = _predictions(run("run.name=cut"))
+    pd.testing.assert_frame_equal(again, stored, check_exact=True)
+
+
 @pytest.mark.gpu
 def test_a_gpu_trains_and_evaluates(run: Run) -> None:
     if not torch.cuda.is_available():
@@ -500,6 +570,7 @@ def test_no_rotation_is_rotation_0_of_a_run(run: Run) -> None:
     np.testing.assert_array_equal(proposal["logit_0"], norot["logit_0"])
 
 
+@pytest.mark.usefixtures("traced")
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_every_experiment_runs_one_batch(experiment: str, tiny: list[str], tmp_path: Path) -> None:
     config, _ = compose([f"experiment={experiment}"])

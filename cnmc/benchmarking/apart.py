@@ -16,20 +16,24 @@ from contextlib import contextmanager
 from cnmc.benchmarking.bench import Bench
 from cnmc.benchmarking.measure import Rate
 from cnmc.config import BenchmarkConfig
-from cnmc.data.store import open_cells
 from cnmc.errors import CnmcError
 
 _LARGE_PAGES = "THP_MEM_ALLOC_ENABLE"
 
 
-def apart(make: Callable[[Bench], Rate], config: BenchmarkConfig) -> Rate:
-    """Return a rate that is measured in a process of its own.
+_pools: list[ProcessPoolExecutor] = []
+
+
+def apart(make: Callable[[Bench], Rate], bench: Bench) -> Rate:
+    """Return a rate that is measured in a process of its own, until :func:`end`.
 
     Args:
         make: Makes the rate there; a function of a module.
-        config: What to measure with. Its cells lie there already.
+        bench: What to measure with. Its cells lie there already.
     """
-    pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), _begin, (make, config))
+    given = (make, bench.config, bench.gpu)
+    pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), _begin, given)
+    _pools.append(pool)
 
     def rate() -> float:
         try:
@@ -42,6 +46,12 @@ def apart(make: Callable[[Bench], Rate], config: BenchmarkConfig) -> Rate:
             ) from error
 
     return rate
+
+
+def end() -> None:
+    """End these processes, and give back the memory that they hold."""
+    while _pools:
+        _pools.pop().shutdown()
 
 
 @contextmanager
@@ -58,10 +68,10 @@ def _as_pytorch_comes() -> Iterator[None]:
 _rate: Rate
 
 
-def _begin(make: Callable[[Bench], Rate], config: BenchmarkConfig) -> None:
+def _begin(make: Callable[[Bench], Rate], config: BenchmarkConfig, gpu: int | None) -> None:
     """Make what the process measures."""
     global _rate  # noqa: PLW0603 - an initializer has no other way to its process
-    _rate = make(Bench(config, open_cells(config.data, config.split, show_progress=False)))
+    _rate = make(Bench.opened(config, gpu))
 
 
 def _measure() -> float:

@@ -26,14 +26,17 @@ class FileDataset(Dataset[Tensor]):
     Args:
         files: The images.
         crop: Side of the central crop in pixels.
+        resize: Side that the crop is then brought to; None leaves it.
         translate: Shifts are uniform over plus and minus this share of each side.
     """
 
-    def __init__(self, files: Sequence[Path], *, crop: int, translate: float = 0.2) -> None:
+    def __init__(
+        self, files: Sequence[Path], *, crop: int, resize: int | None, translate: float = 0.2
+    ) -> None:
         self.files = list(files)
         self.transform = transforms.Compose(
             [
-                transforms.CenterCrop(crop),
+                _cropped(crop, resize),
                 transforms.RandomHorizontalFlip(),
                 transforms.RandomVerticalFlip(),
                 transforms.RandomAffine(degrees=(0, 360), translate=(translate, translate)),
@@ -53,9 +56,9 @@ class FileDataset(Dataset[Tensor]):
 class RotatedDataset(Dataset[Tensor]):
     """Cells as the eight float views of an evaluation: 8 x 3 x S x S."""
 
-    def __init__(self, files: Sequence[Path], *, crop: int) -> None:
+    def __init__(self, files: Sequence[Path], *, crop: int, resize: int | None) -> None:
         self.files = list(files)
-        self.crop = transforms.CenterCrop(crop)
+        self.crop = _cropped(crop, resize)
         self.to_tensor = transforms.ToTensor()
 
     def __len__(self) -> int:
@@ -66,6 +69,11 @@ class RotatedDataset(Dataset[Tensor]):
             cropped = self.crop(image.convert("RGB"))
         angles = [turn * 360 / NUM_ROTATIONS for turn in range(NUM_ROTATIONS)]
         return torch.stack([self.to_tensor(cropped.rotate(angle)) for angle in angles])
+
+
+def _cropped(crop: int, resize: int | None) -> transforms.Compose:
+    size = [] if resize is None else [transforms.Resize((resize, resize))]
+    return transforms.Compose([transforms.CenterCrop(crop), *size])
 
 
 def batches_of(dataset: Dataset[Tensor], batch_size: int, num_workers: int) -> DataLoader[Tensor]:

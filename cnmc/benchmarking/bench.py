@@ -11,47 +11,68 @@ import torch
 import yaml
 
 from cnmc.build import build_classifier
-from cnmc.config import CONFIG_DIR, BenchmarkConfig
+from cnmc.config import CONFIG_DIR, BenchmarkConfig, TrainerConfig
 from cnmc.data.dataset import CellBatch, Sample, collate
-from cnmc.data.store import CellStore
+from cnmc.data.store import CellStore, open_cells
 from cnmc.model.module import CellClassifier
+
+_ARITHMETIC = ("precision", "channels_last", "compile")
+"""What a preset may say of the trainer, beside the number of epochs."""
 
 
 @dataclass(frozen=True)
 class Bench:
-    """What the stages measure with."""
+    """What the stages measure with.
+
+    Attributes:
+        config: As the user gave it.
+        store: The cells.
+        gpu: The one to compute on, as PyTorch counts them; None computes on the CPU.
+    """
 
     config: BenchmarkConfig
     store: CellStore
+    gpu: int | None = None
+
+    @classmethod
+    def opened(cls, config: BenchmarkConfig, gpu: int | None) -> Bench:
+        """Return a bench in another process, which finds the cells where they were made."""
+        return cls(config, open_cells(config.data, config.split, show_progress=False), gpu)
 
     @property
     def files(self) -> list[Path]:
         """The images that train, as they lie on the disk."""
-        cells = self.store.cells.set_index("cell_id")
-        chosen = self.store.split.cells.query("role == 'train'")["cell_id"]
-        return [self.store.manifest.root / path for path in cells.loc[chosen, "path"]]
+        return self.files_of("train")
+
+    def files_of(self, role: str) -> list[Path]:
+        """Return the images of a role of the split, in its order."""
+        split = self.store.split.cells
+        paths = self.store.cells.set_index("cell_id")["path"]
+        chosen = split.loc[split["role"] == role, "cell_id"]
+        return [self.store.manifest.root / path for path in paths.loc[chosen]]
 
     @property
     def device(self) -> torch.device:
         """Where the network is."""
-        on_gpu = self.config.trainer.accelerator != "cpu" and torch.cuda.is_available()
-        return torch.device("cuda" if on_gpu else "cpu")
+        return torch.device("cpu" if self.gpu is None else f"cuda:{self.gpu}")
 
     @property
     def runs_at_once(self) -> int:
         """Runs that share the device: four fill a large GPU, and one all cores."""
-        return self.config.runs_at_once or (4 if self.device.type == "cuda" else 1)
+        return self.config.runs_at_once or (1 if self.gpu is None else 4)
 
     def preset(self, name: str) -> BenchmarkConfig:
-        """Return the configuration with a preset of ``conf/trainer``."""
+        """Return the configuration with a preset of ``conf/trainer`` and nothing of another."""
         values = yaml.safe_load((CONFIG_DIR / "trainer" / f"{name}.yaml").read_text())
         # A preset that reaches beyond the trainer names its groups.
         groups = values if "trainer" in values else {"trainer": values}
-        kept = {key: v for key, v in groups["trainer"].items() if key != "max_epochs"}
+        usual = TrainerConfig()
+        kept = {key: groups["trainer"].get(key, getattr(usual, key)) for key in _ARITHMETIC}
+        fused = groups.get("optimizer", {}).get("fused", False)
         return replace(
             self.config,
             trainer=replace(self.config.trainer, **kept),
-            optimizer=replace(self.config.optimizer, **groups.get("optimizer", {})),
+            optimizer=replace(self.config.optimizer, fused=fused),
         )
 
     def classifier(self, config: BenchmarkConfig) -> CellClassifier:
@@ -80,5 +101,5 @@ class Bench:
 
     def wait(self) -> None:
         """Return when the device has done what it was asked to do."""
-        if self.device.type == "cuda":
+        if self.gpu is not None:
             torch.cuda.synchronize(self.device)

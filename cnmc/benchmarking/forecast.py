@@ -37,10 +37,14 @@ def hours(images_per_second: float, cells_per_second: float) -> float:
     return NUM_RUNS * (training + evaluation) / 3600
 
 
-def forecast(rows: Sequence[Row]) -> list[str]:
+def forecast(rows: Sequence[Row], study: str = "PROPOSAL") -> list[str]:
     """Return what the study will take, as far as training and evaluation were measured.
 
     Runs that share a device are taken to gain by it in evaluation as they do in training.
+
+    Args:
+        rows: What was measured.
+        study: The name of what was measured, where it is not the paper's network.
     """
     rates = {row.name: row.ours for row in rows}
     lines = []
@@ -50,15 +54,15 @@ def forecast(rows: Sequence[Row]) -> list[str]:
     ):
         if training in rates and evaluation in rates:
             time = hours(rates[training], rates[evaluation])
-            lines.append(_line(time, f"{preset}, one run after another"))
+            lines.append(_line(study, time, f"{preset}, one run after another"))
     if FAST in rates and FAST_CELLS in rates:
         for name, total in rates.items():
             if found := _AT_ONCE.fullmatch(name):
                 gain = total / rates[FAST]
                 time = hours(rates[FAST], rates[FAST_CELLS]) / gain
-                lines.append(_line(time, f"trainer=fast and {found[1]} runs at once"))
-    return lines
+                lines.append(_line(study, time, f"trainer=fast and {found[1]} runs at once"))
+    return lines or ["How long the study will take here is told by the stages train and eval."]
 
 
-def _line(time: float, how: str) -> str:
-    return f"PROPOSAL x {NUM_RUNS} will take about {time:,.1f} hours on this machine with {how}"
+def _line(study: str, time: float, how: str) -> str:
+    return f"{study} x {NUM_RUNS} will take about {time:,.1f} hours on this machine with {how}"

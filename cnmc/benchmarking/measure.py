@@ -12,6 +12,8 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from cnmc.errors import CnmcError
+
 Rate = Callable[[], float]
 """Does some work and returns how much of it was done in a second."""
 
@@ -64,6 +66,7 @@ def timed(
     *,
     at_least: float = 0.0,
     clock: Callable[[], float] = time.perf_counter,
+    wait: Callable[[], None] = lambda: None,
 ) -> Rate:
     """Return the rate of a piece of work that is repeated until it took long enough.
 
@@ -72,6 +75,7 @@ def timed(
         items: How much of it one call does.
         at_least: Seconds.
         clock: Tells the seconds; ``time.process_time`` those that the process was at work.
+        wait: Returns when a device has done what the work asked of it.
     """
 
     def rate() -> float:
@@ -79,9 +83,9 @@ def timed(
         while True:
             work()
             done += items
-            seconds = clock() - start
-            if seconds >= at_least:
-                return done / seconds
+            if clock() - start >= at_least:
+                wait()
+                return done / (clock() - start)
 
     return rate
 
@@ -122,6 +126,26 @@ def counted(stage: str, name: str, unit: str, *, baseline: float, ours: float) -
 
 
 @contextmanager
+def doing(what: str) -> Iterator[None]:
+    """Show that something takes its time: a spinner; where there is no terminal, a line after."""
+    console = Console(stderr=True)
+    start = time.perf_counter()
+    if console.is_terminal:
+        with console.status(what):
+            yield
+    else:
+        yield
+        console.print(f"{what}: {time.perf_counter() - start:,.1f} s", highlight=False)
+
+
+def left_out(stage: str, name: str, reason: str) -> None:
+    """Say why a row is missing."""
+    Console(stderr=True, soft_wrap=True).print(
+        f"{stage}: {name}: left out: {reason}", highlight=False, markup=False
+    )
+
+
+@contextmanager
 def _ticking(name: str, total: int) -> Iterator[Callable[[], None]]:
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
@@ -137,9 +161,15 @@ def _ticking(name: str, total: int) -> Iterator[Callable[[], None]]:
 
 
 def compare_all(comparisons: Sequence[Comparison], repeats: int) -> list[Row]:
-    """Measure one after another, with a progress bar; where there is no terminal, a line each."""
+    """Measure one after another, with a progress bar; where there is no terminal, a line each.
+
+    What cannot be done here, such as runs that do not fit on a GPU at once, is left out.
+    """
     rows = []
     for comparison in comparisons:
-        with _ticking(f"{comparison.stage}: {comparison.name}", 2 * (repeats + 1)) as tick:
-            rows.append(compare(comparison, repeats, tick))
+        try:
+            with _ticking(f"{comparison.stage}: {comparison.name}", 2 * (repeats + 1)) as tick:
+                rows.append(compare(comparison, repeats, tick))
+        except CnmcError as error:
+            left_out(comparison.stage, comparison.name, str(error))
     return rows

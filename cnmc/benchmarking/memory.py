@@ -24,7 +24,9 @@ class Peak:
 
 
 def anonymous_bytes(pid: int | None = None) -> int:
-    """Return the anonymous memory of a process and its children; 0 where it is no more.
+    """Return the anonymous memory of a process and its children.
+
+    0 where the process is no more, or the kernel (before 5.3, or of a sandbox) does not tell.
 
     What a forked child shares with its parent counts once in each, in shares.
     """

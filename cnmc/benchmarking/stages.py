@@ -6,6 +6,7 @@ import multiprocessing
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -21,18 +22,26 @@ from cnmc.benchmarking import baselines
 from cnmc.benchmarking.apart import apart
 from cnmc.benchmarking.bench import Bench
 from cnmc.benchmarking.forecast import FAST_CELLS, NUM_EVALUATED, PAPER_CELLS
-from cnmc.benchmarking.measure import Comparison, Rate, Row, counted, timed
+from cnmc.benchmarking.measure import (
+    Comparison,
+    Rate,
+    Row,
+    counted,
+    doing,
+    left_out,
+    timed,
+)
 from cnmc.benchmarking.memory import watched
 from cnmc.benchmarking.training import again, fit_rate, short_trainer, train_stage
 from cnmc.build import build_datamodule
 from cnmc.config import BenchmarkConfig
-from cnmc.data.dataset import SampleKey
-from cnmc.data.store import open_cells
+from cnmc.data.dataset import SampleKey, collate
+from cnmc.data.store import CellStore
 from cnmc.inference.backends import BACKENDS, make_backend, obstacle
 from cnmc.inference.graph import CellGraph
 from cnmc.inference.runtime import GraphInfo, Images
 from cnmc.model.module import CellClassifier
-from cnmc.model.tta import predict_logits
+from cnmc.model.tta import images_at_once, predict_logits
 
 LEAST_SECONDS = 1.0
 """A rate of something quick is measured for so long."""
@@ -59,27 +68,33 @@ def _on_one_core(work: Callable[[], None], items: int) -> Rate:
 
 
 def _walk(bench: Bench, config: BenchmarkConfig, number: int) -> Rate:
-    """Return the training images a second that one core makes of the cache."""
+    """Return the training images a second that one core makes of the cache, in batches."""
     dataset: Any = build_datamodule(config, bench.store).train_dataloader().dataset
     epoch = iter(range(1_000_000))
 
     def work() -> None:
         seen = next(epoch)
-        for position in range(number):
-            dataset[SampleKey(seen, position)]
+        for batch in _batches(number, config.data.batch_size):
+            collate([dataset[SampleKey(seen, position)] for position in batch])
 
     return _on_one_core(work, number)
+
+
+def _batches(number: int, size: int) -> list[range]:
+    """Return the positions of each batch."""
+    return [range(first, min(first + size, number)) for first in range(0, number, size)]
 
 
 def data_stage(bench: Bench) -> tuple[list[Row], list[Comparison]]:
     """Measure the input: images a second and core, batches, and bytes to the device."""
     config = bench.config
     data = build_datamodule(config, bench.store)
-    usual = baselines.FileDataset(bench.files, crop=config.data.crop)
+    crop, resize = config.data.crop, config.data.resize
+    usual = baselines.FileDataset(bench.files, crop=crop, resize=resize)
 
     def open_each() -> None:
-        for position in range(len(usual)):
-            usual[position]
+        for batch in _batches(len(usual), config.data.batch_size):
+            torch.stack([usual[position] for position in batch])
 
     one_core = Comparison(
         "data",
@@ -107,7 +122,7 @@ def data_stage(bench: Bench) -> tuple[list[Row], list[Comparison]]:
         timed(lambda: sum(1 for _ in theirs), whole, at_least=LEAST_SECONDS),
         timed(lambda: sum(1 for _ in own), whole, at_least=LEAST_SECONDS),
     )
-    views = baselines.RotatedDataset(bench.files[:1], crop=config.data.crop)[0]
+    views = baselines.RotatedDataset(bench.files[:1], crop=crop, resize=resize)[0]
     evaluated = next(iter(data.val_dataloader()))
     sent = counted(
         "data",
@@ -139,20 +154,24 @@ class _EvaluationClock(pl.Callback):
 def _evaluation(bench: Bench, config: BenchmarkConfig) -> Rate:
     """Return the cells a second that a run evaluates."""
     module = bench.classifier(config)
-    # A GPU is done with some cells before its clock can tell, and a compiled network takes whole
-    # batches: a last one that is mostly filled up would be rare among the paper's cells.
-    number = config.data.eval_batch_size if config.trainer.compile else 1
-    if bench.device.type == "cuda":
-        number = NUM_EVALUATED
-    data = build_datamodule(config, bench.repeated("val", number))
+    data = build_datamodule(config, _evaluated(bench, config))
 
     def rate() -> float:
         clock = _EvaluationClock(bench)
-        with short_trainer(config, clock, data.evaluated) as trainer:
+        with short_trainer(bench, config, clock, data.evaluated) as trainer:
             trainer.validate(module, data, verbose=False)
         return len(data.evaluated["val"]) / clock.seconds
 
     return rate
+
+
+def _evaluated(bench: Bench, config: BenchmarkConfig) -> CellStore:
+    """Return cells enough for an evaluation that can be timed."""
+    # A GPU is done with some cells before its clock can tell, and a compiled network takes whole
+    # batches: a last one that is mostly filled up would be rare among the paper's cells.
+    if bench.gpu is not None:
+        return bench.repeated("val", NUM_EVALUATED)
+    return bench.repeated("val", config.data.eval_batch_size if config.trainer.compile else 1)
 
 
 def eval_stage(bench: Bench) -> tuple[list[Row], list[Comparison]]:
@@ -160,8 +179,9 @@ def eval_stage(bench: Bench) -> tuple[list[Row], list[Comparison]]:
     config = bench.preset("paper")
     module = bench.classifier(config).eval()
     network = module.network
-    cells = int((bench.store.split.cells["role"] == "val").sum())
-    size = min(config.data.eval_batch_size, cells)
+    # As many at a time as ours: how the program cuts its batches is no part of the comparison.
+    side = config.data.resize or config.data.crop
+    size = images_at_once(side) if bench.gpu is None else config.data.eval_batch_size
     ready = module.to_input(bench.batch(size).images.permute(0, 3, 1, 2))
     views = config.tta.num_rotations
 
@@ -171,24 +191,20 @@ def eval_stage(bench: Bench) -> tuple[list[Row], list[Comparison]]:
                 network(ready)
         bench.wait()
 
-    paths = bench.store.cells.set_index("cell_id")["path"]
-    chosen = bench.store.split.cells.query("role == 'val'")["cell_id"]
-    files = [bench.store.manifest.root / path for path in paths.loc[chosen]]
-    rotated = baselines.RotatedDataset(files, crop=config.data.crop)
-    theirs = baselines.batches_of(rotated, max(1, size // views), config.data.num_workers)
+    rotated = baselines.RotatedDataset(
+        replace(bench, store=_evaluated(bench, config)).files_of("val"),
+        crop=config.data.crop,
+        resize=config.data.resize,
+    )
+    together = min(len(rotated), max(1, config.data.eval_batch_size // views))
+    theirs = baselines.batches_of(rotated, together, config.data.num_workers)
 
     def usual() -> None:
         for batch in theirs:
-            given = batch.to(bench.device)
-            if config.data.resize is not None:
-                flat = nn.functional.interpolate(
-                    given.flatten(0, 1), size=config.data.resize, mode="area"
-                )
-                given = flat.reshape(*given.shape[:2], *flat.shape[1:])
-            baselines.mean_logits(network, given).cpu()
+            baselines.mean_logits(network, batch.to(bench.device)).cpu()
 
     bare = timed(passes, size, at_least=LEAST_SECONDS)
-    host = timed(usual, len(theirs) * max(1, size // views), at_least=LEAST_SECONDS)
+    host = timed(usual, len(theirs) * together, at_least=LEAST_SECONDS)
     ours = _evaluation(bench, config)
 
     def compared(name: str, baseline: Rate, ours: Rate) -> Comparison:
@@ -228,14 +244,14 @@ def scale_stage(bench: Bench) -> tuple[list[Row], list[Comparison]]:
 
         def work() -> None:
             for _ in range(number):
-                with short_trainer(config, pl.Callback(), {}) as trainer:
+                with short_trainer(bench, config, pl.Callback(), {}) as trainer:
                     trainer.limit_train_batches = 2
                     trainer.fit(bench.classifier(config), again(batch))
 
         return timed(work, number)
 
     most = config.tta.num_rotations
-    return [_memory(bench, config)], [
+    return _memory(bench, config), [
         Comparison(
             "scale",
             f"{many} cells, against {few}",
@@ -275,12 +291,13 @@ def predict_stage(bench: Bench) -> tuple[list[Row], list[Comparison]]:
     views = len(shown) * config.tta.num_rotations
 
     rows, comparisons = [], []
-    baseline = apart(_usual_prediction, bench.config)
+    baseline = apart(_usual_prediction, bench)
     expected = make_backend("eager", graph, folder=folder).predict(shown)
     for name in BACKENDS[1:]:
         if obstacle(name) is not None:
             continue
-        backend = make_backend(name, graph, folder=folder, calibration=shown)
+        with doing(f"predict: {name} made ready"):
+            backend = make_backend(name, graph, folder=folder, calibration=shown)
         ours = timed(partial(backend.predict, shown), views)
         comparisons.append(
             Comparison("predict", f"{name}, against eager PyTorch", "views/s", baseline, ours)
@@ -341,22 +358,35 @@ LIMIT_GB = 6.0
 """Of host memory a run beyond the shared cache."""
 
 
-def _memory(bench: Bench, config: BenchmarkConfig) -> Row:
-    """Return the memory of a run that walks through the input of an epoch and trains some steps."""
-    # In a process of its own, as a run is one; this one has held other networks.
-    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-        taken = pool.submit(_bytes_of_a_run, config).result()
+def _memory(bench: Bench, config: BenchmarkConfig) -> list[Row]:
+    """Return the memory of a run: the input of an epoch, some steps, a batch that is evaluated."""
     name = f"host memory beyond the cache, {len(bench.files)} cells; baseline: the limit"
-    return counted("scale", name, "GB", baseline=LIMIT_GB, ours=taken / 1e9)
+    context = multiprocessing.get_context("spawn")
+    try:
+        # In a process of its own, as a run is one; this one has held other networks.
+        with doing("scale: a run that is watched"), ProcessPoolExecutor(1, context) as pool:
+            taken = pool.submit(_bytes_of_a_run, config, bench.gpu).result()
+    except BrokenProcessPool:
+        left_out("scale", name, "the process was lost (out of memory?)")
+        return []
+    if not taken:
+        left_out("scale", name, "the kernel does not tell it")
+        return []
+    return [counted("scale", name, "GB", baseline=LIMIT_GB, ours=taken / 1e9)]
 
 
-def _bytes_of_a_run(config: BenchmarkConfig) -> int:
-    bench = Bench(config, open_cells(config.data, config.split, show_progress=False))
+def _bytes_of_a_run(config: BenchmarkConfig, gpu: int | None) -> int:
+    bench = Bench.opened(config, gpu)
     with watched() as peak:
         for _ in build_datamodule(config, bench.store).train_dataloader():
             pass
         batch = bench.batch(config.data.batch_size)
-        fit_rate(bench, config, bench.classifier(config), again(batch))()
+        module = bench.classifier(config)
+        fit_rate(bench, config, module, again(batch))()
+        data = build_datamodule(config, bench.repeated("val", config.data.eval_batch_size))
+        with short_trainer(bench, config, pl.Callback(), data.evaluated) as trainer:
+            trainer.limit_val_batches = 1
+            trainer.validate(module, data, verbose=False)
     return peak.bytes
 
 

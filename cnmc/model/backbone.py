@@ -194,8 +194,9 @@ def _create(
         drop_rate=drop_rate,
         num_classes=num_logits,
     )
+    head = network.get_classifier()  # type: ignore[operator]
     for path, layer in list(network.named_modules()):
-        if type(layer) is nn.Linear and layer is network.get_classifier():
+        if type(layer) is nn.Linear and layer is head:
             network.set_submodule(path, _Head.of(layer))
     return network
 

@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -19,7 +20,6 @@ from cnmc.benchmarking.measure import Rate, compare
 from cnmc.benchmarking.stages import STAGES
 from cnmc.benchmarking.training import together_rate
 from cnmc.build import build_datamodule
-from cnmc.config import BenchmarkConfig
 from cnmc.data.store import open_cells
 from cnmc.errors import CnmcError
 
@@ -42,8 +42,8 @@ def _bench(output: Path, *overrides: str) -> Bench:
     return Bench(config, open_cells(config.data, config.split))
 
 
-def _here(make: Callable[[Bench], Rate], config: BenchmarkConfig) -> Rate:
-    return make(Bench(config, open_cells(config.data, config.split)))
+def _here(make: Callable[[Bench], Rate], bench: Bench) -> Rate:
+    return make(bench)
 
 
 @pytest.fixture(autouse=True)
@@ -83,9 +83,81 @@ def test_every_comparison_of_a_stage_measures_both_sides(bench: Bench, stage: st
         )
 
 
+def test_a_preset_has_nothing_of_the_one_that_was_chosen(tmp_path: Path, bench: Bench) -> None:
+    root, work = bench.config.data.root, bench.config.data.work_dir
+    fast = _bench(tmp_path, "trainer=fast", f"data.root={root}", f"data.work_dir={work}")
+    assert fast.config.trainer.compile
+    assert fast.config.optimizer.fused
+    assert fast.preset("paper").trainer == bench.preset("paper").trainer
+    assert not fast.preset("paper").optimizer.fused
+    assert fast.preset("fast") == replace(fast.config, trainer=bench.preset("fast").trainer)
+
+
+def test_memory_that_is_not_told_is_left_out(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Pool:
+        def __init__(self, *_: object) -> None: ...
+        def __enter__(self) -> Pool:
+            return self
+
+        def __exit__(self, *_: object) -> None: ...
+        def submit(self, *_: object) -> Pool:
+            return self
+
+        def result(self) -> int:
+            return 0
+
+    monkeypatch.setattr(stages, "ProcessPoolExecutor", Pool)
+    rows, comparisons = stages.scale_stage(bench)
+    assert rows == []
+    assert comparisons
+    assert "left out: the kernel does not tell it" in capsys.readouterr().err
+
+
+def test_a_clock_counts_what_is_trained_while_it_runs(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two steps warm up, the company is awaited, and training lasts until the last was measured."""
+    events: list[str] = []
+    others = iter([False, False, True])
+    now = iter([0.0, 1.0, 2.0, 6.0, 6.5])
+
+    class Company:
+        def begin(self) -> None:
+            events.append("begin")
+
+        def has_ended(self) -> bool:
+            return next(others)
+
+    monkeypatch.setattr(training, "SECONDS", 5.0)
+    monkeypatch.setattr("time.perf_counter", lambda: next(now))
+    monkeypatch.setattr(Bench, "wait", lambda _: events.append("wait"))
+    clock = training._Clock(bench, Company(), each=False)
+    trainer = SimpleNamespace(should_stop=False)
+    for _ in range(7):
+        assert not trainer.should_stop
+        events.append("step")
+        clock.on_train_batch_end(trainer)  # type: ignore[arg-type]
+    assert trainer.should_stop
+    assert events == [
+        "step",
+        "step",
+        "wait",
+        "begin",
+        "step",
+        "step",
+        "step",
+        "wait",
+        *["step"] * 2,
+    ]
+    # From the second step, at 0, to the fifth, which ends at 6.5.
+    assert (clock.steps, clock.seconds) == (3, 6.5)
+
+
 @pytest.mark.slow
 def test_runs_at_once_are_measured_in_total(bench: Bench) -> None:
-    assert together_rate(bench.preset("paper"), 2)() > 0
+    assert together_rate(bench, bench.preset("paper"), 2)() > 0
 
 
 def _pages_and_process(_: Bench) -> Rate:
@@ -101,7 +173,7 @@ def _pages_and_process(_: Bench) -> Rate:
 
 def test_a_baseline_is_measured_in_one_process_with_pytorch_as_it_comes(bench: Bench) -> None:
     assert os.environ["THP_MEM_ALLOC_ENABLE"] == "1"
-    rate = apart(_pages_and_process, bench.config)
+    rate = apart(_pages_and_process, bench)
     first = rate()
     assert first % 10 == 0
     assert first / 10 != os.getpid()
@@ -116,7 +188,7 @@ def test_a_baseline_is_measured_in_one_process_with_pytorch_as_it_comes(bench: B
 def test_a_run_that_fails_ends_the_others(bench: Bench) -> None:
     config = replace(bench.config, model=replace(bench.config.model, name="no_such_network"))
     with pytest.raises(CnmcError, match="no_such_network"):
-        together_rate(config, 2)()
+        together_rate(bench, config, 2)()
 
 
 def test_repeated_cells_make_an_epoch_longer_and_change_no_other(bench: Bench) -> None:

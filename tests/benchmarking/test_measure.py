@@ -20,6 +20,7 @@ from cnmc.benchmarking.forecast import (
 from cnmc.benchmarking.measure import Comparison, Row, compare, compare_all, counted, timed
 from cnmc.benchmarking.memory import watched
 from cnmc.benchmarking.table import table
+from cnmc.errors import CnmcError
 
 
 def test_the_ratio_is_the_median_over_pairs_measured_in_turns() -> None:
@@ -70,6 +71,29 @@ def test_each_comparison_is_a_row_and_a_line(capsys: pytest.CaptureFixture[str])
     assert "data: b: " in told
 
 
+def test_what_cannot_be_done_here_is_left_out(capsys: pytest.CaptureFixture[str]) -> None:
+    def fails() -> float:
+        raise CnmcError("the card is full [4]")
+
+    rows = compare_all(
+        [
+            Comparison("train", "several", "u", lambda: 1.0, fails),
+            Comparison("train", "one", "u", lambda: 1.0, lambda: 2.0),
+        ],
+        1,
+    )
+    assert [row.name for row in rows] == ["one"]
+    assert "train: several: left out: the card is full [4]\n" in capsys.readouterr().err
+
+
+def test_a_device_is_waited_for_before_the_clock_is_read() -> None:
+    seconds = iter([0.0, 2.0, 10.0])
+    waited: list[str] = []
+    rate = timed(lambda: None, 5, clock=lambda: next(seconds), wait=lambda: waited.append("once"))
+    assert rate() == 0.5
+    assert waited == ["once"]
+
+
 def test_the_table_has_a_line_a_row() -> None:
     shown = table(
         [Row("data", "what", "MB", 8.64, 0.27, 32.0, 0.0), Row("eval", "x", "u", 1, 2, 2.0, 0.5)]
@@ -98,7 +122,10 @@ def test_the_forecast_counts_the_papers_cells() -> None:
     assert "trainer=fast" in fast
     assert "about 6.0 hours" in several
     assert "trainer=fast and 4 runs at once" in several
-    assert forecast(rows[:3]) == []
+    assert forecast(rows[:3]) == [
+        "How long the study will take here is told by the stages train and eval."
+    ]
+    assert forecast(rows, "another")[0].startswith("another x 24 ")
 
 
 def test_memory_of_its_own_is_counted_and_pages_of_files_are_not(tmp_path: object) -> None:

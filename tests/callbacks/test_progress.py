@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
+import pytorch_lightning as pl
 
 from cnmc.app import compose
-from cnmc.callbacks.progress import RunProgress, clock
+from cnmc.callbacks.progress import BarProgress, RunProgress, clock
 from cnmc.study.plan import job_folder
 from cnmc.train import train
 
@@ -42,6 +44,26 @@ def test_a_run_tells_its_epochs_its_batches_and_its_share(told: list[RunProgress
     assert ends[-1].name == "proposal/seed=0"
     assert ends[0].best_f1 is None
     assert 0.0 <= float(ends[-1].best_f1 or -1) <= 1.0
+
+
+def test_a_bar_asks_for_the_loss_now_and_then(
+    tiny: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each time a GPU is waited for."""
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    asked: list[int] = []
+
+    def ask(_self: BarProgress, trainer: pl.Trainer, _module: object) -> dict[str, float]:
+        asked.append(trainer.global_step)
+        return {}
+
+    monkeypatch.setattr(BarProgress, "get_metrics", ask)
+    monkeypatch.setattr("cnmc.callbacks.progress._SECONDS_BETWEEN_LOSSES", 1e6)
+    config, resolved = compose(tiny)
+    train(config, resolved, job_folder(config, [], {}))
+    assert asked
+    # Of five steps the last; and what Lightning shows after each evaluation.
+    assert not {1, 2, 3, 4, 6, 7, 8, 9} & set(asked)
 
 
 def test_a_run_without_a_listener_prints_lines(

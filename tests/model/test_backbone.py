@@ -84,6 +84,16 @@ class TestBuild:
         assert network(torch.rand(2, 3, 32, 32)).shape == (2, 1)
         assert network.drop_rate == 0.0  # timm's default for this network is 0.2
 
+    def test_logits_are_in_32_bits_where_the_network_is_in_16(self) -> None:
+        network = build().eval()
+        given = images(32)
+        expected = network(given)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            logits = network(given)
+        assert logits.dtype == torch.float32
+        assert not torch.equal(logits, logits.bfloat16().float())
+        torch.testing.assert_close(logits, expected, atol=0.05, rtol=0.05)
+
     def test_dropout_is_passed_on(self) -> None:
         assert build(PAPER, drop_rate=0.3).drop_rate == 0.3
 

@@ -60,6 +60,18 @@ def test_loss_is_the_papers_formula() -> None:
     assert float(loss) == pytest.approx(by_hand, rel=1e-6)
 
 
+@pytest.mark.parametrize(("fused", "given"), [(True, True), (False, None)])
+def test_pytorch_chooses_the_loop_of_an_optimiser_that_is_not_fused(
+    fused: bool, given: bool | None
+) -> None:
+    """False would be taken for a choice against the quick loop of a GPU, too."""
+    module = _classifier()
+    module.fused = fused
+    optimizer = module.configure_optimizers()["optimizer"]
+    assert optimizer.defaults["fused"] is given
+    assert optimizer.defaults["foreach"] is None
+
+
 def test_images_are_seen_as_floats_from_0_to_1_without_normalisation() -> None:
     images = torch.zeros(1, 9, 9, 3, dtype=torch.uint8)
     images[0, 0, 0, 0] = 255
