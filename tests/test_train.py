@@ -465,17 +465,17 @@ def test_the_fast_preset_trains_as_the_papers_does_and_goes_on(
 
 
 @pytest.mark.gpu
-def test_a_gpu_trains_and_evaluates(run: Run) -> None:
+@pytest.mark.parametrize("preset", ["paper", "fast"])
+@pytest.mark.parametrize("device", ["augment.device=false", "augment.device=true"])
+def test_a_gpu_trains_and_evaluates(run: Run, preset: str, device: str) -> None:
     if not torch.cuda.is_available():
         pytest.skip("no CUDA device")
-    for precision in ("32-true", "bf16-mixed"):
-        overrides = ["trainer.accelerator=cuda", f"trainer.precision={precision}", "split=nested"]
-        overrides += ["split.val_fraction=0.4", f"run.name={precision}"]
-        folder = run(*overrides)
-        info = folder.read_info()
-        assert info is not None
-        assert info.hardware["accelerator"] == torch.cuda.get_device_name()
-        assert "test" in set(_predictions(folder)["role"])
+    overrides = [f"trainer={preset}", device, "trainer.accelerator=cuda", "trainer.max_epochs=2"]
+    folder = run(*overrides, "split=nested", "split.val_fraction=0.4")
+    info = folder.read_info()
+    assert info is not None
+    assert info.hardware["accelerator"] == torch.cuda.get_device_name()
+    assert "test" in set(_predictions(folder)["role"])
 
 
 @pytest.mark.real

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 from cnmc.app import compose
 from cnmc.benchmark import benchmark
@@ -210,6 +211,22 @@ def test_the_command_writes_what_it_shows(bench: Bench, capsys: pytest.CaptureFi
     # Eight float views against one of bytes.
     assert sent["baseline"] == pytest.approx(8 * 3 * 40 * 40 * 4 / 1e6)
     assert sent["ours"] == pytest.approx(3 * 40 * 40 / 1e6)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("stage", ["data", "train", "eval", "scale"])
+def test_a_gpu_is_measured(tmp_path: Path, stage: str) -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    overrides = [item for item in SMALL if not item.startswith("trainer.accelerator")]
+    config, _ = compose(
+        [*overrides, f"output={tmp_path}", f"stage={stage}", "runs_at_once=2"],
+        config_name="benchmark",
+    )
+    rows = benchmark(config)
+    assert all(row.ours > 0 for row in rows)
+    if stage == "train":
+        assert any("2 runs" in row.name for row in rows)
 
 
 def test_an_output_that_cannot_be_written_is_named(tmp_path: Path, bench: Bench) -> None:
