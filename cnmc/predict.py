@@ -9,7 +9,7 @@ import hydra
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
-from cnmc.app import run_app, user_errors
+from cnmc.app import run_app, user_errors, without_multirun
 from cnmc.config import CONFIG_DIR, PredictConfig, register, to_config
 from cnmc.screening import page, tables
 from cnmc.screening.cells import by_subject, judge_cells
@@ -83,4 +83,5 @@ def main(node: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    run_app(main)
+    # The first job would end the process with its own exit status.
+    run_app(main, arguments=without_multirun)

@@ -66,7 +66,8 @@ def fit_temperature(labels: IntArray, logits: FloatArray) -> float:
         logits: Shape (N,).
 
     Returns:
-        A number within :data:`TEMPERATURES`; NaN where one class is missing, which no temperature fits.
+        A number within :data:`TEMPERATURES`; NaN where one class is missing, which no temperature
+        fits.
     """
     if len(np.unique(labels)) < 2:
         return float("nan")
