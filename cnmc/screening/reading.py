@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,8 @@ _MAX_BYTES = 2**26
 _MAX_PIXELS = 16_000_000
 """Larger images are none of a single cell. One of this size takes some 200 MB while it is read, and
 several are read at a time."""
+# Pillow warns of some of them before they are refused.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 _BITS_PER_SAMPLE = next(tag for tag, info in TAGS_V2.items() if info.name == "BitsPerSample")
 
 
