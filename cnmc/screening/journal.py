@@ -63,7 +63,7 @@ class Journal:
             self.entries = self._read(len(networks))
             return
         self.entries = {}
-        # Before the journal: what is left of a process that is killed now can be told apart.
+        # First, so that a process that is killed leaves no tables beside the journal of others.
         remove_results(folder)
         with replacing(self._path) as temporary:
             temporary.write_text(json.dumps(header) + "\n", encoding="utf-8")

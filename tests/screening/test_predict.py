@@ -366,7 +366,7 @@ def test_what_is_stopped_leaves_the_former_results_of_its_own_networks_alone(
         run(folder.parent, checkpoint=onnx)
     assert contents() == before
     assert visible(tmp_path / "out") == RESULTS | {"journal.jsonl", "submission.zip"}
-    # Where the disk has the last word nothing is tidied up.
+    # As kill -9 leaves it.
     (tmp_path / "out" / ".new").mkdir()
     (tmp_path / "out" / ".new" / "submission.zip").touch()
     monkeypatch.setattr("cnmc.predict.screen", stop)
