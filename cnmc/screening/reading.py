@@ -70,6 +70,8 @@ def decode_checked(data: bytes, smallest: int) -> Pixels:
     try:
         with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
             _check(image, data, smallest)
+            # Damage shows here; numpy may hide it.
+            image.load()
             # Whole copies are avoided: the image may be large.
             ImageOps.exif_transpose(image, in_place=True)
             upright: Image.Image = image

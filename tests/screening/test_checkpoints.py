@@ -99,7 +99,7 @@ def test_the_best_runs_of_an_experiment_are_an_ensemble(
     first, second = (_stored(RunFolder(two / "proposal" / f"seed={seed}")) for seed in (0, 1))
     files = _files(tiny_data / "data", first)
     keys: dict[str, Any] = {"experiment": "proposal", "root": str(two), "input": files}
-    config = PredictConfig(**keys, output=str(tmp_path / "out"), top=2, gradcam=0)
+    config = PredictConfig(**keys, output=str(tmp_path / "out"), top=2, gradcam=0, num_threads=1)
     assert predict(config) == 0
     for row in _rows(tmp_path / "out"):
         name = Path(row["file"]).stem
