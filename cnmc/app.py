@@ -39,6 +39,16 @@ _OF_LAUNCHERS = {
 """What joblib, Ray and submitit raise by its name, and what it means."""
 _PATH = re.compile(r"(?P<key>[^-=][^=]*)=(?P<value>[^\"'()\[\]{},$\\]*=[^\"'()\[\]{},$\\]*)\Z")
 """An override whose value has a sign of its own, and nothing that means something to Hydra."""
+_PLACE = re.compile(
+    r"(?P<key>\+*(?:.*\.)?(?:checkpoint|data|input|output|path|root|runs|weights|work_dir))="
+    r"(?P<value>[^\"'(){}$\\]*)\Z"
+)
+"""An override whose value is a path, or a list of them."""
+_NO_TEXT = re.compile(
+    r"[-+]?(?:[0-9][0-9_]*\.?|\.[0-9])[0-9_]*(?:e[-+]?[0-9_]+)?|inf|nan|true|false", re.I
+)
+"""What Hydra takes for a number or a truth value, and writes in its own way."""
+_MULTIRUN = ("-m", "--multirun")
 
 
 def with_home(arguments: Sequence[str]) -> list[str]:
@@ -50,10 +60,36 @@ def with_home(arguments: Sequence[str]) -> list[str]:
 
 
 def with_quotes(arguments: Sequence[str]) -> list[str]:
-    """Quote ``key=runs/proposal/seed=0``: Hydra reads the second sign only within quotes."""
-    return [
+    """Quote what Hydra reads otherwise than it stands there.
+
+    It reads the second sign of ``key=runs/proposal/seed=0`` only within quotes, and would make
+    20240512 of a folder ``2024_05_12``.
+    """
+    quoted = [
         _PATH.sub(lambda found: f'{found["key"]}="{found["value"]}"', text) for text in arguments
     ]
+    return [_PLACE.sub(_with_quoted_paths, text) for text in quoted]
+
+
+def _with_quoted_paths(found: re.Match[str]) -> str:
+    items = [item.strip() for item in found["value"].strip("[]").split(",")]
+    paths = [f'"{item}"' if "=" in item or _NO_TEXT.fullmatch(item) else item for item in items]
+    whole = ",".join(paths)
+    return f"{found['key']}={f'[{whole}]' if found['value'].startswith('[') else whole}"
+
+
+def without_multirun(arguments: Sequence[str]) -> list[str]:
+    """Refuse what asks for several jobs, for a command that has one exit status for its one job.
+
+    Raises:
+        CnmcError: It is asked for.
+    """
+    for argument in arguments:
+        if argument in _MULTIRUN:
+            raise CnmcError(
+                f"{argument}: this command does one thing at a time; give it once for each"
+            )
+    return list(arguments)
 
 
 def one_line(error: BaseException) -> str:

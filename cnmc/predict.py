@@ -3,21 +3,32 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import hydra
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
-from cnmc.app import run_app, user_errors
+from cnmc.app import run_app, user_errors, without_multirun
 from cnmc.config import CONFIG_DIR, PredictConfig, register, to_config
+from cnmc.errors import CnmcError
 from cnmc.screening import page, tables
-from cnmc.screening.cells import by_subject, judge_cells
-from cnmc.screening.gather import gather
+from cnmc.screening.cells import Cell, by_subject, judge_cells
+from cnmc.screening.gather import Found, gather
 from cnmc.screening.journal import Journal
 from cnmc.screening.judgement import threshold_of
 from cnmc.screening.networks import best_runs, open_networks
-from cnmc.screening.screen import output_lock, screen
+from cnmc.screening.outputs import (
+    PAGE,
+    PREDICTIONS,
+    SKIPPED,
+    SUBJECTS,
+    SUBMISSION,
+    output_lock,
+    replacing_results,
+)
+from cnmc.screening.screen import screen
 
 LEFT_OUT = 3
 """Exit status where a file was left out."""
@@ -34,14 +45,14 @@ def predict(config: PredictConfig) -> int:
         The exit status: 0, or :data:`LEFT_OUT`.
 
     Raises:
-        CnmcError: There is no image, a network cannot be opened or has no such threshold, the
+        CnmcError: There is no file, a network cannot be opened or has no such threshold, the
             output folder is another network's or cannot be written, or the files are none that
             the challenge takes.
     """
-    found = gather(list(map(Path, config.input)))
     challenge, output = config.format == "challenge", Path(config.output)
+    found = gather(list(map(Path, config.input)), output)
     if challenge:
-        tables.check_submission([source.name for source in found.sources], found.skipped)
+        _check_submission(found, output)
     paths = list(map(Path, config.checkpoint))
     if config.experiment is not None:
         paths = best_runs(Path(config.root), config.experiment, config.top)
@@ -54,24 +65,51 @@ def predict(config: PredictConfig) -> int:
         screened = screen(found.sources, networks, journal, num_threads=config.num_threads)
         cells = judge_cells(screened.seen, decisions, threshold)
         subjects, skipped = by_subject(cells), (*found.skipped, *screened.skipped)
-        tables.write_predictions(output / tables.PREDICTIONS, cells)
-        tables.write_subjects(output / tables.SUBJECTS, subjects)
-        tables.write_skipped(output / tables.SKIPPED, skipped)
-        written = page.Screening(
-            networks, config.threshold, threshold, tuple(cells), tuple(subjects), skipped
-        )
-        page.write(output / page.NAME, written, num_cells=config.cells, num_maps=config.gradcam)
+        with replacing_results(output) as new_folder:
+            tables.write_predictions(new_folder / PREDICTIONS, cells)
+            tables.write_subjects(new_folder / SUBJECTS, subjects)
+            tables.write_skipped(new_folder / SKIPPED, skipped)
+            page.write(
+                new_folder / PAGE,
+                page.Screening(
+                    networks, config.threshold, threshold, tuple(cells), tuple(subjects), skipped
+                ),
+                num_cells=config.cells,
+                num_maps=config.gradcam,
+                num_threads=config.num_threads,
+            )
         if challenge:
-            (output / tables.SUBMISSION).unlink(missing_ok=True)
+            # Again, as files may have turned out to be unreadable; the tables tell which.
             tables.check_submission([cell.name for cell in cells], skipped)
-            tables.write_submission(output / tables.SUBMISSION, cells)
+            tables.write_submission(output / SUBMISSION, cells)
+    _print_counts(cells, screened.num_new)
+    print(f"left out: {len(skipped):,}" + (f", see {output / SKIPPED}" if skipped else ""))
+    print(f"written: {output / PAGE}")
+    return LEFT_OUT if skipped else 0
+
+
+def _print_counts(cells: Sequence[Cell], num_new: int) -> None:
+    if not cells:
+        print("no cell could be screened")
+        return
     num_all, num_doubtful = sum(c.is_all for c in cells), sum(c.doubtful for c in cells)
-    new = f"{screened.num_new:,} of them new" if screened.num_new else "nothing is computed again"
+    new = f"{num_new:,} of them new" if num_new else "nothing is computed again"
     print(f"{len(cells):,} cells, {new}: {num_all:,} called ALL")
     print(f"doubtful: {num_doubtful:,}; unlike training: {sum(bool(c.warnings) for c in cells):,}")
-    print(f"left out: {len(skipped):,}" + (f", see {tables.SKIPPED}" if skipped else ""))
-    print(f"written: {output / page.NAME}")
-    return LEFT_OUT if skipped else 0
+
+
+def _check_submission(found: Found, output: Path) -> None:
+    """Refuse files that are not the challenge's before anything is computed.
+
+    The submission of other files goes, lest somebody hands it in as that of these.
+    """
+    try:
+        tables.check_submission([source.name for source in found.sources], found.skipped)
+    except CnmcError:
+        if (output / SUBMISSION).is_file():
+            with output_lock(output):
+                (output / SUBMISSION).unlink(missing_ok=True)
+        raise
 
 
 @hydra.main(version_base="1.3", config_path=None, config_name="predict")
@@ -83,4 +121,5 @@ def main(node: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    run_app(main)
+    # The first job would end the process with its own exit status.
+    run_app(main, arguments=without_multirun)

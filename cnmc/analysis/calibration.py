@@ -14,6 +14,9 @@ from scipy.special import expit
 from cnmc.analysis.metrics import FloatArray, IntArray, weighted_bce
 
 NUM_BINS = 10
+TEMPERATURES = (0.01, 100.0)
+"""The lowest and the highest that is looked at."""
+
 _GRID = np.linspace(0.0, 1.0, 201)
 
 
@@ -63,13 +66,14 @@ def fit_temperature(labels: IntArray, logits: FloatArray) -> float:
         logits: Shape (N,).
 
     Returns:
-        A number from 0.01 to 100; NaN where one class is missing, which no temperature fits.
+        A number within :data:`TEMPERATURES`; NaN where one class is missing, which no temperature
+        fits.
     """
     if len(np.unique(labels)) < 2:
         return float("nan")
     found = minimize_scalar(
         lambda log: weighted_bce(labels, logits / np.exp(log), 1.0),
-        bounds=(np.log(0.01), np.log(100.0)),
+        bounds=tuple(np.log(TEMPERATURES)),
         method="bounded",
         options={"xatol": 1e-6},
     )

@@ -74,7 +74,7 @@ class TorchPredictor:
         """Return one logit a rotation, see :class:`~cnmc.inference.runtime.Predictor`."""
         check_images(images, self._info)
         logits = np.empty((len(images), self._info.num_rotations), dtype=np.float32)
-        with torch.no_grad(), _threads(self._num_threads):
+        with torch.no_grad(), threads(self._num_threads):
             for start in range(0, len(images), self._cells_at_once):
                 batch = images[start : start + self._cells_at_once]
                 size = len(batch)
@@ -172,7 +172,7 @@ def make_backend(
 
 
 @contextmanager
-def _threads(num_threads: int) -> Iterator[None]:
+def threads(num_threads: int) -> Iterator[None]:
     """Let PyTorch use so many threads, and as many as before afterwards."""
     before = torch.get_num_threads()
     torch.set_num_threads(num_threads)

@@ -5,8 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from cnmc.analysis.calibration import fit_temperature
-from cnmc.analysis.metrics import FloatArray, IntArray, count_metrics, mean_logits
+from cnmc.analysis.calibration import TEMPERATURES, fit_temperature
+from cnmc.analysis.metrics import (
+    FloatArray,
+    IntArray,
+    count_metrics,
+    mean_logits,
+    weighted_bce,
+)
 from cnmc.inference.decision import PAPER_THRESHOLD, Decision
 
 CHOOSING_ROLE = "val"
@@ -25,13 +31,13 @@ def choose(labels: IntArray, logits: FloatArray, role: str) -> Decision:
         role: Role of the cells.
 
     Returns:
-        The temperature of the lowest log loss and the threshold of the highest weighted F1, of
-        equals the one nearest to the paper's; nothing chosen where a class is missing or a logit
-        is no number.
+        The temperature of the lowest log loss, 1 where the cells have none, and the threshold of
+        the highest weighted F1, of equals the one nearest to the paper's; nothing chosen where a
+        class is missing or a logit is no number.
     """
     if len(np.unique(labels)) < 2 or not np.isfinite(logits).all():
         return Decision()
-    temperature = fit_temperature(labels, logits)
+    temperature = _temperature(labels, logits)
     probs = Decision(temperature=temperature).probabilities(logits)
     thresholds = _thresholds(probs)
     if len(thresholds) == 0:
@@ -62,6 +68,17 @@ def choose_of_epoch(predictions: pd.DataFrame | None, epoch: int) -> Decision:
     of_epoch = predictions["epoch"] == epoch
     cells = predictions[of_epoch & (predictions["role"] == CHOOSING_ROLE)]
     return choose(cells["label"].to_numpy(dtype=np.int64), mean_logits(cells), CHOOSING_ROLE)
+
+
+def _temperature(labels: IntArray, logits: FloatArray) -> float:
+    """Return the temperature of the lowest log loss, 1 where the loss falls up to a bound.
+
+    Cells that a logit of 0 tells apart without a mistake are the likelier the lower the temperature
+    is: they would make every new cell certain, and say nothing of how often it is called wrongly.
+    """
+    fitted = fit_temperature(labels, logits)
+    loss, *at_bounds = (weighted_bce(labels, logits / t, 1.0) for t in (fitted, *TEMPERATURES))
+    return fitted if loss < min(at_bounds) else 1.0
 
 
 def _thresholds(probs: FloatArray) -> FloatArray:

@@ -32,6 +32,7 @@ class Cell:
     subject: str
     probability: float
     is_all: bool
+    margin: float
     mean_logit: float
     spread: float
     num_against: int
@@ -98,6 +99,7 @@ def judge_cells(
             subject=_subject(item.source.name),
             probability=float(found.probabilities[row]),
             is_all=bool(found.is_all[row]),
+            margin=float(found.margins[row]),
             mean_logit=float(found.mean_logits[row]),
             spread=float(found.spread[row]),
             num_against=int(found.num_against[row]),

@@ -17,7 +17,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from cnmc.data.images import Pixels
+from cnmc.data.progress import progress
 from cnmc.errors import CnmcError
+from cnmc.inference.backends import threads
 from cnmc.inference.graph import CellGraph, load_graph
 from cnmc.inference.runtime import Images
 from cnmc.model.preprocess import to_float
@@ -29,13 +31,22 @@ _STRENGTH = 0.8
 """Share of the colour where a map is 1; below it the cell shines through."""
 
 
-def decision_maps(checkpoints: Sequence[Path], images: Images, is_all: Sequence[bool]) -> Maps:
+def decision_maps(
+    checkpoints: Sequence[Path],
+    images: Images,
+    is_all: Sequence[bool],
+    *,
+    num_threads: int,
+    show_progress: bool = True,
+) -> Maps:
     """Return where networks found what speaks for the class that a cell is called.
 
     Args:
         checkpoints: The networks; their maps are averaged.
         images: Cells as the networks take them, uint8 of shape (N, size, size, 3).
         is_all: The class of each cell.
+        num_threads: Cores to use.
+        show_progress: Show how far it is, on stderr.
 
     Returns:
         Numbers from 0 (nothing) to 1 (the most of this cell), of shape (N, size, size).
@@ -46,13 +57,21 @@ def decision_maps(checkpoints: Sequence[Path], images: Images, is_all: Sequence[
     sign = torch.tensor([1.0 if value else -1.0 for value in is_all]).view(-1, 1, 1, 1)
     cells = torch.from_numpy(np.array(images)).permute(0, 3, 1, 2)
     maps = torch.zeros(len(images), 1, *images.shape[1:3])
-    for path in checkpoints:
-        graph = load_graph(path)
-        # A cell at a time: the activations of all of a network's layers are kept for the gradient.
-        evidence = torch.cat([_evidence(graph, cell[None], path) for cell in cells])
-        speaking = (sign * evidence).clamp(min=0)
-        most = speaking.amax(dim=(1, 2, 3), keepdim=True)
-        maps += speaking / most.clamp(min=torch.finfo(most.dtype).tiny)
+    total = len(checkpoints) * len(cells)
+    with (
+        threads(num_threads),
+        progress("Grad-CAM", total, show_progress=show_progress) as advance,
+    ):
+        for path in checkpoints:
+            graph = load_graph(path)
+            found = []
+            # One at a time: the activations of all of a network's layers are kept for the gradient.
+            for cell in cells:
+                found.append(_evidence(graph, cell[None], path))
+                advance(1)
+            speaking = (sign * torch.cat(found)).clamp(min=0)
+            most = speaking.amax(dim=(1, 2, 3), keepdim=True)
+            maps += speaking / most.clamp(min=torch.finfo(most.dtype).tiny)
     result: Maps = (maps / len(checkpoints)).squeeze(1).numpy()
     return result
 

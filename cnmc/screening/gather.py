@@ -9,28 +9,21 @@ from pathlib import Path
 
 from cnmc.data.names import natural_key
 from cnmc.errors import CnmcError
+from cnmc.screening.outputs import FILES
 
 IMAGES = frozenset({".bmp", ".png", ".jpg", ".jpeg", ".tif", ".tiff"})
 """Ends of names, in either case, that stand for an image that can be read."""
 
-OTHER_THINGS = frozenset(
-    (
-        *(".csv", ".tsv", ".txt", ".md", ".rst", ".log", ".json", ".jsonl", ".yaml", ".yml"),
-        *(".toml", ".ini", ".xml", ".html", ".htm", ".css", ".js", ".pdf", ".doc", ".docx"),
-        *(".xls", ".xlsx", ".ods", ".odt", ".parquet", ".db", ".sh", ".py", ".ipynb", ".zip"),
-        *(".gz", ".tar", ".7z", ".rar", ".ckpt", ".onnx", ".bin", ".pt"),
-    )
-)
-"""Ends of names of files that are plainly no images: they are passed over in silence."""
-
 
 @dataclass(frozen=True)
 class Source:
-    """A file that is to be read as an image.
+    r"""A file that is to be read as an image.
 
     Attributes:
         path: The file.
-        name: Its path relative to the input folder, with ``/`` between its parts.
+        name: Its path relative to the input folder, with ``/`` between its parts, as text that
+            every file and page can hold: a byte that is no text is written as ``\\xff``, and a
+            backslash twice, so that no two files share a name.
     """
 
     path: Path
@@ -58,20 +51,21 @@ class Found:
     skipped: tuple[Skipped, ...]
 
 
-def gather(inputs: Sequence[Path]) -> Found:
+def gather(inputs: Sequence[Path], output: Path) -> Found:
     """Find the images of folders, with all folders inside, and of single files.
 
-    Hidden files and folders are passed over, and so are files that are plainly
-    :data:`OTHER_THINGS`. Whatever else has no name of an image is listed as skipped, and so are
-    links to folders, which are not followed, and folders that are named like an image. A file that
-    is named itself is read whatever its name is.
+    Hidden files and folders are passed over, and so is what screening itself writes. Whatever else
+    has no name of an image is listed as skipped, and so are links to folders, which are not
+    followed, and folders that are named like an image. A file that is named itself is read whatever
+    its name is.
 
     Args:
         inputs: Folders and files. Names are relative to the one folder, or to the deepest folder
             that holds all of several.
+        output: The output folder, which may lie among them.
 
     Raises:
-        CnmcError: There is nothing of a name, or no image at all.
+        CnmcError: There is nothing of a name, a folder cannot be read, or there is no file at all.
     """
     if not inputs:
         raise CnmcError("input: expected a folder or files, but none is given")
@@ -85,23 +79,22 @@ def gather(inputs: Sequence[Path]) -> Found:
     sources: dict[str, Source] = {}
     skipped: dict[str, Skipped] = {}
     for place in places:
-        files = _walk(place, base, skipped) if place.is_dir() else [place]
+        files = _walk(place, base, skipped, output.resolve()) if place.is_dir() else [place]
         for path in files:
             name = _name(path, base)
             sources[name] = Source(path, name)
-    if not sources:
-        others = f"; {len(skipped)} other files, such as {min(skipped)}" if skipped else ""
+    if not sources and not skipped:
         raise CnmcError(
             f"input={', '.join(map(str, inputs))}: no image there (expected names that end in "
-            f"{', '.join(sorted(IMAGES))}){others}"
+            f"{', '.join(sorted(IMAGES))})"
         )
     return Found(
         tuple(sources[name] for name in sorted(sources, key=natural_key)),
-        tuple(skipped[name] for name in sorted(skipped, key=natural_key)),
+        tuple(skipped[name] for name in sorted(skipped.keys() - sources, key=natural_key)),
     )
 
 
-def _walk(folder: Path, base: Path, skipped: dict[str, Skipped]) -> Iterable[Path]:
+def _walk(folder: Path, base: Path, skipped: dict[str, Skipped], output: Path) -> Iterable[Path]:
     """Yield the images below a folder, and note what else is there."""
 
     def skip(path: Path, reason: str) -> None:
@@ -109,6 +102,8 @@ def _walk(folder: Path, base: Path, skipped: dict[str, Skipped]) -> Iterable[Pat
         skipped[name] = Skipped(name, reason)
 
     def unreadable(error: OSError) -> None:
+        if Path(error.filename) == folder:
+            raise CnmcError(f"input={folder}: cannot be read ({error.strerror})") from error
         skip(Path(error.filename), f"the folder cannot be read ({error.strerror})")
 
     for parent, folders, files in os.walk(folder, onerror=unreadable):
@@ -119,15 +114,18 @@ def _walk(folder: Path, base: Path, skipped: dict[str, Skipped]) -> Iterable[Pat
                 skip(path, "a link to a folder, which is not followed")
             elif path.suffix.lower() in IMAGES:
                 skip(path, "a folder, not an image")
+        own = FILES if Path(parent).resolve() == output else frozenset()
         for name in files:
             path = Path(parent, name)
-            suffix = path.suffix.lower()
-            if suffix in IMAGES and not name.startswith("."):
+            if name.startswith(".") or name in own:
+                continue
+            if path.suffix.lower() in IMAGES:
                 yield path
-            elif suffix not in OTHER_THINGS and not name.startswith("."):
+            else:
                 skip(path, "not BMP, PNG, JPEG or TIFF by its name")
 
 
 def _name(path: Path, base: Path) -> str:
-    """Return a path as text that every file and page can hold, whatever bytes it is made of."""
-    return os.fsencode(path.relative_to(base).as_posix()).decode("utf-8", "backslashreplace")
+    """Return what a file is called, whatever bytes its path is made of; see :class:`Source`."""
+    name = path.relative_to(base).as_posix().replace("\\", r"\\")
+    return os.fsencode(name).decode("utf-8", "backslashreplace")

@@ -13,9 +13,7 @@ import numpy as np
 from cnmc.errors import CnmcError
 from cnmc.files import replacing
 from cnmc.inference.runtime import Logits
-
-NAME = "journal.jsonl"
-"""The file below the output folder."""
+from cnmc.screening.outputs import JOURNAL, remove_results
 
 FORMAT = 1
 """Of the journal; raise it when files are read, or warned about, otherwise than before."""
@@ -42,6 +40,8 @@ class Entry:
 class Journal:
     """Appends to the journal of a folder, and knows what it held before.
 
+    Where a new journal begins, results of a former one are removed from the folder.
+
     Entries go by the content of the files, so that what was renamed or copied is known, and what
     was replaced is not, whatever its name, size and time.
 
@@ -55,7 +55,7 @@ class Journal:
     """
 
     def __init__(self, folder: Path, networks: Sequence[str], *, overwrite: bool = False) -> None:
-        self._path = folder / NAME
+        self._path = folder / JOURNAL
         self.entries: dict[str, Entry]
         header = {"cnmc.screening": FORMAT, "networks": list(networks)}
         if self._path.is_file() and not (overwrite and self._header() != header):
@@ -63,6 +63,8 @@ class Journal:
             self.entries = self._read(len(networks))
             return
         self.entries = {}
+        # First, so that a process that is killed leaves no tables beside the journal of others.
+        remove_results(folder)
         with replacing(self._path) as temporary:
             temporary.write_text(json.dumps(header) + "\n", encoding="utf-8")
 

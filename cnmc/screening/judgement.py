@@ -29,6 +29,8 @@ class Judgement:
     Attributes:
         mean_logits: Mean logit over rotations and networks, before any temperature.
         probabilities: Of ALL, 0 to 1.
+        margins: Log odds of the probability less those of the threshold: how decided a cell is,
+            also where its probability rounds to 0 or 1.
         is_all: Whether the probability reaches the threshold.
         spread: Standard deviation of the probability over the views of a cell: its rotations, by
             each network.
@@ -39,6 +41,7 @@ class Judgement:
 
     mean_logits: Numbers
     probabilities: Numbers
+    margins: Numbers
     is_all: NDArray[np.bool_]
     spread: Numbers
     num_against: NDArray[np.int64]
@@ -69,10 +72,12 @@ def judge(logits: Sequence[Logits], decisions: Sequence[Decision], threshold: fl
     of_views = _sigmoid(np.concatenate(views, axis=1))
     num_views = of_views.shape[1]
     num_against = ((of_views >= threshold) != is_all[:, None]).sum(axis=1)
-    near = np.abs(odds - _log_odds(threshold)) < math.log(LEAST_ODDS)
+    margins = odds - _log_odds(threshold)
+    near = np.abs(margins) < math.log(LEAST_ODDS)
     return Judgement(
         mean_logits=np.mean([np.mean(values, axis=1, dtype=np.float64) for values in logits], 0),
         probabilities=probabilities,
+        margins=margins,
         is_all=is_all,
         spread=of_views.std(axis=1),
         num_against=num_against,

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from cnmc.config import EXPORT_SUFFIXES
 from cnmc.errors import CnmcError
 from cnmc.extras import needs
 from cnmc.inference.opening import find_checkpoint, open_network
@@ -35,7 +36,7 @@ class Network:
     @property
     def is_checkpoint(self) -> bool:
         """Whether its file is a checkpoint of training, which Grad-CAM can look into."""
-        return self.path.suffix == ".ckpt"
+        return self.path.suffix not in EXPORT_SUFFIXES.values()
 
     @property
     def label(self) -> str:

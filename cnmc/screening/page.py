@@ -28,9 +28,6 @@ from cnmc.screening.judgement import LEAST_ODDS, MOST_AGAINST
 from cnmc.screening.networks import Network
 from cnmc.screening.reading import decode_checked, read_file
 
-NAME = "screening.html"
-"""The file below the output folder."""
-
 _THUMBNAIL, _PICTURE = 80, 160
 """Sides of the pictures in pixels: of a cell among many, and beside its Grad-CAM."""
 
@@ -77,7 +74,14 @@ class _Bar(NamedTuple):
     num_cells: int
 
 
-def write(path: Path, screening: Screening, *, num_cells: int, num_maps: int) -> None:
+def write(
+    path: Path,
+    screening: Screening,
+    *,
+    num_cells: int,
+    num_maps: int,
+    num_threads: int | None = None,
+) -> None:
     """Write the page.
 
     Args:
@@ -85,10 +89,12 @@ def write(path: Path, screening: Screening, *, num_cells: int, num_maps: int) ->
         screening: What was found.
         num_cells: Cells to show at most.
         num_maps: Cells to show with Grad-CAM at most, the most decisive ones.
+        num_threads: Cores to use; None takes all.
     """
     doubtful, others = cells_to_show(screening.cells, num_cells)
     decisive = most_decisive(screening.cells, num_maps)
-    heats, no_heats = _heats(screening.networks, decisive)
+    threads = num_threads or num_cores()
+    heats, no_heats = _heats(screening.networks, decisive, threads)
     crop = screening.networks[0].info.crop
 
     def card(cell: Cell) -> _Card:
@@ -97,7 +103,7 @@ def write(path: Path, screening: Screening, *, num_cells: int, num_maps: int) ->
     shown = map_threads(
         card,
         [*doubtful, *others],
-        num_workers=num_cores(),
+        num_workers=threads,
         description="Drawing the page",
         show_progress=len(doubtful) + len(others) > _MAX_ROWS,
     )
@@ -152,18 +158,18 @@ def most_decisive(cells: Sequence[Cell], limit: int) -> list[Cell]:
     """Return the cells that the networks are surest of, as many of either class where there are.
 
     Returns:
-        Those called ALL, from the highest probability down, then those called HEM, from the lowest
-        up.
+        Those called ALL, from the farthest above the threshold down, then those called HEM, from
+        the farthest below it up; none that is doubtful.
     """
-    called = [
-        sorted((c for c in cells if c.is_all), key=lambda cell: -cell.mean_logit),
-        sorted((c for c in cells if not c.is_all), key=lambda cell: cell.mean_logit),
-    ]
+    sure = sorted((c for c in cells if not c.doubtful), key=lambda cell: -abs(cell.margin))
+    called = [c for c in sure if c.is_all], [c for c in sure if not c.is_all]
     num_all = min(len(called[0]), max((limit + 1) // 2, limit - len(called[1])))
     return called[0][:num_all] + called[1][: limit - num_all]
 
 
-def _heats(networks: Sequence[Network], cells: Sequence[Cell]) -> tuple[list[str], str]:
+def _heats(
+    networks: Sequence[Network], cells: Sequence[Cell], num_threads: int
+) -> tuple[list[str], str]:
     """Return the Grad-CAM of some cells as pictures, and why there is none where there is none."""
     nothing = [""] * len(cells)
     if not cells:
@@ -183,6 +189,7 @@ def _heats(networks: Sequence[Network], cells: Sequence[Cell]) -> tuple[list[str
             [network.path for network in networks],
             np.stack(images),
             [cell.is_all for cell in cells],
+            num_threads=num_threads,
         )
     except (CnmcError, UnreadableImageError) as error:
         return nothing, str(error)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +15,12 @@ from cnmc.data.images import Pixels, UnreadableImageError
 
 _FORMATS = ("BMP", "DIB", "PNG", "JPEG", "TIFF")
 _MODES = ("L", "LA", "La", "RGB", "RGBA", "RGBa", "P", "PA")
-_MAX_BYTES = 2**28
-_MAX_PIXELS = 50_000_000
-"""Larger images are none of a single cell, and would fill the memory."""
+_MAX_BYTES = 2**26
+_MAX_PIXELS = 16_000_000
+"""Larger images are none of a single cell. One of this size takes some 200 MB while it is read, and
+several are read at a time."""
+# Pillow warns of some of them before they are refused.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 _BITS_PER_SAMPLE = next(tag for tag, info in TAGS_V2.items() if info.name == "BitsPerSample")
 
 
@@ -66,14 +70,20 @@ def decode_checked(data: bytes, smallest: int) -> Pixels:
     try:
         with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
             _check(image, data, smallest)
-            upright = ImageOps.exif_transpose(image)
-            if "transparency" in upright.info or upright.mode[-1] in "aA":
-                over = upright.convert("RGBA")
+            # Damage shows here; numpy may hide it.
+            image.load()
+            # Whole copies are avoided: the image may be large.
+            ImageOps.exif_transpose(image, in_place=True)
+            upright: Image.Image = image
+            if "transparency" in image.info or image.mode[-1] in "aA":
+                over = image.convert("RGBA")
                 black = Image.new("RGBA", over.size, (0, 0, 0, 255))
                 upright = Image.alpha_composite(black, over)
-            return np.asarray(upright.convert("RGB"))
+            return np.asarray(upright if upright.mode == "RGB" else upright.convert("RGB"))
     except UnreadableImageError:
         raise
+    except Image.DecompressionBombError as error:
+        raise UnreadableImageError("too many pixels for one cell") from error
     except UnidentifiedImageError as error:
         raise UnreadableImageError("not an image (BMP, PNG, JPEG or TIFF)") from error
     # Pillow reports damage by exceptions of many kinds, depending on where the file ends.
@@ -85,7 +95,7 @@ def decode_checked(data: bytes, smallest: int) -> Pixels:
 def _check(image: Image.Image, data: bytes, smallest: int) -> None:
     width, height = image.size
     if width * height > _MAX_PIXELS:
-        raise UnreadableImageError(f"{width} x {height} pixels are too many for one cell")
+        raise UnreadableImageError(f"{width} x {height}: too many pixels for one cell")
     num_images = getattr(image, "n_frames", 1)
     if num_images > 1:
         raise UnreadableImageError(f"{num_images} images in one file; expected one")

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
-from filelock import FileLock, Timeout
 
 from cnmc.data.images import UnreadableImageError, crop_and_resize
 from cnmc.data.progress import progress, stream_threads
 from cnmc.devices import num_cores
-from cnmc.errors import CnmcError
 from cnmc.inference.runtime import Images
 from cnmc.screening.gather import Skipped, Source
 from cnmc.screening.journal import Entry, Journal
@@ -139,29 +135,3 @@ def _predict(items: Sequence[_Read], networks: Sequence[Network]) -> dict[str, E
         for item, *rows in zip(items, *logits, strict=True)
         if all(np.isfinite(row).all() for row in rows)
     }
-
-
-@contextmanager
-def output_lock(folder: Path) -> Iterator[None]:
-    """Keep other processes out of an output folder, which is made where there is none.
-
-    Raises:
-        CnmcError: Another process screens into it, or it cannot be written.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / ".screening.lock")
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise CnmcError(
-            f"output={folder}: another process is screening into this folder; wait for it, or name "
-            "another folder"
-        ) from None
-    except OSError as error:
-        raise CnmcError(
-            f"output={folder}: cannot be written ({error.strerror}); name another folder"
-        ) from error
-    try:
-        yield
-    finally:
-        lock.release()

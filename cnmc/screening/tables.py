@@ -14,8 +14,8 @@ from cnmc.files import replacing
 from cnmc.screening.cells import Cell, Subject
 from cnmc.screening.gather import Skipped
 
-PREDICTIONS, SUBJECTS, SKIPPED = "predictions.csv", "subjects.csv", "skipped.csv"
-SUBMISSION, SUBMITTED = "submission.zip", "isbi_valid.predict"
+SUBMITTED = "isbi_valid.predict"
+"""The file in the submission."""
 
 PREDICTION_COLUMNS = (
     "file",

@@ -97,6 +97,22 @@ def test_classes_that_are_far_apart_are_told_apart() -> None:
     assert list(probs >= chosen.threshold) == [False, False, True, True]
 
 
+@pytest.mark.parametrize(
+    "logits",
+    [
+        [-4.0, -0.5, 0.3, 5.0],  # told apart: the loss falls with the temperature
+        [-900.0, -800.0, 800.0, 900.0],  # and is exactly 0 over most of the range
+        [3.0, 2.0, -2.0, -3.0],  # the wrong way round: it falls with a rising one
+    ],
+)
+def test_a_temperature_that_the_cells_cannot_tell_is_1(logits: list[float]) -> None:
+    chosen = choose(np.array([0, 0, 1, 1]), np.array(logits), "val")
+    assert chosen.temperature == 1.0
+    assert chosen.num_cells == 4
+    # A new cell at which the network hardly decides stays one.
+    assert chosen.probabilities(0.05) == pytest.approx(0.512, abs=1e-3)
+
+
 def test_is_kept_in_metadata() -> None:
     info = GraphInfo(network="test_resnet", crop=40, decision=CHOSEN)
     assert GraphInfo.from_json(info.to_json(), Path("cells.onnx")) == info

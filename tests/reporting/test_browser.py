@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import pandas as pd
 import pytest
 
 from cnmc.reporting.files import write
-from tests.reporting.browser import NAMES, find
+from tests.reporting.browser import DESK, launched, opened
 from tests.reporting.sample import NASTY, SCRIPT, report, runs
 
 if TYPE_CHECKING:
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.slow
 
-PHONE, DESK = 375, 1440
+PHONE = 375
 
 # Elements that reach beyond the window, or whose text reaches beyond them, where nothing scrolls.
 OVERFLOWING = """() => [...document.querySelectorAll("body *")].filter((element) => {
@@ -37,18 +36,8 @@ OVERFLOWING = """() => [...document.querySelectorAll("body *")].filter((element)
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    path = find()
-    if path is None:
-        pytest.skip(f"no browser: none of {', '.join(NAMES)} on the PATH, none of playwright's own")
-    with playwright.sync_playwright() as started:
-        try:
-            browser = started.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        except playwright.Error as error:
-            # One that lacks the machine's libraries, say.
-            pytest.skip(f"{path} does not start: {str(error).splitlines()[0]}")
+    with launched() as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")
@@ -56,26 +45,6 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp("report")
     write(report(), folder)
     return (folder / "report.html").as_uri()
-
-
-@contextmanager
-def _opened(browser: Browser, address: str, width: int = DESK, **options: Any) -> Iterator[Page]:
-    """Open the page; fail on any message of the console and on any request but for the page."""
-    context = browser.new_context(
-        viewport={"width": width, "height": 800}, reduced_motion="reduce", **options
-    )
-    context.set_default_timeout(5000)
-    page = context.new_page()
-    said: list[str] = []
-    asked: list[str] = []
-    page.on("console", lambda message: said.append(message.text))
-    page.on("pageerror", lambda error: said.append(str(error)))
-    page.on("request", lambda request: asked.append(request.url))
-    page.goto(address)
-    yield page
-    context.close()
-    assert said == []
-    assert [url for url in asked if not url.startswith("data:")] == [address]
 
 
 def _column(page: Page, head: str) -> list[str]:
@@ -98,13 +67,13 @@ def _order(page: Page, head: str) -> str | None:
 
 @pytest.mark.parametrize("width", [PHONE, DESK])
 def test_nothing_overflows(browser: Browser, address: str, width: int) -> None:
-    with _opened(browser, address, width) as page:
+    with opened(browser, address, width) as page:
         assert page.evaluate("document.documentElement.scrollWidth") <= width
         assert page.evaluate(OVERFLOWING) == []
 
 
 def test_a_wide_drawing_is_scrolled_on_a_phone(browser: Browser, address: str) -> None:
-    with _opened(browser, address, PHONE) as page:
+    with opened(browser, address, PHONE) as page:
         scroll = page.locator("#figure-curves .scroll")
         assert scroll.locator("svg").bounding_box()["width"] == pytest.approx(560)  # type: ignore[index]
         scroll.focus()
@@ -115,7 +84,7 @@ def test_a_wide_drawing_is_scrolled_on_a_phone(browser: Browser, address: str) -
 
 
 def test_the_caption_stays_while_its_table_is_scrolled(browser: Browser, address: str) -> None:
-    with _opened(browser, address, PHONE) as page:
+    with opened(browser, address, PHONE) as page:
         caption = page.locator("#table-by_subject caption span")
         before = caption.bounding_box()
         page.locator("#table-by_subject .scroll").evaluate("element => element.scrollLeft = 300")
@@ -126,7 +95,7 @@ def test_dark_and_light(browser: Browser, address: str) -> None:
     colours = {}
     script = "name => getComputedStyle(document.querySelector(name)).backgroundColor"
     schemes: tuple[Literal["light", "dark"], ...] = ("light", "dark")
-    with _opened(browser, address) as page:
+    with opened(browser, address) as page:
         for scheme in schemes:
             page.emulate_media(color_scheme=scheme)
             ink = page.evaluate("getComputedStyle(document.querySelector('.drawing')).fill")
@@ -138,7 +107,7 @@ def test_dark_and_light(browser: Browser, address: str) -> None:
 
 def test_sorting_by_numbers(browser: Browser, address: str) -> None:
     stored = runs()
-    with _opened(browser, address) as page:
+    with opened(browser, address) as page:
         button = _button(page, "F1 with rotations")
         assert _order(page, "F1 with rotations") == "none"
         button.click()
@@ -153,7 +122,7 @@ def test_sorting_by_numbers(browser: Browser, address: str) -> None:
 
 
 def test_sorting_keeps_the_order_of_equals(browser: Browser, address: str) -> None:
-    with _opened(browser, address) as page:
+    with opened(browser, address) as page:
         _button(page, "Seed").click()
         _button(page, "Sensitivity").click()
         _button(page, "Sensitivity").click()
@@ -163,7 +132,7 @@ def test_sorting_keeps_the_order_of_equals(browser: Browser, address: str) -> No
 
 
 def test_sorting_text_and_times(browser: Browser, address: str) -> None:
-    with _opened(browser, address) as page:
+    with opened(browser, address) as page:
         _button(page, "Experiment").click()
         names = [name.partition("\n")[0] for name in _column(page, "Experiment")]
         assert names.index("norot") < names.index("proposal")
@@ -181,7 +150,7 @@ SEARCHES = {"norot": 10, "NOROT seed=3": 1, "lr=0.0003": 10, "seed 7": 3, SCRIPT
 
 
 def test_search(browser: Browser, address: str) -> None:
-    with _opened(browser, address) as page:
+    with opened(browser, address) as page:
         for text, count in SEARCHES.items():
             page.get_by_label("Search").fill(text)
             assert page.locator(".shown").inner_text() == f"{count} of 30 runs"
@@ -189,7 +158,7 @@ def test_search(browser: Browser, address: str) -> None:
 
 
 def test_filters_work_together_and_with_sorting(browser: Browser, address: str) -> None:
-    with _opened(browser, address) as page:
+    with opened(browser, address) as page:
         page.get_by_label("Experiment", exact=True).select_option(label=NASTY)
         assert page.locator(".shown").inner_text() == "10 of 30 runs"
         page.get_by_label("Search").fill("seed=4")
@@ -206,7 +175,7 @@ def test_filters_work_together_and_with_sorting(browser: Browser, address: str) 
 
 def test_copy(browser: Browser, address: str) -> None:
     allowed = ["clipboard-read", "clipboard-write"]
-    with _opened(browser, address, permissions=allowed) as page:
+    with opened(browser, address, permissions=allowed) as page:
         button = page.get_by_label(f"Copy the checkpoint path of run {NASTY}/seed=2")
         button.click()
         page.wait_for_function("document.querySelector('.copied').textContent !== ''")
@@ -220,7 +189,7 @@ def test_copy(browser: Browser, address: str) -> None:
 
 @pytest.mark.parametrize("clipboard", ["undefined", "{writeText: () => Promise.reject()}"])
 def test_copy_without_the_clipboard(browser: Browser, address: str, clipboard: str) -> None:
-    with _opened(browser, address) as page:
+    with opened(browser, address) as page:
         page.evaluate(
             f"Object.defineProperty(navigator, 'clipboard', {{value: {clipboard}}});"
             "document.addEventListener('copy', () => {"
@@ -239,7 +208,7 @@ def test_copy_without_the_clipboard(browser: Browser, address: str, clipboard: s
 
 
 def test_a_copy_that_fails_says_so(browser: Browser, address: str) -> None:
-    with _opened(browser, address) as page:
+    with opened(browser, address) as page:
         page.evaluate(
             "Object.defineProperty(navigator, 'clipboard', {value: undefined});"
             "document.execCommand = () => false;"
@@ -249,7 +218,7 @@ def test_a_copy_that_fails_says_so(browser: Browser, address: str) -> None:
 
 
 def test_by_keyboard_alone(browser: Browser, address: str) -> None:
-    with _opened(browser, address) as page:
+    with opened(browser, address) as page:
         page.keyboard.press("Tab")
         skip = page.locator(".skip")
         assert skip.bounding_box()["y"] >= 0  # type: ignore[index]
@@ -269,7 +238,7 @@ def test_by_keyboard_alone(browser: Browser, address: str) -> None:
 
 
 def test_what_a_screen_reader_is_told(browser: Browser, address: str) -> None:
-    with _opened(browser, address) as page:
+    with opened(browser, address) as page:
         for role in ("banner", "main", "navigation", "search"):
             assert page.get_by_role(role).count() == 1
         drawing = page.get_by_role("img", name=f"F1 over the epochs {NASTY}")
@@ -280,7 +249,7 @@ def test_what_a_screen_reader_is_told(browser: Browser, address: str) -> None:
 
 
 def test_without_javascript(browser: Browser, address: str) -> None:
-    with _opened(browser, address, PHONE, java_script_enabled=False) as page:
+    with opened(browser, address, PHONE, java_script_enabled=False) as page:
         assert page.locator(".runs tbody tr").count() == 30
         assert page.locator(".runs tbody tr").last.is_visible()
         assert page.locator(".filter").is_hidden()
@@ -290,7 +259,7 @@ def test_without_javascript(browser: Browser, address: str) -> None:
 
 
 def test_on_paper(browser: Browser, address: str) -> None:
-    with _opened(browser, address, 690, color_scheme="dark") as page:
+    with opened(browser, address, 690, color_scheme="dark") as page:
         page.emulate_media(media="print")
         for hidden in (".filter", ".copy >> nth=0", "nav", ".files >> nth=0"):
             assert page.locator(hidden).is_hidden()
@@ -303,7 +272,7 @@ def test_on_paper(browser: Browser, address: str) -> None:
 def test_many_runs_are_sorted_at_once(browser: Browser, tmp_path: Path) -> None:
     many = pd.concat([runs()] * 4, ignore_index=True)
     write(report().__class__("Many", [], [], report().sections, many), tmp_path)
-    with _opened(browser, (tmp_path / "report.html").as_uri()) as page:
+    with opened(browser, (tmp_path / "report.html").as_uri()) as page:
         took = page.evaluate(
             """() => { const start = performance.now();
               document.querySelectorAll(".sort")[3].click();

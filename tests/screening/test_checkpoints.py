@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import csv
+import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from cnmc.app import compose
 from cnmc.config import PredictConfig
+from cnmc.errors import CnmcError
 from cnmc.inference.graph import CellGraph
 from cnmc.predict import predict
 from cnmc.runs import RunFolder, logit_columns
+from cnmc.screening import explain
 from cnmc.screening.explain import _evidence, overlay
 from cnmc.study.plan import job_folder
 from cnmc.train import train
@@ -35,26 +40,20 @@ def trained(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> RunFol
 def test_the_stored_logits_of_a_run_are_reproduced(
     trained: RunFolder, tiny_data: Path, tmp_path: Path
 ) -> None:
-    predictions, info = trained.read_predictions(), trained.read_info()
-    assert predictions is not None
-    assert info is not None
-    best = predictions[predictions["epoch"] == info.best_epoch]
-    mean = best[logit_columns(best)].mean(axis=1)
-    stored = dict(zip(best["cell_id"].str.rpartition("/")[2], mean, strict=True))
-    files = [path for path in (tiny_data / "data").rglob("*.bmp") if path.stem in stored]
-    files = [path for path in files if "prelim" in str(path).lower()]
+    stored = _stored(trained)
+    files = [path for path in _files(tiny_data / "data", stored) if "prelim" in path.lower()]
     assert len(files) == len(stored) == 18
     config = PredictConfig(
         experiment="proposal",
         root=str(trained.path.parents[1]),
-        input=[str(path) for path in files],
+        input=files,
         output=str(tmp_path / "out"),
+        # At this threshold no cell of a network that has hardly learnt is doubtful.
+        threshold="0.05",
         gradcam=4,
     )
     assert predict(config) == 0
-    with (tmp_path / "out" / "predictions.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    found = {Path(row["file"]).stem: float(row["mean_logit"]) for row in rows}
+    found = {Path(row["file"]).stem: float(row["mean_logit"]) for row in _rows(tmp_path / "out")}
     assert found.keys() == stored.keys()
     assert max(abs(found[name] - stored[name]) for name in stored) < 1e-5
     page = (tmp_path / "out" / "screening.html").read_text(encoding="utf-8")
@@ -62,6 +61,134 @@ def test_the_stored_logits_of_a_run_are_reproduced(
     sections = [page.index(f'id="{name}"') for name in ("doubtful", "decisive", "others")]
     assert sections == sorted(sections)
     assert "proposal/seed=0" in page
+
+
+@pytest.fixture(scope="module")
+def two(trained: RunFolder, tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of that run and one of another seed."""
+    root = tmp_path_factory.mktemp("two") / "runs"
+    shutil.copytree(trained.path.parents[1], root)
+    data = [f"data.root={tiny_data / 'data'}", f"data.work_dir={tiny_data / 'work'}"]
+    config, resolved = compose([*TINY, *data, f"run.root={root}", "seed=1"])
+    train(config, resolved, RunFolder(root / "proposal" / "seed=1"))
+    return root
+
+
+def _stored(folder: RunFolder) -> dict[str, float]:
+    """Return the mean logits of a run's best epoch by the name of the cell."""
+    predictions, info = folder.read_predictions(), folder.read_info()
+    assert predictions is not None
+    assert info is not None
+    best = predictions[predictions["epoch"] == info.best_epoch]
+    mean = best[logit_columns(best)].mean(axis=1)
+    return dict(zip(best["cell_id"].str.rpartition("/")[2], mean, strict=True))
+
+
+def _files(root: Path, stored: dict[str, float]) -> list[str]:
+    return [str(path) for path in sorted(root.rglob("*.bmp")) if path.stem in stored]
+
+
+def _rows(output: Path) -> list[dict[str, str]]:
+    with (output / "predictions.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_the_best_runs_of_an_experiment_are_an_ensemble(
+    two: Path, tiny_data: Path, tmp_path: Path
+) -> None:
+    first, second = (_stored(RunFolder(two / "proposal" / f"seed={seed}")) for seed in (0, 1))
+    files = _files(tiny_data / "data", first)
+    keys: dict[str, Any] = {"experiment": "proposal", "root": str(two), "input": files}
+    config = PredictConfig(**keys, output=str(tmp_path / "out"), top=2, gradcam=0, num_threads=1)
+    assert predict(config) == 0
+    for row in _rows(tmp_path / "out"):
+        name = Path(row["file"]).stem
+        assert float(row["mean_logit"]) == pytest.approx((first[name] + second[name]) / 2, abs=1e-5)
+        assert row["views"] == "16"
+    page = (tmp_path / "out" / "screening.html").read_text(encoding="utf-8")
+    assert "proposal/seed=0" in page
+    assert "proposal/seed=1" in page
+    with pytest.raises(CnmcError, match=r"^top=3: experiment proposal has 2 .*; top=2 takes all$"):
+        predict(PredictConfig(**keys, output=str(tmp_path / "new"), top=3))
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_checkpoint_of_another_name_is_one_and_explained_on_the_cores_that_are_given(
+    trained: RunFolder,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    shutil.copy(trained.best_checkpoint, tmp_path / "best.pth")
+    (tmp_path / "cells").mkdir()
+    for number, pixels in enumerate(cells(12, 40)):
+        Image.fromarray(pixels).save(tmp_path / "cells" / f"{number}.bmp")
+    before = torch.get_num_threads()
+    used: list[int] = []
+
+    def evidence(*arguments: Any) -> torch.Tensor:
+        used.append(torch.get_num_threads())
+        return _evidence(*arguments)
+
+    monkeypatch.setattr(explain, "_evidence", evidence)
+    config = PredictConfig(
+        checkpoint=str(tmp_path / "best.pth"),
+        input=str(tmp_path / "cells"),
+        output=str(tmp_path / "out"),
+        threshold="0.05",
+        gradcam=2,
+        num_threads=before + 1,
+    )
+    assert predict(config) == 0
+    page = (tmp_path / "out" / "screening.html").read_text(encoding="utf-8")
+    assert page.count('alt="Grad-CAM"') == 2
+    assert "exported network" not in page
+    assert used == [before + 1] * 2
+    assert torch.get_num_threads() == before
+    assert "Grad-CAM: 2 in " in capsys.readouterr().err
+
+
+@pytest.mark.real
+def test_the_stored_logits_of_a_run_on_real_cells_are_reproduced(
+    real_data_root: Path, tmp_path: Path
+) -> None:
+    found: dict[str, list[Path]] = {}
+    for path in sorted(real_data_root.rglob("UID_*.bmp")):
+        found.setdefault(path.name.split("_")[1], []).append(path)
+    # A few cells of each subject: the cache holds all that there are.
+    for path in (path for files in found.values() for path in files[:4]):
+        link = tmp_path / "data" / path.relative_to(real_data_root)
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(path)
+    overrides = [
+        f"data.root={tmp_path / 'data'}",
+        f"data.work_dir={tmp_path / 'work'}",
+        "data=cnmc",
+        "split=subject_holdout",
+        "split.subjects=[H14,2,16]",
+        "model=test_resnet",
+        "data.resize=75",
+        "data.batch_size=4",
+        "data.num_workers=0",
+        "trainer.max_epochs=1",
+        "trainer.limit_train_batches=2",
+        "trainer.num_threads=1",
+        "trainer.accelerator=cpu",
+        "logger=none",
+    ]
+    config, resolved = compose(overrides)
+    folder = RunFolder(tmp_path / "run")
+    train(config, resolved, folder)
+    stored = _stored(folder)
+    files = _files(tmp_path / "data", stored)
+    assert len(files) == len(stored) == 3 * 4
+    output = tmp_path / "out"
+    config = PredictConfig(checkpoint=str(folder.path), input=files, output=str(output), gradcam=0)
+    assert predict(config) == 0
+    reproduced = {Path(row["file"]).stem: float(row["mean_logit"]) for row in _rows(output)}
+    assert reproduced.keys() == stored.keys()
+    assert max(abs(reproduced[name] - stored[name]) for name in stored) < 1e-5
+    assert not any(row["warnings"] for row in _rows(output))
 
 
 def _map(graph: CellGraph, cell: torch.Tensor) -> torch.Tensor:

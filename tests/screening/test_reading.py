@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import struct
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -32,6 +34,40 @@ def test_colours_and_greys_are_read_as_they_are(kind: str) -> None:
     grey = image.convert("L")
     expected = np.repeat(np.asarray(grey)[..., None], 3, axis=2)
     assert np.array_equal(decode_checked(encode(grey, kind), 20), expected)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+def test_a_jpeg_is_nearly_as_it_was(mode: str) -> None:
+    # Smooth, as JPEG rounds away what is not; other in each channel, so that swapped ones tell.
+    rows, columns = np.mgrid[:20, :24]
+    smooth = np.stack([5 * rows + 40, 8 * columns, 250 - 6 * rows], axis=2).astype(np.uint8)
+    image = Image.fromarray(smooth).convert(mode)
+    expected = np.asarray(image.convert("RGB")).astype(int)
+    data = encode(image, "JPEG", quality=95, **({"subsampling": 0} if mode == "RGB" else {}))
+    pixels = decode_checked(data, 20)
+    assert pixels.shape == (20, 24, 3)
+    assert np.abs(pixels - expected).max() < 12
+    if mode == "L":
+        assert (pixels == pixels[..., :1]).all()
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_grey_that_is_transparent_is_black(kind: str) -> None:
+    image = Image.fromarray(COLOUR).convert("LA")
+    alpha = np.zeros(COLOUR.shape[:2], dtype=np.uint8)
+    alpha[:10] = 255
+    image.putalpha(Image.fromarray(alpha))
+    pixels = decode_checked(encode(image, kind), 20)
+    grey = np.asarray(image.getchannel("L"))[..., None]
+    assert (pixels[:10] == grey[:10]).all()
+    assert not pixels[10:].any()
+
+
+@pytest.mark.parametrize("compression", ["tiff_lzw", "jpeg", "tiff_deflate"])
+def test_a_compressed_tiff_is_read(compression: str) -> None:
+    flat = Image.new("RGB", (24, 20), (120, 60, 200))
+    data = encode(flat, "TIFF", compression=compression)
+    assert np.abs(decode_checked(data, 20).astype(int) - (120, 60, 200)).max() < 6
 
 
 def test_what_is_transparent_is_black() -> None:
@@ -102,6 +138,22 @@ IMAGE = Image.fromarray(COLOUR)
 def test_what_a_network_could_only_misread_is_refused(data: bytes, reason: str) -> None:
     with pytest.raises(UnreadableImageError, match=reason):
         decode_checked(data, 20)
+
+
+def _png_of(width: int, height: int) -> bytes:
+    """Return the beginning of a PNG of this size, as the size is all that may be looked at."""
+    data = encode(Image.new("L", (1, 1)), "PNG")
+    header = b"IHDR" + struct.pack(">II", width, height) + data[24:29]
+    return data[:12] + header + struct.pack(">I", zlib.crc32(header)) + data[33:]
+
+
+@pytest.mark.parametrize(
+    ("width", "height"), [(4001, 4000), (7000, 7000), (10_000, 12_000), (100_000, 100_000)]
+)
+def test_an_image_that_would_fill_the_memory_is_refused(width: int, height: int) -> None:
+    with pytest.raises(UnreadableImageError, match=r"too many pixels for one cell$") as caught:
+        decode_checked(_png_of(width, height), 20)
+    assert "\n" not in str(caught.value)
 
 
 def _larger(pixels: Pixels) -> Pixels:
