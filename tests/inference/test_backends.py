@@ -20,6 +20,7 @@ from cnmc.inference.graph import CellGraph
 from cnmc.inference.runtime import GraphInfo, Images, Predictor, open_predictor
 from cnmc.model.backbone import build_network
 from tests.inference.networks import cells, dark_and_bright, random_graph, trained_graph
+from tests.test_extras import HIDE
 
 SIZE = 40
 SUFFIXES = {"onnx": ".onnx", "openvino": ".xml"}
@@ -191,6 +192,59 @@ def test_other_images_are_refused(
         assert str(wrong.shape) in message(caught)
 
 
+def describe(path: Path, other: Path, text: str | None) -> None:
+    """Write an exported file again with other metadata, or none."""
+    if path.suffix == ".onnx":
+        onnx = pytest.importorskip("onnx")
+        content = onnx.load(path)
+        del content.metadata_props[:]
+        if text is not None:
+            onnx.helper.set_model_props(content, {"cnmc": text})
+        onnx.save(content, other)
+    else:
+        openvino = pytest.importorskip("openvino")
+        model = runtime.openvino_core().read_model(path)
+        del model.rt_info["cnmc"]
+        if text is not None:
+            model.set_rt_info(text, ["cnmc"])
+        openvino.save_model(model, other, compress_to_fp16=False)
+
+
+def foreign(path: Path, other: str, text: str) -> None:
+    """Write a small graph that differs from those of cnmc in one thing, with metadata of cnmc."""
+    onnx = pytest.importorskip("onnx")
+    openvino = pytest.importorskip("openvino")
+    kinds, helper = onnx.TensorProto, onnx.helper
+    kind = kinds.FLOAT if other == "float32" else kinds.UINT8
+    batch: str | int = 2 if other == "batch of 2" else "cells"
+    wanted = "scores" if other == "names" else "logits"
+    views = 1 if other == "one rotation" else 8
+    nodes = [
+        helper.make_node("Cast", ["images"], ["floats"], to=kinds.FLOAT),
+        helper.make_node("ReduceMean", ["floats", "pixels"], ["probability"], keepdims=0),
+        helper.make_node("Unsqueeze", ["probability", "column"], ["logit"]),
+        helper.make_node("Tile", ["logit", "times"], [wanted]),
+    ]
+    constants = {"pixels": [1, 2, 3], "column": [1], "times": [1, views]}
+    built = helper.make_graph(
+        nodes,
+        "graph",
+        [helper.make_tensor_value_info("images", kind, [batch, SIZE, SIZE, 3])],
+        [
+            helper.make_tensor_value_info(wanted, kinds.FLOAT, [batch, views]),
+            helper.make_tensor_value_info("probability", kinds.FLOAT, [batch]),
+        ],
+        [helper.make_tensor(k, kinds.INT64, [len(v)], v) for k, v in constants.items()],
+    )
+    model = helper.make_model(built, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    helper.set_model_props(model, {"cnmc": text})
+    onnx.save(model, path.with_suffix(".onnx"))
+    if path.suffix == ".xml":
+        converted = openvino.convert_model(path.with_suffix(".onnx"))
+        converted.set_rt_info(text, ["cnmc"])
+        openvino.save_model(converted, path, compress_to_fp16=False)
+
+
 class TestFiles:
     @pytest.mark.parametrize("name", ["onnx", "openvino"])
     def test_a_truncated_file_is_refused(
@@ -209,29 +263,40 @@ class TestFiles:
                 assert str(tmp_path / path.stem) in message(caught)
 
     @pytest.mark.parametrize("name", ["onnx", "openvino"])
-    @pytest.mark.parametrize("text", [None, '{"format": 99}', '{"format": 1}', "nothing"])
+    @pytest.mark.parametrize(
+        "text", [None, '{"format": 99}', '{"format": 1}', "nothing", "[" * 100_000]
+    )
     def test_metadata_of_others_are_refused(
         self, name: str, text: str | None, graph: CellGraph, folder: Path, tmp_path: Path
     ) -> None:
         path = exported(name, graph, folder)
         other = tmp_path / path.name
-        if name == "onnx":
-            onnx = pytest.importorskip("onnx")
-            content = onnx.load(path)
-            del content.metadata_props[:]
-            if text is not None:
-                onnx.helper.set_model_props(content, {"cnmc": text})
-            onnx.save(content, other)
-        else:
-            openvino = pytest.importorskip("openvino")
-            model = runtime.openvino_core().read_model(path)
-            del model.rt_info["cnmc"]
-            if text is not None:
-                model.set_rt_info(text, ["cnmc"])
-            openvino.save_model(model, other, compress_to_fp16=False)
+        describe(path, other, text)
         with pytest.raises(CnmcError, match="metadata") as caught:
             open_predictor(other)
         assert message(caught).startswith(str(other))
+
+    @pytest.mark.parametrize("name", ["onnx", "openvino"])
+    @pytest.mark.parametrize("change", [{"crop": SIZE + 8}, {"resize": 32}, {"num_rotations": 2}])
+    def test_metadata_of_another_graph_are_refused(
+        self, name: str, change: Any, graph: CellGraph, folder: Path, tmp_path: Path
+    ) -> None:
+        path = exported(name, graph, folder)
+        describe(path, tmp_path / path.name, replace(graph.info, **change).to_json())
+        with pytest.raises(CnmcError, match=r"its graph has .*; by its metadata it has ") as caught:
+            open_predictor(tmp_path / path.name)
+        assert message(caught).startswith(str(tmp_path / path.name))
+
+    @pytest.mark.parametrize("name", ["onnx", "openvino"])
+    @pytest.mark.parametrize("other", ["float32", "one rotation", "names", "batch of 2"])
+    def test_graphs_of_others_are_refused(
+        self, name: str, other: str, graph: CellGraph, tmp_path: Path
+    ) -> None:
+        path = tmp_path / f"cells{SUFFIXES[name]}"
+        foreign(path, other, graph.info.to_json())
+        with pytest.raises(CnmcError, match=r"its graph has .*; by its metadata it has ") as caught:
+            open_predictor(path)
+        assert message(caught).startswith(str(path))
 
     @pytest.mark.parametrize("name", ["network.pt", "network.onnx", "network.xml"])
     def test_absent_or_of_another_kind(self, name: str, tmp_path: Path) -> None:
@@ -297,7 +362,7 @@ class TestObstacles:
             with pytest.raises(CnmcError, match=rf"{package}.*pip install 'cnmc\[export\]'"):
                 make_backend(name, graph, folder=tmp_path)
         for suffix, package in ((".onnx", "onnxruntime"), (".xml", "openvino")):
-            with pytest.raises(CnmcError, match=rf"{package} .*pip install 'cnmc\[export\]'"):
+            with pytest.raises(CnmcError, match=rf"{package} .*pip install 'cnmc\[screen\]'"):
                 open_predictor(tmp_path / f"cells{suffix}")
         assert obstacle("eager") is None
 
@@ -314,10 +379,9 @@ def test_files_run_without_torch_and_without_a_trace(
 ) -> None:
     path = exported(name, graph, folder)
     code = (
-        "import sys, numpy as np; from pathlib import Path\n"
-        "sys.modules['torch'] = None\n"  # importing it would fail
-        "from cnmc.inference.runtime import open_predictor\n"
-        f"predictor = open_predictor(Path({str(path)!r}), num_threads=1)\n"
+        f"{HIDE}import numpy as np; from pathlib import Path\n"
+        "from cnmc.inference.opening import open_network\n"
+        f"predictor = open_network(Path({str(path)!r}), num_threads=1)\n"
         f"assert predictor.predict(np.zeros((1, {SIZE}, {SIZE}, 3), np.uint8)).shape == (1, 8)\n"
     )
     result = subprocess.run(
