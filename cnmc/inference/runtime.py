@@ -370,7 +370,7 @@ def _tensor(kind: str, shape: Sequence[int | str | None]) -> str:
 
 def _tensors(ports: Sequence[Any]) -> dict[str, str]:
     """Return the inputs or outputs of an OpenVINO model in words, by name."""
-    found = {}
+    found: dict[str, str] = {}
     for port in ports:
         rank = port.partial_shape.rank
         sides = list(port.partial_shape) if rank.is_static else []

@@ -15,14 +15,18 @@ from cnmc.errors import CnmcError
 from cnmc.inference import backends, runtime
 from cnmc.inference.agreement import Agreement, compare
 from cnmc.inference.backends import BACKENDS, make_backend, obstacle
-from cnmc.inference.export import export_onnx, export_openvino
+from cnmc.inference.decision import Decision
+from cnmc.inference.export import export_onnx, export_openvino, put_in_place
 from cnmc.inference.graph import CellGraph
+from cnmc.inference.outputs import run_file
+from cnmc.inference.release import checked_file
 from cnmc.inference.runtime import GraphInfo, Images, Predictor, open_predictor
 from cnmc.model.backbone import build_network
 from tests.inference.networks import cells, dark_and_bright, random_graph, trained_graph
 from tests.test_extras import HIDE
 
 SIZE = 40
+DECISION = Decision(temperature=1.5)
 SUFFIXES = {"onnx": ".onnx", "openvino": ".xml"}
 
 
@@ -42,7 +46,8 @@ def message(caught: pytest.ExceptionInfo[CnmcError]) -> str:
 
 @pytest.fixture(scope="module")
 def graph() -> CellGraph:
-    return random_graph("test_resnet", SIZE)
+    plain = random_graph("test_resnet", SIZE)
+    return CellGraph(plain.network, replace(plain.info, decision=DECISION))
 
 
 @pytest.fixture(scope="module")
@@ -125,16 +130,10 @@ def test_files_take_any_number_of_cells(
     expected = open_predictor(path, num_threads=1).predict(images)
     # As another program would run them: with what the file itself says of its input.
     for num_cells in (1, 5):
-        if name == "onnx":
-            session = pytest.importorskip("onnxruntime").InferenceSession(
-                path, providers=["CPUExecutionProvider"]
-            )
-            logits = session.run(["logits"], {"images": images[:num_cells]})[0]
-        else:
-            core = runtime.openvino_core()
-            model = core.compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-            logits = model({"images": images[:num_cells]})["logits"]
+        logits, probs = run_file(path, images[:num_cells])
         np.testing.assert_allclose(logits, expected[:num_cells], rtol=0, atol=1e-4)
+        told = DECISION.probabilities(expected[:num_cells].mean(axis=1))
+        np.testing.assert_allclose(probs, told, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", sorted(SUFFIXES))
@@ -325,6 +324,51 @@ class TestFiles:
             export_onnx(graph, tmp_path / "cells.onnx")
         assert [path.name for path in tmp_path.iterdir()] == ["cells.onnx"]
         assert (tmp_path / "cells.onnx").read_text() == "earlier"
+
+    @pytest.mark.parametrize("failing", ["shutil.copyfile", "os.fsync"])
+    @pytest.mark.parametrize("suffix", [".bin", ".xml"])
+    def test_a_model_that_cannot_be_copied_leaves_the_earlier_one(
+        self, failing: str, suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        whole, place = tmp_path / "new" / "cells.xml", tmp_path / "place" / "cells.xml"
+        for path in (whole, place):
+            path.parent.mkdir()
+            for part in (".xml", ".bin"):
+                path.with_suffix(part).write_text(f"{path.parent.name}{part}")
+        module, name = failing.split(".")
+        perform = getattr(sys.modules[module], name)
+
+        def fail(source: Any, *others: Any) -> None:
+            # fsync is given the number of an open file.
+            path = Path(f"/proc/self/fd/{source}").readlink() if name == "fsync" else source
+            if f"cells{suffix}" in path.name:
+                raise OSError("disk full")
+            perform(source, *others)
+
+        monkeypatch.setattr(failing, fail)
+        with pytest.raises(OSError, match="disk full"):
+            put_in_place(whole, place)
+        found = {path.name: path.read_text() for path in place.parent.iterdir()}
+        assert found == {"cells.xml": "place.xml", "cells.bin": "place.bin"}
+        monkeypatch.setattr(failing, perform)
+        put_in_place(whole, place)
+        found = {path.name: path.read_text() for path in place.parent.iterdir()}
+        assert found == {"cells.xml": "new.xml", "cells.bin": "new.bin"}
+
+    def test_files_of_others_are_not_overwritten(self, graph: CellGraph, tmp_path: Path) -> None:
+        path = tmp_path / "cells.xml"
+        path.with_suffix(".bin").write_text("mine")
+        for write in (
+            lambda: put_in_place(path, path),
+            lambda: checked_file(graph, "openvino", path, None).__enter__(),
+        ):
+            with pytest.raises(CnmcError, match=r"cells\.xml: cells\.bin beside it") as caught:
+                write()
+            message(caught)
+        assert path.with_suffix(".bin").read_text() == "mine"
+        path.mkdir()
+        with pytest.raises(CnmcError, match=r"cells\.xml is a folder"):
+            put_in_place(path, path)
 
     def test_names_and_cells_are_checked_before_any_work(
         self, graph: CellGraph, tmp_path: Path
