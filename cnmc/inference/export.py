@@ -200,14 +200,20 @@ def _quantized(model: Any, calibration: Images) -> Any:
     nncf = require("nncf")
     nncf.set_log_level(logging.WARNING)  # else a line for each operation that is left as it is
     estimators = require("nncf.quantization.range_estimator").RangeEstimatorParametersSet
-    # Rotating and scaling cost nothing, and bytes rounded twice would cost accuracy.
-    before = takewhile(
-        lambda node: "Convolution" not in node.get_type_name(), model.get_ordered_ops()
-    )
-    scaling = [
+    # Rotating and scaling cost nothing, and bytes rounded twice would cost accuracy; so would a
+    # probability of 256 values.
+    nodes = model.get_ordered_ops()
+    before = list(takewhile(lambda node: "Convolution" not in node.get_type_name(), nodes))
+    after = [model.output(OUTPUT).get_node().input_value(0).get_node()]
+    names = {after[0].get_friendly_name()}
+    for node in nodes:
+        if names & {value.get_node().get_friendly_name() for value in node.input_values()}:
+            after.append(node)
+            names.add(node.get_friendly_name())
+    kept = [
         node.get_friendly_name()
-        for node in before
-        if node.get_type_name() not in ("Parameter", "Constant")
+        for node in (*before, *after)
+        if node.get_type_name() not in ("Parameter", "Constant", "Result")
     ]
     cells = [calibration[position : position + 1] for position in range(len(calibration))]
     return nncf.quantize(
@@ -215,7 +221,7 @@ def _quantized(model: Any, calibration: Images) -> Any:
         nncf.Dataset(cells),
         subset_size=len(cells),
         preset=nncf.QuantizationPreset.MIXED,
-        ignored_scope=nncf.IgnoredScope(names=scaling),
+        ignored_scope=nncf.IgnoredScope(names=kept),
         advanced_parameters=nncf.AdvancedQuantizationParameters(
             # Processors without VNNI add two products of bytes in 16 bits, which would overflow:
             # half the range of the weights is left unused, so that logits are the same everywhere.
