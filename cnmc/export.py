@@ -13,12 +13,12 @@ from omegaconf import DictConfig, OmegaConf
 from cnmc.app import run_app, user_errors
 from cnmc.config import CONFIG_DIR, ExportConfig, register, to_config
 from cnmc.errors import CnmcError
-from cnmc.files import replacing
 from cnmc.inference.cells import CellsOfRun, find_cells
 from cnmc.inference.checkpoint import TrainedNetwork, read_trained
+from cnmc.inference.export import put_in_place
 from cnmc.inference.graph import build_graph
 from cnmc.inference.opening import find_checkpoint
-from cnmc.inference.release import INT8, release
+from cnmc.inference.release import INT8, checked_file
 from cnmc.reporting.model_card import card_path, model_card
 
 register()
@@ -27,7 +27,7 @@ ConfigStore.instance().store(name="export", node=OmegaConf.load(CONFIG_DIR / "ex
 
 
 def export(config: ExportConfig) -> None:
-    """Write the file and its card.
+    """Write the file and its card, or neither.
 
     Raises:
         CnmcError: The checkpoint cannot be read, the file does not give what the network gives, or
@@ -38,19 +38,22 @@ def export(config: ExportConfig) -> None:
     output = Path(config.output)
     cells = _cells(trained, config)
     try:
-        check = release(graph, config.format, output, cells)
-        with replacing(card_path(output)) as temporary:
-            temporary.write_text(model_card(trained, check, output), encoding="utf-8")
+        with checked_file(graph, config.format, output, cells) as (whole, check):
+            card = card_path(output)
+            text = model_card(trained, check, output, cells)
+            written = whole.with_name(card.name)
+            written.write_text(text, encoding="utf-8")
+            put_in_place(whole, output, {card: written})
     except OSError as error:
         raise CnmcError(f"output={output}: cannot be written ({error})") from error
-    print(f"written: {output}, {card_path(output).name}\n{check.line()}")
+    print(f"written: {output}, {card.name}\n{check.line()}")
 
 
 def _cells(trained: TrainedNetwork, config: ExportConfig) -> CellsOfRun | None:
     """Find the cells of the network's run; without them, only those who need them are refused."""
     try:
         return find_cells(trained, config.data)
-    except (CnmcError, KeyError) as error:
+    except CnmcError as error:
         if config.data is not None or config.format == INT8:
             raise
         print(f"the cells of its run are not here ({error}); data=DIR names their folder")

@@ -24,6 +24,9 @@ TRAIN = (
 )
 """Modules that the extra ``train`` brings."""
 
+RUNTIMES = ("onnxruntime", "openvino")
+"""Modules that the extra ``screen`` brings."""
+
 
 def absent(modules: tuple[str, ...] = TRAIN) -> list[str]:
     """Return those of the modules that are not installed; none is imported."""

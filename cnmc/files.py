@@ -23,8 +23,13 @@ def replacing(path: Path, *, lasting: bool = True) -> Iterator[Path]:
     try:
         yield temporary
         if lasting:
-            with temporary.open("rb") as file:
-                os.fsync(file.fileno())
+            to_disk(temporary)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def to_disk(path: Path) -> None:
+    """Bring what was written to a file to the disk."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())

@@ -8,7 +8,7 @@ import tomllib
 
 import pytest
 
-from cnmc.extras import TRAIN
+from cnmc.extras import RUNTIMES, TRAIN
 from tests.conftest import ROOT
 
 HIDE = f"import sys; sys.modules.update(dict.fromkeys({(*TRAIN, 'sklearn')!r})); "
@@ -62,8 +62,9 @@ def test_a_command_says_what_to_install(name: str) -> None:
     assert done.stderr.endswith("pip install 'cnmc[train]'\n")
 
 
-def test_the_extra_brings_what_is_asked_for() -> None:
+def test_the_extras_bring_what_is_asked_for() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    train = project["optional-dependencies"]["train"]
-    brought = {item.partition(">")[0].partition("=")[0].replace("-", "_") for item in train}
-    assert set(TRAIN) | {"scikit_learn"} == brought
+    for extra, modules in (("train", {*TRAIN, "scikit_learn"}), ("screen", set(RUNTIMES))):
+        items = project["optional-dependencies"][extra]
+        brought = {item.partition(">")[0].partition("=")[0].replace("-", "_") for item in items}
+        assert brought == modules

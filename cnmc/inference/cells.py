@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -70,7 +72,7 @@ class CellsOfRun:
 
 
 def find_cells(trained: TrainedNetwork, data: str | None) -> CellsOfRun:
-    """Find the cells of a network's run.
+    """Find the cells of a network's run; nothing is written where its checkpoint says.
 
     Args:
         trained: The network.
@@ -78,23 +80,29 @@ def find_cells(trained: TrainedNetwork, data: str | None) -> CellsOfRun:
 
     Raises:
         CnmcError: There is no such data set here, or it is another one, so that nobody could tell
-            which of its cells were trained on.
+            which of its cells were trained on, or the checkpoint does not say which they are.
     """
-    config = trained.config
-    root = Path(data or config["data"]["root"])
     names = {item.name for item in fields(SplitConfig)}
-    split = SplitConfig(**{key: value for key, value in config["split"].items() if key in names})
+    try:
+        config, settings = trained.config["data"], trained.config["split"]
+        root, kept = Path(data or config["root"]), Path(config["work_dir"])
+        crop, generated = config["crop"], config.get("synthetic") is not None
+        split = SplitConfig(**{key: value for key, value in settings.items() if key in names})
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise CnmcError(
+            f"{trained.path}: does not say which cells it was trained on ({type(error).__name__}: "
+            f"{error}), so they cannot be found"
+        ) from error
     with TemporaryDirectory() as temporary:
-        # Where the run kept its manifest, no file need be read again.
-        kept = Path(config["data"]["work_dir"])
-        work_dir = kept if kept.is_dir() else Path(temporary)
+        work_dir = Path(temporary)
+        _copy_kept(kept, work_dir)
         manifest = load_manifest(root, work_dir, num_workers=num_cores())
         if manifest.fingerprint != trained.run.get("manifest_fingerprint"):
             raise CnmcError(
                 f"data={root}: other cells than those of {trained.path}, by their fingerprint; "
                 "give data=DIR of the data set that it was trained on"
             )
-        usable = usable_cells(manifest, crop=config["data"]["crop"], skip_unreadable=True)
+        usable = usable_cells(manifest, crop=crop, skip_unreadable=True)
         labelled = usable[usable["label"].notna()]
         chosen = load_split(manifest.fingerprint, labelled, split, work_dir)
         if chosen.fingerprint != trained.run.get("split_fingerprint"):
@@ -103,7 +111,19 @@ def find_cells(trained: TrainedNetwork, data: str | None) -> CellsOfRun:
                 "fingerprint; it needs the split file of the training (split.path) where it was"
             )
     cells = labelled.merge(chosen.cells[["cell_id", "role"]], on="cell_id")
-    return CellsOfRun(manifest, cells, generated=config["data"].get("synthetic") is not None)
+    return CellsOfRun(manifest, cells, generated=generated)
+
+
+def _copy_kept(kept: Path, work_dir: Path) -> None:
+    """Copy manifests and splits of a run's working folder: then no image need be read again."""
+    for pattern in ("manifest-*.csv", "splits/*.csv", "splits/*.json"):
+        for path in kept.glob(pattern):
+            copy = work_dir / path.relative_to(kept)
+            copy.parent.mkdir(exist_ok=True)
+            # What cannot be read is made again.
+            with suppress(OSError):
+                if path.is_file():
+                    shutil.copyfile(path, copy)
 
 
 def cells_to_check(

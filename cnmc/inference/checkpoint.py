@@ -62,9 +62,11 @@ def read_trained(path: Path) -> TrainedNetwork:
             decision = Decision.from_values(origin["decision"])
         else:
             decision = choose_of_epoch(folder.read_predictions() if folder else None, epoch)
-        return TrainedNetwork(
-            path, checkpoint["state_dict"], dict(origin["config"]), run, epoch, decision, folder
-        )
+        config = dict(origin["config"])
+        for name in ("data", "split", "model", "tta"):
+            if not isinstance(config.get(name, {}), Mapping):
+                raise TypeError(f"config.{name} is no mapping")
+        return TrainedNetwork(path, checkpoint["state_dict"], config, run, epoch, decision, folder)
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise CnmcError(
             f"{path} is no checkpoint of cnmc: its metadata cannot be read "

@@ -10,6 +10,8 @@ from __future__ import annotations
 import logging
 import shutil
 import warnings
+from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import replace
 from itertools import takewhile
 from pathlib import Path
@@ -20,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from cnmc.errors import CnmcError
-from cnmc.files import replacing
+from cnmc.files import replacing, to_disk
 from cnmc.inference.graph import CellGraph
 from cnmc.inference.runtime import (
     INPUT,
@@ -119,20 +121,51 @@ def export_openvino(graph: CellGraph, path: Path, calibration: Images | None = N
         put_in_place(whole, path)
 
 
-def put_in_place(whole: Path, path: Path) -> None:
-    """Copy a file of a network, and what belongs to it, to its place, whole or not at all.
+def put_in_place(whole: Path, path: Path, beside: Mapping[Path, Path] | None = None) -> None:
+    """Copy a file of a network, and what belongs to it, to its place: all of them or none.
 
     Args:
         whole: The file as it was written elsewhere; beside an ``.xml`` lies its ``.bin``.
         path: Where it belongs, with the same suffix.
+        beside: Files that belong to it, by their places.
+
+    Raises:
+        CnmcError: See :func:`check_place`.
     """
-    parts = [".bin", ".xml"] if path.suffix == ".xml" else [path.suffix]
-    if len(parts) > 1:
-        # Without its .xml a model cannot be opened, so no process ever sees halves of two models.
-        path.unlink(missing_ok=True)
-    for suffix in parts:
-        with replacing(path.with_suffix(suffix)) as temporary:
-            shutil.copyfile(whole.with_suffix(suffix), temporary)
+    check_place(path)
+    parts = {part: whole.with_suffix(part.suffix) for part in _parts(path)}
+    with ExitStack() as stack:
+        # The first takes its place last.
+        for place, source in (parts | dict(beside or {})).items():
+            temporary = stack.enter_context(replacing(place, lasting=False))
+            shutil.copyfile(source, temporary)
+            to_disk(temporary)
+        if len(parts) > 1:
+            # Without its .xml a model cannot be opened, so no process ever sees halves of two
+            # models. All that is left to do is to rename.
+            path.unlink(missing_ok=True)
+
+
+def check_place(path: Path) -> None:
+    """Refuse the place of a file where something else would be lost.
+
+    Raises:
+        CnmcError: A folder lies there, or beside the place of an ``.xml`` a ``.bin`` of something
+            else.
+    """
+    for part in _parts(path):
+        if part.is_dir():
+            raise CnmcError(f"output={path}: {part} is a folder; give the name of a file")
+        if part != path and part.exists() and not path.exists():
+            raise CnmcError(
+                f"output={path}: {part.name} beside it, which would be overwritten, belongs to no "
+                "model; remove it or give another name"
+            )
+
+
+def _parts(path: Path) -> list[Path]:
+    """Return the files of an exported network; the one that names it comes first."""
+    return [path, path.with_suffix(".bin")] if path.suffix == ".xml" else [path]
 
 
 def _example(graph: CellGraph) -> Tensor:
@@ -167,14 +200,20 @@ def _quantized(model: Any, calibration: Images) -> Any:
     nncf = require("nncf")
     nncf.set_log_level(logging.WARNING)  # else a line for each operation that is left as it is
     estimators = require("nncf.quantization.range_estimator").RangeEstimatorParametersSet
-    # Rotating and scaling cost nothing, and bytes rounded twice would cost accuracy.
-    before = takewhile(
-        lambda node: "Convolution" not in node.get_type_name(), model.get_ordered_ops()
-    )
-    scaling = [
+    # Rotating and scaling cost nothing, and bytes rounded twice would cost accuracy; so would a
+    # probability of 256 values.
+    nodes = model.get_ordered_ops()
+    before = list(takewhile(lambda node: "Convolution" not in node.get_type_name(), nodes))
+    after = [model.output(OUTPUT).get_node().input_value(0).get_node()]
+    names = {after[0].get_friendly_name()}
+    for node in nodes:
+        if names & {value.get_node().get_friendly_name() for value in node.input_values()}:
+            after.append(node)
+            names.add(node.get_friendly_name())
+    kept = [
         node.get_friendly_name()
-        for node in before
-        if node.get_type_name() not in ("Parameter", "Constant")
+        for node in (*before, *after)
+        if node.get_type_name() not in ("Parameter", "Constant", "Result")
     ]
     cells = [calibration[position : position + 1] for position in range(len(calibration))]
     return nncf.quantize(
@@ -182,7 +221,7 @@ def _quantized(model: Any, calibration: Images) -> Any:
         nncf.Dataset(cells),
         subset_size=len(cells),
         preset=nncf.QuantizationPreset.MIXED,
-        ignored_scope=nncf.IgnoredScope(names=scaling),
+        ignored_scope=nncf.IgnoredScope(names=kept),
         advanced_parameters=nncf.AdvancedQuantizationParameters(
             # Processors without VNNI add two products of bytes in 16 bits, which would overflow:
             # half the range of the weights is left unused, so that logits are the same everywhere.

@@ -103,10 +103,10 @@ def build_graph(trained: TrainedNetwork) -> CellGraph:
                 if key.startswith(prefix)
             }
         )
+        return CellGraph(network, info)
     except (KeyError, TypeError, AttributeError, ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise CnmcError(
             f"{trained.path}: no network can be built of this checkpoint ({type(error).__name__}: "
             f"{reason}); give best.ckpt of a run that this version of cnmc can read"
         ) from error
-    return CellGraph(network, info)

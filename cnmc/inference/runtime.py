@@ -6,7 +6,7 @@ import json
 import math
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from functools import cache
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from cnmc.devices import num_cores
 from cnmc.errors import CnmcError
+from cnmc.extras import RUNTIMES
 from cnmc.inference.decision import Decision
 
 Images = NDArray[np.uint8]
@@ -31,6 +32,12 @@ METADATA = "cnmc"
 """Name under which a file keeps its :class:`GraphInfo`, as JSON."""
 
 INPUT, OUTPUT, PROBABILITY = "images", "logits", "probability"
+
+OPENVINO_OPTIONS = {"INFERENCE_PRECISION_HINT": "f32"}
+"""Where a processor has 16-bit arithmetic, that would be OpenVINO's default."""
+
+MAX_SIDE = 4096
+"""Side in pixels of the largest cell: nine times the data set's, and no graph fills the memory."""
 
 
 @dataclass(frozen=True)
@@ -70,8 +77,11 @@ class GraphInfo:
         whole = [self.crop, *([] if self.resize is None else [self.resize])]
         for name, is_right in (
             ("network", isinstance(self.network, str)),
-            ("crop or resize", all(type(side) is int and side > 0 for side in whole)),
-            ("num_rotations", self.num_rotations in (1, 2, 4, 8)),
+            ("crop or resize", all(type(side) is int and 0 < side <= MAX_SIDE for side in whole)),
+            (
+                "num_rotations",
+                type(self.num_rotations) is int and self.num_rotations in (1, 2, 4, 8),
+            ),
             ("mean", _is_colour(self.mean)),
             ("std", _is_colour(self.std) and (self.mean is None) == (self.std is None)),
             ("run", isinstance(self.run, Mapping)),
@@ -109,13 +119,15 @@ class GraphInfo:
             )
         try:
             values = json.loads(text)
+            # JSON can name halves of characters, which nothing could print or write later.
+            json.dumps(values, ensure_ascii=False).encode()
             if values.pop("format") != FORMAT:
                 raise ValueError(f"expected format {FORMAT}")
             for name in ("mean", "std"):
                 values[name] = None if values[name] is None else tuple(values[name])
             values["decision"] = Decision.from_values(values["decision"])
             return cls(**values)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise CnmcError(
                 f"{path}: its metadata cannot be read by this version of cnmc ({error}); export "
                 "the checkpoint again"
@@ -182,9 +194,10 @@ def require(package: str) -> Any:
     try:
         return import_module(package)
     except ImportError as error:
+        extra = "screen" if package in RUNTIMES else "export"
         raise CnmcError(
-            f"the package {package} cannot be imported ({error}); pip install 'cnmc[screen]' runs "
-            "networks, pip install 'cnmc[export]' writes them"
+            f"the package {package} cannot be imported ({error}); pip install 'cnmc[{extra}]' "
+            "brings it"
         ) from error
 
 
@@ -229,11 +242,18 @@ class OnnxPredictor:
             self._session = runtime.InferenceSession(
                 path.read_bytes(), options, providers=["CPUExecutionProvider"]
             )
+            metadata = self._session.get_modelmeta().custom_metadata_map
         # ONNX Runtime's exceptions have no common base.
         except Exception as error:
             raise unreadable(path, error) from error
-        metadata = self._session.get_modelmeta().custom_metadata_map
         self._info = GraphInfo.from_json(metadata.get(METADATA), path)
+        inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
+        _check_graph(
+            path,
+            self._info,
+            {item.name: _tensor(item.type, item.shape) for item in inputs},
+            {item.name: _tensor(item.type, item.shape) for item in outputs},
+        )
         self._num_threads = num_threads or num_cores()
 
     @property
@@ -248,7 +268,8 @@ class OnnxPredictor:
 
         def run(position: int) -> None:
             cell = np.ascontiguousarray(images[position : position + 1])
-            logits[position] = self._session.run([OUTPUT], {INPUT: cell})[0][0]
+            row = self._session.run([OUTPUT], {INPUT: cell})[0]
+            logits[position] = row.reshape(logits.shape[1])  # never fewer, broadcast
 
         with ThreadPoolExecutor(self._num_threads) as pool:
             for _ in pool.map(run, range(len(images))):
@@ -277,22 +298,26 @@ class OpenVinoPredictor:
         threads = num_threads or num_cores()
         try:
             model = core.read_model(path)
+            kept = model.get_rt_info([METADATA]) if model.has_rt_info([METADATA]) else None
+            text = None if kept is None else str(kept.value)
+        except (RuntimeError, ValueError) as error:
+            raise unreadable(path, error) from error
+        self._info = GraphInfo.from_json(text, path)
+        _check_graph(path, self._info, _tensors(model.inputs), _tensors(model.outputs))
+        try:
+            # A shape that is known is faster by some percent.
+            model.reshape([1, self._info.size, self._info.size, 3])
+            compiled = core.compile_model(
+                model,
+                "CPU",
+                {
+                    "NUM_STREAMS": threads,
+                    "INFERENCE_NUM_THREADS": threads,
+                    **OPENVINO_OPTIONS,
+                },
+            )
         except RuntimeError as error:
             raise unreadable(path, error) from error
-        kept = model.get_rt_info([METADATA]) if model.has_rt_info([METADATA]) else None
-        self._info = GraphInfo.from_json(None if kept is None else str(kept.value), path)
-        # A shape that is known is faster by some percent.
-        model.reshape([1, self._info.size, self._info.size, 3])
-        compiled = core.compile_model(
-            model,
-            "CPU",
-            {
-                "NUM_STREAMS": threads,
-                "INFERENCE_NUM_THREADS": threads,
-                # Where a processor has 16-bit arithmetic, that would be the default.
-                "INFERENCE_PRECISION_HINT": "f32",
-            },
-        )
         self._queue = openvino.AsyncInferQueue(compiled, threads)
 
     @property
@@ -333,12 +358,56 @@ def open_predictor(path: Path, num_threads: int | None = None) -> Predictor:
     raise CnmcError(f"{path}: unknown kind of file; expected .onnx, or .xml of OpenVINO")
 
 
+_TYPES = {"tensor(uint8)": "uint8", "u8": "uint8", "tensor(float)": "float32", "f32": "float32"}
+"""Numbers, as ONNX Runtime and as OpenVINO calls them."""
+
+
+def _tensor(kind: str, shape: Sequence[int | str | None]) -> str:
+    """Return the type and shape of an input or output in words; a size may vary."""
+    sides = (str(side) if isinstance(side, int) else "any" for side in shape)
+    return f"{_TYPES.get(kind, kind)} {' x '.join(sides)}"
+
+
+def _tensors(ports: Sequence[Any]) -> dict[str, str]:
+    """Return the inputs or outputs of an OpenVINO model in words, by name."""
+    found: dict[str, str] = {}
+    for port in ports:
+        rank = port.partial_shape.rank
+        sides = list(port.partial_shape) if rank.is_static else []
+        shape = [None if side.is_dynamic else side.get_length() for side in sides]
+        tensor = _tensor(port.element_type.get_type_name(), shape)
+        found |= dict.fromkeys(port.get_names() or {"(without a name)"}, tensor)
+    return found
+
+
+def _check_graph(
+    path: Path, info: GraphInfo, inputs: Mapping[str, str], outputs: Mapping[str, str]
+) -> None:
+    """Refuse a graph that its metadata do not describe.
+
+    Args:
+        path: The file.
+        info: Its metadata.
+        inputs: What :func:`_tensor` says of each input, by name.
+        outputs: The same of each output.
+    """
+    takes = {INPUT: f"uint8 any x {info.size} x {info.size} x 3"}
+    gives = {OUTPUT: f"float32 any x {info.num_rotations}", PROBABILITY: "float32 any"}
+    for found, expected in ((inputs, takes), (outputs, gives)):
+        if found != expected:
+            shown = [
+                ", ".join(f"{name}: {tensor}" for name, tensor in sorted(side.items())) or "nothing"
+                for side in (found, expected)
+            ]
+            raise unreadable(path, f"its graph has {shown[0]}; by its metadata it has {shown[1]}")
+
+
 def _check_file(path: Path) -> None:
     if not path.is_file():
         raise CnmcError(f"{path}: no such file; export the checkpoint again")
 
 
-def unreadable(path: Path, error: Exception) -> CnmcError:
+def unreadable(path: Path, error: Exception | str) -> CnmcError:
     """Return the error of an exported file that is damaged."""
     reason = " ".join(str(error).split())[:200]
     return CnmcError(f"{path}: cannot be read ({reason}); export the checkpoint again")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -37,12 +38,33 @@ def open_torchscript(path: Path, num_threads: int | None = None) -> Predictor:
     cells = max(VIEWS_AT_ONCE // info.num_rotations, 1)
 
     def forward(images: Tensor) -> Tensor:
-        # PyTorch would compile the program anew for every size of batch, for minutes.
-        with torch.jit.optimized_execution(False):  # type: ignore[attr-defined]
-            logits: Tensor = module(images)[0]
-        return logits
+        return run_program(module, images)[0]
 
+    _check_program(path, module, info)
     return TorchPredictor(info, forward, cells_at_once=cells, num_threads=num_threads)
+
+
+def run_program(module: Any, images: Tensor) -> tuple[Tensor, Tensor]:
+    """Return a program's logits and probability."""
+    # PyTorch would compile the program anew for every size of batch, for minutes.
+    with torch.no_grad(), torch.jit.optimized_execution(False):  # type: ignore[attr-defined]
+        logits, probs = module(images)
+    return logits, probs
+
+
+def _check_program(path: Path, module: Any, info: GraphInfo) -> None:
+    """Refuse a program that its metadata do not describe, by what it gives for a black cell."""
+    try:
+        cell = torch.zeros((1, info.size, info.size, 3), dtype=torch.uint8)
+        found = [(output.dtype, *output.shape) for output in run_program(module, cell)]
+        # Larger cells than its own it would take too, and look at some of their pixels.
+        num_pixels = module.network.sources.numel()
+    # A program of others can fail in any way.
+    except Exception as error:
+        raise unreadable(path, error) from error
+    expected = [(torch.float32, 1, info.num_rotations), (torch.float32, 1)]
+    if found != expected or num_pixels != info.num_rotations * info.size**2:
+        raise unreadable(path, "it was made for other cells or rotations than its metadata say")
 
 
 def _metadata(path: Path) -> str | None:
@@ -54,5 +76,6 @@ def _metadata(path: Path) -> str | None:
                 return None
             with archive.open(kept[0]) as file:
                 return file.read(_MAX_METADATA).decode()
-    except (zipfile.BadZipFile, OSError, ValueError, EOFError) as error:
+    # Damaged, encrypted, of another compression: each has an exception of its own.
+    except Exception as error:
         raise unreadable(path, error) from error

@@ -19,6 +19,7 @@ from cnmc.analysis.metrics import METRICS, evaluate, mean_logits
 from cnmc.analysis.statistics import CONFIDENCE, proportion_interval
 from cnmc.data.names import natural_key
 from cnmc.errors import CnmcError
+from cnmc.inference.cells import CellsOfRun
 from cnmc.inference.checkpoint import TrainedNetwork
 from cnmc.inference.decision import Decision
 from cnmc.inference.release import Check
@@ -29,6 +30,9 @@ from cnmc.reporting.terms import CLASSES, TITLES
 from cnmc.runs import identity
 
 UNKNOWN = "not known: the checkpoint lies outside its run folder"
+_NO_CELLS = "not known: the data set is not here"
+
+_NAME = "model_card.md"
 
 ROLES = {
     "val": "cells that chose the epoch",
@@ -61,17 +65,33 @@ of their own.
 
 
 def card_path(path: Path) -> Path:
-    """Return where the card of an exported file lies: beside it, by the file's whole name."""
-    return path.with_name(f"{path.name}.model_card.md")
+    """Return where the card of an exported file belongs.
+
+    It is ``model_card.md`` beside it; where that is the card of another file, or no card at all,
+    the file's name comes first, so that nothing is lost.
+    """
+    common, own = path.with_name(_NAME), path.with_name(f"{path.name}.{_NAME}")
+    if own.exists():
+        return own
+    try:
+        lines = common.read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        return common
+    except (OSError, ValueError):
+        return own
+    return common if _fact("file", path.name) in lines else own
 
 
-def model_card(trained: TrainedNetwork, check: Check, path: Path) -> str:
+def model_card(
+    trained: TrainedNetwork, check: Check, path: Path, cells_of_run: CellsOfRun | None
+) -> str:
     """Write the card of an exported network, as Markdown.
 
     Args:
         trained: The checkpoint; numbers are those of its run folder.
         check: How the file was checked.
         path: The file.
+        cells_of_run: The cells of its run; None where they are not here.
     """
     cells = _cells(trained)
     info, run = check.info, trained.run
@@ -89,9 +109,9 @@ def model_card(trained: TrainedNetwork, check: Check, path: Path) -> str:
             )
         ),
         "Intended use and limits": _INTENDED,
-        "Data and split": _data(trained, cells),
+        "Data and split": _data(trained, cells, cells_of_run),
         "Recipe": _recipe(trained),
-        "Results": _results(trained, cells),
+        "Results": _of_32_bits(check) + _results(trained, cells),
         "By subject": _subjects(cells),
         "Calibration and decision": _decision(trained.decision, cells),
         "Check of the file": f"{escape(check.line())}.",
@@ -108,7 +128,9 @@ def model_card(trained: TrainedNetwork, check: Check, path: Path) -> str:
 
 def escape(text: object) -> str:
     """Return text of a file as one line that Markdown shows as it is."""
-    return re.sub(r"([\\`*_{}\[\]()#+!|<>~$&])", r"\\\1", one_line(str(text)))
+    # A file's name may hold bytes that are no text.
+    shown = one_line(str(text).encode(errors="replace").decode())
+    return re.sub(r"([\\`*_{}\[\]()#+!|<>~$&])", r"\\\1", shown)
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
@@ -118,7 +140,11 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 
 
 def _facts(rows: Iterable[tuple[str, object]]) -> str:
-    return "\n".join(f"- {name}: {escape(value)}" for name, value in rows)
+    return "\n".join(_fact(name, value) for name, value in rows)
+
+
+def _fact(name: str, value: object) -> str:
+    return f"- {escape(name)}: {escape(value)}"
 
 
 def _input(info: GraphInfo) -> str:
@@ -142,7 +168,9 @@ def _parts(cells: pd.DataFrame) -> Iterable[tuple[str, pd.DataFrame]]:
             yield title, part
 
 
-def _data(trained: TrainedNetwork, cells: pd.DataFrame | None) -> str:
+def _data(
+    trained: TrainedNetwork, cells: pd.DataFrame | None, cells_of_run: CellsOfRun | None
+) -> str:
     data, split = trained.config.get("data") or {}, trained.config.get("split") or {}
     unknown = "not known"
     facts: list[tuple[str, object]] = [
@@ -152,14 +180,21 @@ def _data(trained: TrainedNetwork, cells: pd.DataFrame | None) -> str:
     ]
     facts += [(f"split.{key}", value) for key, value in split.items() if key != "kind" and value]
     facts.append(("fingerprint of the split", trained.run.get("split_fingerprint") or unknown))
+    training = _NO_CELLS
+    if cells_of_run is not None:
+        training = _count(cells_of_run.cells.query("role == 'train'"))
+    facts.append(("training cells", training))
     if cells is None:
         facts.append(("evaluated cells", UNKNOWN))
         return _facts(facts)
-    for title, part in _parts(cells):
-        kinds = [f"{(part['label'] == label).sum():,} {CLASSES[label]}" for label in (1, 0)]
-        subjects = part["subject"].nunique()
-        facts.append((title, f"{len(part):,} ({', '.join(kinds)}) of {subjects} subjects"))
-    return _facts(facts)
+    return _facts([*facts, *((title, _count(part)) for title, part in _parts(cells))])
+
+
+def _count(part: pd.DataFrame) -> str:
+    """Return how many cells of which class there are, and of how many subjects."""
+    kinds = [f"{(part['label'] == label).sum():,} {CLASSES[label]}" for label in (1, 0)]
+    subjects = part["subject"].nunique()
+    return f"{len(part):,} ({', '.join(kinds)}) of {subjects} subjects"
 
 
 def _recipe(trained: TrainedNetwork) -> str:
@@ -172,6 +207,16 @@ def _recipe(trained: TrainedNetwork) -> str:
     if weights is not None:
         keys["model.weights"] = Path(str(weights)).name
     return _table(("key", "value"), sorted(keys.items()))
+
+
+def _of_32_bits(check: Check) -> str:
+    """Return what to know of the numbers below where the file computes otherwise."""
+    if not check.is_int8:
+        return ""
+    return (
+        "**All results are those of the 32-bit network.** This file computes with 8-bit numbers: "
+        f"on {escape(check.cells)} its F1 is {100 * check.f1_moved:+.2f} points from that.\n\n"
+    )
 
 
 def _results(trained: TrainedNetwork, cells: pd.DataFrame | None) -> str:
@@ -240,8 +285,9 @@ def _subjects(cells: pd.DataFrame | None) -> str:
 def _decision(decision: Decision, cells: pd.DataFrame | None) -> str:
     if not decision.chosen_on:
         return "No temperature or threshold was chosen: a cell is ALL from a probability of 0.5."
+    role = escape(ROLES.get(decision.chosen_on, decision.chosen_on))
     told = (
-        f"Chosen on {decision.num_cells:,} {ROLES.get(decision.chosen_on, decision.chosen_on)}: "
+        f"Chosen on {decision.num_cells:,} {role}: "
         f"logits are divided by a temperature of {decision.temperature:.3f}, and a cell is called "
         f"ALL from a probability of {decision.threshold:.4f} (the highest weighted F1 there). "
         "On the cells that chose them, all of this flatters."

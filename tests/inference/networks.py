@@ -39,21 +39,26 @@ def random_graph(name: str, size: int, num_rotations: int = 8) -> CellGraph:
         run={"experiment": "demo", "config_hash": "0123456789ab"},
         epoch=3,
     )
-    cells_8 = torch.from_numpy(cells(8, size))
-    images = to_float(cells_8.permute(0, 3, 1, 2), MEAN, STD)
+    shown = cells(8, size)
+    settle(network, shown)
+    cells_8 = torch.from_numpy(shown)
     with torch.no_grad():
-        # Statistics of batch normalisation that are those of cells, as in a trained network.
-        network.train()
-        for module in network.modules():
-            if isinstance(module, nn.BatchNorm2d):
-                module.momentum = None
-        network(images)
-        network.eval()
         graph = CellGraph(network, info)
         head = network.get_classifier()  # type: ignore[operator]
         head.weight.div_(graph.one_by_one(cells_8).std())
         head.bias.sub_(graph.one_by_one(cells_8).mean())
     return graph
+
+
+def settle(network: nn.Module, images: Images) -> None:
+    """Make the statistics of batch normalisation those of cells, as in a trained network."""
+    network.train()
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = None
+    with torch.no_grad():
+        network(to_float(torch.from_numpy(images).permute(0, 3, 1, 2), MEAN, STD))
+    network.eval()
 
 
 def trained_graph(size: int) -> CellGraph:

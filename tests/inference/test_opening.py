@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 import shutil
+import zipfile
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -199,6 +201,58 @@ class TestRefused:
         traced = torch.jit.trace(torch.nn.ReLU(), torch.zeros(1))  # type: ignore[no-untyped-call]
         torch.jit.save(traced, tmp_path / "cells.pt")
         assert "has no metadata of cnmc" in refusal(tmp_path / "cells.pt")
+
+    def test_a_program_of_other_cells(self, files: Path, graph: CellGraph, tmp_path: Path) -> None:
+        path = tmp_path / "cells.pt"
+        program = torch.jit.load(files / "cells.pt")  # type: ignore[no-untyped-call]
+        infos = [replace(graph.info, crop=crop) for crop in (20, SIZE + 8)]
+        for info in (*infos, replace(graph.info, num_rotations=8)):
+            torch.jit.save(program, path, _extra_files={"cnmc": info.to_json()})
+            assert "cannot be read" in refusal(path)
+
+    @pytest.mark.parametrize("damage", ["byte", "encrypted", "compression"])
+    def test_damaged_metadata(self, damage: str, files: Path, tmp_path: Path) -> None:
+        path = tmp_path / "cells.pt"
+        with (
+            zipfile.ZipFile(files / "cells.pt") as archive,
+            zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as other,
+        ):
+            for name in archive.namelist():
+                other.writestr(name, archive.read(name))
+            entry = next(item for item in other.infolist() if item.filename.endswith("extra/cnmc"))
+        whole = bytearray(path.read_bytes())
+        start = entry.header_offset
+        if damage == "byte":
+            begin = start + 30 + len(entry.filename)
+            whole[begin : begin + 8] = b"\xff" * 8
+        elif damage == "encrypted":
+            central = whole.rindex(entry.filename.encode()) - 46
+            whole[start + 6] |= 1
+            whole[central + 8] |= 1
+        else:
+            central = whole.rindex(entry.filename.encode()) - 46
+            whole[start + 8] = whole[central + 10] = 97
+        path.write_bytes(whole)
+        assert "cannot be read" in refusal(path)
+
+    @pytest.mark.parametrize(
+        "change", [{"network": "a\ud800"}, {"crop": 10**9}, {"num_rotations": 8.0}]
+    )
+    def test_impossible_metadata(self, change: Any, files: Path, tmp_path: Path) -> None:
+        onnx = pytest.importorskip("onnx")
+        model = onnx.load(files / "cells.onnx")
+        values = json.loads(model.metadata_props[0].value) | change
+        model.metadata_props[0].value = json.dumps(values)
+        onnx.save(model, tmp_path / "cells.onnx")
+        assert "its metadata cannot be read" in refusal(tmp_path / "cells.onnx")
+
+    def test_cells_that_fill_memory(self, graph: CellGraph, tmp_path: Path) -> None:
+        other = content(graph)
+        other["cnmc"]["config"]["data"]["crop"] = 10**9
+        torch.save(other, tmp_path / "best.ckpt")
+        assert "crop or resize is of another type or out of range" in refusal(
+            tmp_path / "best.ckpt"
+        )
 
     @pytest.mark.parametrize("where", ["outside", "absolute", "beside"])
     def test_numbers_in_other_files(self, where: str, files: Path, tmp_path: Path) -> None:

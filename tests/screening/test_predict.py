@@ -267,7 +267,7 @@ def _floats(found: list[dict[str, str]], column: str) -> list[float]:
 def test_networks_of_other_crops_and_the_same_one_twice_are_refused(
     tmp_path: Path, folder: Path, onnx: Path
 ) -> None:
-    larger = variant(onnx, tmp_path / "larger.onnx", crop=40)
+    larger = variant(onnx, tmp_path / "larger.onnx", crop=40, resize=SIZE)
     with pytest.raises(CnmcError, match=r"crop 32.*crop 40.*must take the same"):
         run(folder.parent, checkpoint=[str(onnx), str(larger)])
     with pytest.raises(CnmcError, match="the same network twice"):
