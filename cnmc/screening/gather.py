@@ -22,7 +22,7 @@ class Source:
     Attributes:
         path: The file.
         name: Its path relative to the input folder, with ``/`` between its parts, as text that
-            every file and page can hold: a byte that is no text is written as ``\\xff``, and a
+            every file and page can hold: a byte that is no text is written as ``\xff``, and a
             backslash twice, so that no two files share a name.
     """
 
