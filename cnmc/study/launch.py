@@ -19,6 +19,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from cnmc import signals
 from cnmc.analysis.results import load_study
 from cnmc.analysis.summary import summarise_study
 from cnmc.app import one_line, without_hydra
@@ -56,6 +57,8 @@ class StudyPlan(Callback):
         try:
             _launched.append(_begin(config, config_name))
         except Exception as error:
+            # What a signal interrupted may have stumbled over it.
+            signals.end_if_received()
             # Hydra would make a warning of it, and launch what was never planned.
             if not isinstance(error, (CnmcError, HydraException, OmegaConfBaseException)):
                 traceback.print_exc()
