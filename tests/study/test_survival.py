@@ -116,7 +116,7 @@ def test_a_study_survives_dozens_of_kills(
         folder = tmp_path / str(study)
         command = [*_study(folder), f"data.num_workers={study % 2}"]
         while True:
-            after = moments.uniform(0.01, 0.45) * undisturbed.seconds
+            after = moments.uniform(0.01, 0.7) * undisturbed.seconds
             (done,) = commands.run(command, signal=signal.SIGKILL, after=after)
             if done.status == 0:
                 break
