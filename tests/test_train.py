@@ -220,23 +220,29 @@ def test_a_run_stopped_between_epochs_resumes_to_the_same_bits(
         assert torch.equal(best["state_dict"][name], tensor)
 
 
+@contextmanager
+def _dying_in_second_epoch(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Kill what trains at its third batch of the second epoch."""
+    step = CellClassifier.training_step
+
+    def step_or_die(self: CellClassifier, batch: object, position: int) -> torch.Tensor:
+        if self.current_epoch == 1 and position == 2:
+            raise Killed
+        return step(self, batch, position)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(CellClassifier, "training_step", step_or_die)
+        yield
+
+
 @pytest.mark.parametrize("device", ["augment.device=false", "augment.device=true"])
 def test_a_run_stopped_within_an_epoch_repeats_it(
     run: Run, monkeypatch: pytest.MonkeyPatch, device: str
 ) -> None:
     run = partial(run, device)
     whole = _predictions(run("run.name=whole"))
-    step = CellClassifier.training_step
-
-    def die_in_second_epoch(self: CellClassifier, batch: object, position: int) -> torch.Tensor:
-        if self.current_epoch == 1 and position == 2:
-            raise Killed
-        return step(self, batch, position)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(CellClassifier, "training_step", die_in_second_epoch)
-    with pytest.raises(Killed):
+    with _dying_in_second_epoch(monkeypatch), pytest.raises(Killed):
         run("run.name=cut")
-    monkeypatch.undo()
     pd.testing.assert_frame_equal(_predictions(run("run.name=cut")), whole, check_exact=True)
 
 
@@ -449,17 +455,8 @@ def test_the_fast_preset_trains_as_the_papers_does_and_goes_on(
     ]
     assert names[0] == names[1]
 
-    step = CellClassifier.training_step
-
-    def die_in_second_epoch(self: CellClassifier, batch: object, position: int) -> torch.Tensor:
-        if self.current_epoch == 1 and position == 2:
-            raise Killed
-        return step(self, batch, position)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(CellClassifier, "training_step", die_in_second_epoch)
-    with pytest.raises(Killed):
+    with _dying_in_second_epoch(monkeypatch), pytest.raises(Killed):
         run("run.name=cut")
-    monkeypatch.setattr(CellClassifier, "training_step", step)
     again = _predictions(run("run.name=cut"))
     pd.testing.assert_frame_equal(again, stored, check_exact=True)
 
