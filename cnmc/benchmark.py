@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import cnmc.needs_train  # isort: skip # noqa: F401
+import cnmc.cli.needs_train  # isort: skip # noqa: F401
 
 import json
 import logging
@@ -14,13 +14,13 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig
 
-from cnmc.app import run_app, user_errors
 from cnmc.benchmarking.apart import end
 from cnmc.benchmarking.bench import Bench
 from cnmc.benchmarking.forecast import forecast
 from cnmc.benchmarking.measure import Row, compare_all
 from cnmc.benchmarking.stages import STAGES
 from cnmc.benchmarking.table import table
+from cnmc.cli.app import run_app, user_errors
 from cnmc.config import CONFIG_DIR, BenchmarkConfig, register, to_config
 from cnmc.data.store import open_cells
 from cnmc.devices import claim_gpu

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import cnmc.needs_train  # isort: skip # noqa: F401
+import cnmc.cli.needs_train  # isort: skip # noqa: F401
 
 from pathlib import Path
 
@@ -11,12 +11,12 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
 from cnmc.analysis.ranking import Candidate, candidates_in, describe, override, rank
-from cnmc.app import run_app, user_errors
+from cnmc.cli.app import run_app, user_errors
 from cnmc.config import CONFIG_DIR, BestConfig, register, to_config
 from cnmc.errors import CnmcError
-from cnmc.runs import RunFolder
+from cnmc.runs.folder import RunFolder
 from cnmc.tracking.download import download
-from cnmc.tracking.names import BEST_OF_STUDY
+from cnmc.tracking.keys import BEST_OF_STUDY
 from cnmc.tracking.remote import Project
 
 register()

@@ -54,7 +54,7 @@ def _one_of(key: str, value: object, choices: Sequence[object]) -> None:
 
 @dataclass
 class SyntheticConfig:
-    """Generated cells in the layout of the release (see ``cnmc.data.synthetic``).
+    """Generated cells in the layout of the release (see ``cnmc.data.sources.synthetic``).
 
     Numbers of subjects and of cells are given by part and class; the defaults are the paper's
     Table 1, and 2,586 cells of 9 + 8 subjects for the final part, half of whose classes is a guess.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import cnmc.needs_train  # isort: skip # noqa: F401
+import cnmc.cli.needs_train  # isort: skip # noqa: F401
 
 from pathlib import Path
 
@@ -10,16 +10,16 @@ import hydra
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
-from cnmc.app import run_app, user_errors
+from cnmc.cli.app import run_app, user_errors
 from cnmc.config import CONFIG_DIR, ExportConfig, register, to_config
+from cnmc.deploy.formats import put_in_place
+from cnmc.deploy.graph import build_graph
+from cnmc.deploy.model_card import card_path, model_card
+from cnmc.deploy.opening import find_checkpoint
+from cnmc.deploy.release import INT8, checked_file
+from cnmc.deploy.run_cells import CellsOfRun, find_cells
+from cnmc.deploy.trained import TrainedNetwork, read_trained
 from cnmc.errors import CnmcError
-from cnmc.inference.cells import CellsOfRun, find_cells
-from cnmc.inference.checkpoint import TrainedNetwork, read_trained
-from cnmc.inference.export import put_in_place
-from cnmc.inference.graph import build_graph
-from cnmc.inference.opening import find_checkpoint
-from cnmc.inference.release import INT8, checked_file
-from cnmc.reporting.model_card import card_path, model_card
 
 register()
 # By itself, away from the groups of training: data is a plain key here.

@@ -10,16 +10,17 @@ import hydra
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
-from cnmc.app import run_app, user_errors, without_multirun
+from cnmc.cli.app import run_app, user_errors, without_multirun
 from cnmc.config import CONFIG_DIR, PredictConfig, register, to_config
-from cnmc.errors import CnmcError
-from cnmc.screening import page, tables
-from cnmc.screening.cells import Cell, by_subject, judge_cells
-from cnmc.screening.gather import Found, gather
-from cnmc.screening.journal import Journal
-from cnmc.screening.judgement import threshold_of
-from cnmc.screening.networks import best_runs, open_networks
-from cnmc.screening.outputs import (
+from cnmc.deploy import screening_page as page
+from cnmc.deploy import screening_tables as tables
+from cnmc.deploy.gather import Found, gather
+from cnmc.deploy.journal import Journal
+from cnmc.deploy.judged import Cell, by_subject, judge_cells
+from cnmc.deploy.judgement import threshold_of
+from cnmc.deploy.networks import best_runs, open_networks
+from cnmc.deploy.screen import screen
+from cnmc.deploy.screening_files import (
     PAGE,
     PREDICTIONS,
     SKIPPED,
@@ -28,7 +29,7 @@ from cnmc.screening.outputs import (
     output_lock,
     replacing_results,
 )
-from cnmc.screening.screen import screen
+from cnmc.errors import CnmcError
 
 LEFT_OUT = 3
 """Exit status where a file was left out."""

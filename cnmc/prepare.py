@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import cnmc.needs_train  # isort: skip # noqa: F401
+import cnmc.cli.needs_train  # isort: skip # noqa: F401
 
 import sys
 from pathlib import Path
@@ -10,7 +10,7 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig
 
-from cnmc.app import run_app, user_errors
+from cnmc.cli.app import run_app, user_errors
 from cnmc.config import CONFIG_DIR, PrepareConfig, register, to_config
 from cnmc.data.audit import audit
 from cnmc.data.composition import composition, format_composition

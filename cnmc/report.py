@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import cnmc.needs_train  # isort: skip # noqa: F401
+import cnmc.cli.needs_train  # isort: skip # noqa: F401
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 
 from cnmc.analysis.results import existing_runs, load_study, with_reference
 from cnmc.analysis.summary import summarise_study
-from cnmc.app import run_app, user_errors
+from cnmc.cli.app import run_app, user_errors
 from cnmc.config import CONFIG_DIR, ReportConfig, register, to_config
 from cnmc.errors import CnmcError
 from cnmc.files import replacing

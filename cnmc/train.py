@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import cnmc.needs_train  # isort: skip # noqa: F401
+import cnmc.cli.needs_train  # isort: skip # noqa: F401
 
 import gc
 import logging
@@ -21,23 +21,23 @@ from omegaconf import DictConfig
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from cnmc.analysis.summary import summarise
-from cnmc.app import run_app, user_errors
-from cnmc.build import build_classifier, build_datamodule, build_trainer, device_name
-from cnmc.callbacks.checkpoints import EpochCheckpoints, load_checkpoint, strip_optimizer
-from cnmc.callbacks.progress import Tell
-from cnmc.callbacks.recorder import RunRecorder, defined
+from cnmc.cli.app import run_app, user_errors
 from cnmc.config import CONFIG_DIR, Config, register
 from cnmc.data.store import CellStore, open_cells, open_split
 from cnmc.devices import claim_gpu
 from cnmc.errors import CnmcError, is_interruption
-from cnmc.lifecycle import begin_run, check_origin, failure_recorded, find_run, start_over
-from cnmc.runs import RunFolder, RunInfo
+from cnmc.runs.folder import RunFolder, RunInfo
+from cnmc.runs.lifecycle import begin_run, check_origin, failure_recorded, find_run, start_over
 from cnmc.signals import TERMINATED
 from cnmc.study.job import described, run_job
 from cnmc.study.launch import close_study
 from cnmc.study.plan import with_multirun
 from cnmc.tracking import agent
 from cnmc.tracking.loggers import Tracker, tracked
+from cnmc.training.build import build_classifier, build_datamodule, build_trainer, device_name
+from cnmc.training.checkpoints import EpochCheckpoints, load_checkpoint, strip_optimizer
+from cnmc.training.progress import Tell
+from cnmc.training.recorder import RunRecorder, defined
 
 register()
 # Lightning's advice and its notes on the machine would drown the lines about the runs.

@@ -27,8 +27,8 @@ import wandb
 from cnmc.analysis.metrics import METRICS
 from cnmc.config import STAGES, LoggerConfig
 from cnmc.errors import CnmcError
-from cnmc.runs import F1, F1_NOROT
-from cnmc.tracking import names
+from cnmc.runs.folder import F1, F1_NOROT
+from cnmc.tracking import keys as names
 
 try:
     import wandb_workspaces.reports.v2.interface as wr

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from cnmc.analysis.metrics import evaluate, mean_logits
-from cnmc.runs import RunFolder, RunInfo, config_hash, logit_column
+from cnmc.runs.folder import RunFolder, RunInfo, config_hash, logit_column
 
 CONFIG: dict[str, Any] = {
     "experiment": "proposal",

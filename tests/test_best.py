@@ -13,7 +13,7 @@ import torch
 from cnmc.best import best
 from cnmc.config import BestConfig
 from cnmc.errors import CnmcError
-from cnmc.runs import RunFolder
+from cnmc.runs.folder import RunFolder
 from tests.conftest import ROOT
 from tests.studies import write_run
 from tests.tracking.recorded import checkpoint, files_below

@@ -16,12 +16,12 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from cnmc.app import compose
-from cnmc.build import build_trainer
-from cnmc.callbacks.recorder import RunRecorder
+from cnmc.cli.app import compose
 from cnmc.devices import claim_gpu, cores_per_job, num_cores, num_jobs, register_resolvers
 from cnmc.errors import CnmcError
-from cnmc.runs import RunFolder, RunInfo
+from cnmc.runs.folder import RunFolder, RunInfo
+from cnmc.training.build import build_trainer
+from cnmc.training.recorder import RunRecorder
 from tests.conftest import ROOT
 
 UUIDS = ("GPU-aa", "GPU-bb", "GPU-cc")
@@ -174,7 +174,7 @@ def test_a_folder_that_takes_no_lock_is_named(machine: Path) -> None:
 def test_the_trainer_takes_the_gpu_it_is_given(
     tiny: list[str], tmp_path: Path, accelerator: str, gpu: int | None, devices: object
 ) -> None:
-    with patch("cnmc.build.pl.Trainer") as trainer:
+    with patch("cnmc.training.build.pl.Trainer") as trainer:
         _trainer([*tiny, f"trainer.accelerator={accelerator}"], tmp_path, gpu)
     assert trainer.call_args.kwargs["devices"] == devices
 

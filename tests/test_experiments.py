@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from cnmc.app import compose
+from cnmc.cli.app import compose
 from cnmc.config import CONFIG_DIR, STAGES
-from cnmc.runs import flatten
+from cnmc.runs.folder import flatten
 
 EXPERIMENTS = sorted(path.stem for path in (CONFIG_DIR / "experiment").glob("*.yaml"))
 

@@ -15,20 +15,20 @@ from omegaconf import OmegaConf
 
 from cnmc.config import ExportConfig, to_config
 from cnmc.data.manifest import Manifest
+from cnmc.deploy.agreement import Agreement
+from cnmc.deploy.graph import CellGraph
+from cnmc.deploy.model_card import card_path, model_card
+from cnmc.deploy.opening import open_network
+from cnmc.deploy.release import Check
+from cnmc.deploy.run_cells import CellsOfRun
+from cnmc.deploy.runtime import GraphInfo
+from cnmc.deploy.trained import read_trained
 from cnmc.errors import CnmcError
 from cnmc.export import export
-from cnmc.inference.agreement import Agreement
-from cnmc.inference.cells import CellsOfRun
-from cnmc.inference.checkpoint import read_trained
-from cnmc.inference.graph import CellGraph
-from cnmc.inference.opening import open_network
-from cnmc.inference.release import Check
-from cnmc.inference.runtime import GraphInfo
-from cnmc.reporting.model_card import card_path, model_card
-from cnmc.runs import RunFolder
+from cnmc.runs.folder import RunFolder
 from tests.conftest import ROOT
-from tests.inference.networks import random_graph
-from tests.inference.test_opening import SIZE, content
+from tests.deploy.networks import random_graph
+from tests.deploy.test_opening import SIZE, content
 from tests.studies import write_run
 
 NAME = "a|b <img src=x> [x](y) `c`\n# d"
@@ -108,7 +108,7 @@ def test_a_file_that_gives_something_else_is_not_written(
     folder: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wrong = Agreement(to_eager=0.5, to_exact=0.5, rounding=1e-6, same_decisions=1.0)
-    monkeypatch.setattr("cnmc.inference.release.compare", lambda *_, **__: wrong)
+    monkeypatch.setattr("cnmc.deploy.release.compare", lambda *_, **__: wrong)
     output = tmp_path / "out" / "cells.pt"
     output.parent.mkdir()
     output.write_text("earlier")
@@ -126,7 +126,7 @@ def test_a_file_of_wrong_probabilities_is_not_written(
         logits = self.network(images)
         return logits, torch.sigmoid(logits.mean(dim=1) / (2 * self.temperature))
 
-    monkeypatch.setattr("cnmc.inference.export._Answer.forward", forward)
+    monkeypatch.setattr("cnmc.deploy.formats._Answer.forward", forward)
     output = tmp_path / "out" / "cells.pt"
     with pytest.raises(CnmcError, match=r"not written, .*, the probability \S+ from that of its"):
         export(ExportConfig(str(folder.path), "torchscript", str(output)))

@@ -29,10 +29,10 @@ from omegaconf import DictConfig, OmegaConf
 from submitit.core.utils import FailedJobError
 
 from cnmc import devices
-from cnmc.app import one_line
+from cnmc.cli.app import one_line
 from cnmc.config import CONFIG_DIR, register
-from cnmc.launchers import JobSetup
-from cnmc.runs import RunFolder
+from cnmc.runs.folder import RunFolder
+from cnmc.study.launchers import JobSetup
 from tests.conftest import ROOT, TINY
 
 PRESETS = {

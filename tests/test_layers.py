@@ -1,4 +1,4 @@
-"""Imports point down: the rooms of the design, lowest first."""
+"""Each room imports only the rooms below it; the table is the one of the design."""
 
 from __future__ import annotations
 
@@ -11,52 +11,61 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "cnmc"
 
-LAYERS: dict[str, int] = {
-    "errors": 0,
-    "config": 0,
-    "devices": 0,
-    "extras": 0,
-    "files": 0,
-    "needs_train": 0,
-    "runs": 0,
-    "signals": 0,
-    "provenance": 0,
-    "data": 1,
-    "model": 1,
-    "analysis": 1,
-    "callbacks": 2,
-    "inference": 2,
-    "benchmarking": 3,
-    "build": 3,
-    "launchers": 3,
-    "reporting": 3,
-    "screening": 3,
-    "lifecycle": 3,
-    "study": 3,
-    "tracking": 3,
-    "app": 3,
-    "best": 4,
-    "export": 4,
-    "benchmark": 4,
-    "report": 4,
-    "train": 4,
-    "predict": 4,
-    "prepare": 4,
+FOUNDATION = {"errors", "files", "devices", "extras", "signals", "config"}
+"""Small modules that every room may import."""
+
+ALLOWED: dict[str, set[str]] = {
+    "errors": {"signals"},
+    "signals": set(),
+    "files": {"errors"},
+    "devices": {"errors"},
+    "extras": {"errors"},
+    "config": {"errors", "files", "devices", "extras"},
+    "runs": FOUNDATION,
+    "data": FOUNDATION,
+    "model": FOUNDATION,
+    "analysis": FOUNDATION | {"runs"},
+    "training": FOUNDATION | {"data", "model", "runs", "analysis"},
+    "tracking": FOUNDATION | {"runs", "analysis"},
+    "reporting": FOUNDATION | {"runs", "analysis", "data"},
+    "deploy": FOUNDATION | {"runs", "analysis", "data", "model"},
+    "study": FOUNDATION | {"runs", "training"},
+    "cli": FOUNDATION,
+    "benchmarking": FOUNDATION | {"runs", "data", "model", "analysis", "training", "deploy"},
 }
-# Inside a room of its layer, one file may stand above the others.
-LIGHTNING = {"model.module", "data.datamodule"}
+"""Which rooms the modules of a room may import, besides their own."""
+
+COMMANDS = {"train", "prepare", "report", "best", "export", "predict", "benchmark"}
+"""Modules that may import every room, and that no module imports."""
+
+TORCH_FREE = {"analysis", "runs", "reporting", "cli"}
+TORCH = {"torch", "torchvision", "pytorch_lightning", "torchmetrics", "timm", "albumentations"}
+
+# What the rebuilding of the house has not reached yet: room, room that it still imports.
+REMAINING = {
+    ("runs", "data"),
+    ("runs", "training"),
+    ("tracking", "data"),
+    ("tracking", "reporting"),
+    ("tracking", "training"),
+    ("deploy", "training"),
+    ("deploy", "reporting"),
+    ("study", "cli"),
+    ("study", "analysis"),
+    ("study", "tracking"),
+    ("cli", "study"),
+}
 
 
 def _modules() -> dict[str, Path]:
     return {
         ".".join(path.relative_to(PACKAGE).with_suffix("").parts): path
         for path in PACKAGE.rglob("*.py")
-        if path.name != "__init__.py"
     }
 
 
 def _imports(path: Path) -> set[str]:
-    """Return the modules that a file imports."""
+    """Return the modules that a file imports, wherever in it."""
     names: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom):
@@ -72,40 +81,50 @@ def _room(module: str) -> str:
     return module.partition(".")[0]
 
 
-def test_every_module_has_a_layer() -> None:
-    assert {_room(module) for module in _modules()} == set(LAYERS)
-
-
-@pytest.mark.parametrize("module", sorted(_modules()))
-def test_imports_point_down(module: str) -> None:
-    room = _room(module)
-    for name in _imports(_modules()[module]):
-        if not name.startswith("cnmc."):
-            continue
-        other = name.removeprefix("cnmc.")
-        if _room(other) == room:
-            # Inside a room the Lightning classes stand above the parts that they put together.
-            assert other not in LIGHTNING, f"{module} imports {other}"
-            continue
-        assert LAYERS[_room(other)] <= LAYERS[room], f"{module} imports {other}, which is above it"
-        # Neighbours in a layer of rooms stay apart: data and model never import each other.
-        if LAYERS[room] == 1:
-            assert LAYERS[_room(other)] == 0, f"{module} imports {other}"
-
-
-@pytest.mark.parametrize("module", sorted(m for m in _modules() if _room(m) == "analysis"))
-def test_analysis_needs_no_torch(module: str) -> None:
-    roots = {name.split(".")[0] for name in _imports(_modules()[module])}
-    assert not roots & {
-        "torch",
-        "pytorch_lightning",
-        "torchmetrics",
-        "timm",
-        "albumentations",
-        "cv2",
+def _rooms_imported(room: str) -> set[str]:
+    """Return the other rooms that the modules of a room import."""
+    names = {
+        name.split(".")[1]
+        for module, path in _modules().items()
+        if _room(module) == room
+        for name in _imports(path)
+        if name.startswith("cnmc.")
     }
+    return names - {room}
 
 
-def test_analysis_leaves_torch_alone_when_imported() -> None:
+def test_every_module_is_in_the_table() -> None:
+    rooms = {_room(module) for module in _modules()} - {"__init__", "__main__"}
+    assert rooms == set(ALLOWED) | COMMANDS
+
+
+@pytest.mark.parametrize("room", sorted(ALLOWED))
+def test_rooms_import_only_what_is_below_them(room: str) -> None:
+    above = _rooms_imported(room) - ALLOWED[room]
+    assert above <= {other for one, other in REMAINING if one == room}
+
+
+def test_the_table_has_no_circle() -> None:
+    left = dict(ALLOWED)
+    while left:
+        lowest = {room for room, below in left.items() if not below & (set(left) - {room})}
+        assert lowest, f"a circle among {sorted(left)}"
+        left = {room: below for room, below in left.items() if room not in lowest}
+
+
+@pytest.mark.parametrize("room", sorted(TORCH_FREE))
+def test_no_torch_where_it_is_not_needed(room: str) -> None:
+    for module, path in _modules().items():
+        if _room(module) == room:
+            assert not {name.split(".")[0] for name in _imports(path)} & TORCH, module
+
+
+def test_importing_the_analysis_does_not_import_torch() -> None:
     code = "import sys, cnmc.analysis.metrics; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.xfail(reason="the rebuilding of the house is under way", strict=False)
+def test_a_file_name_occurs_once() -> None:
+    names = [path.name for path in PACKAGE.rglob("*.py") if path.name != "__init__.py"]
+    assert sorted(names) == sorted(set(names))

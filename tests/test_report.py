@@ -10,11 +10,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from cnmc.app import compose
+from cnmc.cli.app import compose
 from cnmc.config import ReportConfig
 from cnmc.errors import CnmcError
 from cnmc.report import report
-from cnmc.runs import RunFolder
+from cnmc.runs.folder import RunFolder
 from tests.analysis.test_summary import RIGHT, WRONG, _finished
 
 

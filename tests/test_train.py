@@ -16,23 +16,23 @@ import pytest
 import torch
 from torch import nn
 
+from cnmc.analysis.choosing import choose_of_epoch
+from cnmc.analysis.decision import Decision
 from cnmc.analysis.metrics import evaluate_run, mean_logits, weighted_bce
 from cnmc.analysis.results import load_study, run_table
-from cnmc.app import compose
-from cnmc.build import _precision, build_classifier
-from cnmc.callbacks.checkpoints import load_checkpoint
+from cnmc.cli.app import compose
 from cnmc.config import ExportConfig, TrainerConfig
 from cnmc.data.store import open_cells
+from cnmc.deploy.opening import open_network
 from cnmc.errors import CnmcError, RefusedError
 from cnmc.export import export
 from cnmc.files import replacing
-from cnmc.inference.choosing import choose_of_epoch
-from cnmc.inference.decision import Decision
-from cnmc.inference.opening import open_network
 from cnmc.model.module import CellClassifier
-from cnmc.runs import RunFolder, logit_columns
+from cnmc.runs.folder import RunFolder, logit_columns
 from cnmc.study.plan import job_folder
 from cnmc.train import train
+from cnmc.training.build import _precision, build_classifier
+from cnmc.training.checkpoints import load_checkpoint
 from tests.data.trees import write_release
 from tests.test_experiments import EXPERIMENTS
 
@@ -198,7 +198,7 @@ def test_a_run_stopped_between_epochs_resumes_to_the_same_bits(
     def die(*_: object) -> None:
         raise Killed
 
-    monkeypatch.setattr("cnmc.callbacks.checkpoints.replacing", write_then_die)
+    monkeypatch.setattr("cnmc.training.checkpoints.replacing", write_then_die)
     if after == "end":
         monkeypatch.setattr("cnmc.train.strip_optimizer", die)
     with pytest.raises(Killed):

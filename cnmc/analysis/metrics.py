@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pandas as pd
 from scipy.stats import rankdata
 
-from cnmc.runs import logit_columns
+from cnmc.runs.folder import logit_columns
 
 FloatArray = npt.NDArray[np.floating]
 IntArray = npt.NDArray[np.integer]

@@ -35,7 +35,7 @@ class Candidate:
     """A finished run that may be the best one.
 
     Attributes:
-        origin: What :meth:`cnmc.runs.RunInfo.identity` tells of it.
+        origin: What :meth:`cnmc.runs.folder.RunInfo.identity` tells of it.
         epoch: Its best epoch.
         f1: The F1 that chose the epoch, as a fraction of 1; NaN where there was none.
         choosing: By name, the metrics of :func:`cnmc.analysis.metrics.evaluate` and

@@ -13,7 +13,7 @@ import pandas as pd
 
 from cnmc.analysis.metrics import FloatArray, IntArray, evaluate, reported_role
 from cnmc.errors import CnmcError
-from cnmc.runs import (
+from cnmc.runs.folder import (
     PREDICTIONS,
     RunFolder,
     RunInfo,

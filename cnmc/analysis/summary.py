@@ -10,7 +10,7 @@ import pandas as pd
 
 from cnmc.analysis.results import NO_ROTATION, ROTATIONS, Group, Study, load_study, run_table
 from cnmc.analysis.statistics import compare
-from cnmc.runs import RunFolder
+from cnmc.runs.folder import RunFolder
 
 METRICS = {
     "f1": "F1",

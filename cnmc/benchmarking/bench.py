@@ -10,11 +10,11 @@ import pandas as pd
 import torch
 import yaml
 
-from cnmc.build import build_classifier
 from cnmc.config import CONFIG_DIR, BenchmarkConfig, TrainerConfig
 from cnmc.data.dataset import CellBatch, Sample, collate
 from cnmc.data.store import CellStore, open_cells
 from cnmc.model.module import CellClassifier
+from cnmc.training.build import build_classifier
 
 _ARITHMETIC = ("precision", "channels_last", "compile")
 """What a preset may say of the trainer, beside the number of epochs."""

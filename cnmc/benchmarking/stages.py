@@ -33,15 +33,15 @@ from cnmc.benchmarking.measure import (
 )
 from cnmc.benchmarking.memory import watched
 from cnmc.benchmarking.training import again, fit_rate, short_trainer, train_stage
-from cnmc.build import build_datamodule
 from cnmc.config import BenchmarkConfig
 from cnmc.data.dataset import SampleKey, collate
 from cnmc.data.store import CellStore
-from cnmc.inference.backends import BACKENDS, make_backend, obstacle
-from cnmc.inference.graph import CellGraph
-from cnmc.inference.runtime import GraphInfo, Images
+from cnmc.deploy.backends import BACKENDS, make_backend, obstacle
+from cnmc.deploy.graph import CellGraph
+from cnmc.deploy.runtime import GraphInfo, Images
 from cnmc.model.module import CellClassifier
 from cnmc.model.tta import images_at_once, predict_logits
+from cnmc.training.build import build_datamodule
 
 LEAST_SECONDS = 1.0
 """A rate of something quick is measured for so long."""

@@ -24,16 +24,16 @@ from cnmc.benchmarking.apart import apart
 from cnmc.benchmarking.bench import Bench
 from cnmc.benchmarking.forecast import FAST, NUM_TRAIN, PAPER, at_once
 from cnmc.benchmarking.measure import Comparison, Rate, Row, timed
-from cnmc.build import build_datamodule, build_trainer
-from cnmc.callbacks.checkpoints import EpochCheckpoints
-from cnmc.callbacks.recorder import RunRecorder
 from cnmc.config import BenchmarkConfig
 from cnmc.data.datamodule import CellDataModule
 from cnmc.data.dataset import CellBatch
 from cnmc.devices import cores_per_job, num_cores
 from cnmc.errors import CnmcError
 from cnmc.model.module import CellClassifier
-from cnmc.runs import RunFolder, RunInfo
+from cnmc.runs.folder import RunFolder, RunInfo
+from cnmc.training.build import build_datamodule, build_trainer
+from cnmc.training.checkpoints import EpochCheckpoints
+from cnmc.training.recorder import RunRecorder
 
 SECONDS = 5.0
 """Training is measured for so long, and for one step at least."""

@@ -21,7 +21,7 @@ from filelock import FileLock, Timeout
 
 from cnmc.data.images import Pixels, UnreadableImageError, crop_and_resize, decode
 from cnmc.data.manifest import Manifest
-from cnmc.data.progress import map_threads
+from cnmc.data.parallel import map_threads
 from cnmc.data.workdir import make_work_dir
 from cnmc.errors import CnmcError
 from cnmc.files import replacing

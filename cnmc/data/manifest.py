@@ -18,8 +18,8 @@ import pandas as pd
 from filelock import FileLock
 
 from cnmc.data.images import UnreadableImageError, decode
-from cnmc.data.progress import map_threads
-from cnmc.data.scan import join_labels, read_labels, scan_names
+from cnmc.data.parallel import map_threads
+from cnmc.data.sources.cnmc import join_labels, read_labels, scan_names
 from cnmc.data.workdir import make_work_dir, write_text
 from cnmc.errors import CnmcError
 

@@ -13,8 +13,8 @@ from cnmc.data.audit import usable_cells
 from cnmc.data.cache import CellCache, open_cache
 from cnmc.data.images import Pixels
 from cnmc.data.manifest import Manifest, load_manifest
+from cnmc.data.sources.synthetic import generate
 from cnmc.data.splits import Split, load_split
-from cnmc.data.synthetic import generate
 
 
 @dataclass(frozen=True)

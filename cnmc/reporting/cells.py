@@ -15,7 +15,7 @@ import pandas as pd
 from cnmc.data.composition import COUNTS, PART_TITLES, TABLE1, composition
 from cnmc.data.images import Pixels, UnreadableImageError, decode
 from cnmc.data.manifest import Manifest, load_manifest
-from cnmc.data.synthetic import MARKER
+from cnmc.data.sources.synthetic import MARKER
 from cnmc.reporting.document import Column, Row, Table
 
 MAX_READS = 4000

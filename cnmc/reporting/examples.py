@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from cnmc.data.images import Pixels
 from cnmc.data.manifest import Manifest
-from cnmc.data.progress import map_threads
+from cnmc.data.parallel import map_threads
 from cnmc.reporting.cells import read_pixels
 
 SAMPLE = 300

@@ -28,7 +28,7 @@ from cnmc.reporting.document import (
     spread,
 )
 from cnmc.reporting.terms import CLASSES, GROUP, TITLES, best_position, is_generated
-from cnmc.runs import F1
+from cnmc.runs.folder import F1
 
 SOURCE = "Prellberg & Kramer 2019"
 _LARGEST_NUMBER = 10_000

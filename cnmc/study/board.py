@@ -19,10 +19,10 @@ from typing import Any, Literal
 
 from filelock import BaseFileLock, FileLock, Timeout
 
-from cnmc.callbacks.progress import RunProgress
 from cnmc.files import replacing
-from cnmc.provenance import machine
-from cnmc.runs import RunFolder
+from cnmc.runs.folder import RunFolder
+from cnmc.runs.provenance import machine
+from cnmc.training.progress import RunProgress
 
 JobStatus = Literal[
     "running", "finished", "skipped", "failed", "refused", "left out", "interrupted"

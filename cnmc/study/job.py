@@ -13,15 +13,15 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from cnmc.app import one_line
-from cnmc.callbacks.progress import SECONDS_BETWEEN_LINES, RunProgress, Tell
+from cnmc.cli.app import one_line
 from cnmc.config import Config, to_config
 from cnmc.errors import CnmcError, RefusedError, is_interruption
-from cnmc.provenance import machine
-from cnmc.runs import RunFolder
+from cnmc.runs.folder import RunFolder
+from cnmc.runs.provenance import machine
 from cnmc.signals import TERMINATED, end_if_received
 from cnmc.study.board import Board, JobState
 from cnmc.study.plan import job_folder
+from cnmc.training.progress import SECONDS_BETWEEN_LINES, RunProgress, Tell
 
 
 class LauncherGone(SystemExit):

@@ -13,10 +13,10 @@ from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 
-from cnmc.callbacks.progress import SECONDS_BETWEEN_LINES, clock
 from cnmc.errors import CnmcError
-from cnmc.runs import RunFolder
+from cnmc.runs.folder import RunFolder
 from cnmc.study.board import SUCCEEDED, Board, JobState
+from cnmc.training.progress import SECONDS_BETWEEN_LINES, clock
 
 _SECONDS_BETWEEN_LOOKS = 0.5
 _GOES_ON = "it goes on after its last whole epoch when it is started again"

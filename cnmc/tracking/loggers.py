@@ -14,10 +14,10 @@ from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger
 from cnmc.analysis.results import Study
 from cnmc.config import LoggerConfig
 from cnmc.data.images import Pixels
-from cnmc.runs import RunFolder, RunInfo
-from cnmc.tracking import names
+from cnmc.runs.folder import RunFolder, RunInfo
+from cnmc.tracking import keys as names
 from cnmc.tracking.guard import Guard, GuardedLogger
-from cnmc.tracking.results import run_results
+from cnmc.tracking.run_results import run_results
 
 _IN_FOLDER = "the training goes on, and its numbers are in the run folder"
 

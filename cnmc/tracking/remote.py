@@ -11,7 +11,7 @@ from typing import Any
 
 from cnmc.analysis.ranking import Candidate, cells_of
 from cnmc.errors import CnmcError
-from cnmc.tracking import names
+from cnmc.tracking import keys as names
 
 _FILE = "best.ckpt"
 """The file in the artifact of a checkpoint."""

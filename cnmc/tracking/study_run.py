@@ -19,7 +19,8 @@ from cnmc.config import LoggerConfig
 from cnmc.reporting.assemble import assemble
 from cnmc.reporting.document import Figure
 from cnmc.reporting.pictures import PICTURES
-from cnmc.tracking import names, wandb_run
+from cnmc.tracking import keys as names
+from cnmc.tracking import wandb_run
 
 STATISTICS = ("mean", "std", "min", "max", "ci_low", "ci_high")
 """Of each metric over runs, in fractions of 1: the standard deviation is the population's (ddof 0),

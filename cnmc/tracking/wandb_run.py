@@ -17,9 +17,10 @@ from pytorch_lightning.loggers import WandbLogger
 
 from cnmc.config import CONFIG_DIR, LoggerConfig
 from cnmc.data.images import Pixels
-from cnmc.runs import RunFolder, RunInfo
-from cnmc.tracking import agent, names
-from cnmc.tracking.results import RunResults, best_summary
+from cnmc.runs.folder import RunFolder, RunInfo
+from cnmc.tracking import agent
+from cnmc.tracking import keys as names
+from cnmc.tracking.run_results import RunResults, best_summary
 
 INIT_SECONDS = 30.0
 """How long a run waits for W&B before it is logged offline."""

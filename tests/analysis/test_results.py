@@ -12,7 +12,7 @@ import pytest
 from cnmc.analysis.metrics import evaluate, mean_logits
 from cnmc.analysis.results import load_study, missing_seeds, read_study, run_table, with_reference
 from cnmc.errors import CnmcError
-from cnmc.runs import PREDICTIONS, RunFolder
+from cnmc.runs.folder import PREDICTIONS, RunFolder
 from tests.studies import write_run
 
 

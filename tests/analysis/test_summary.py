@@ -12,7 +12,7 @@ import pytest
 
 from cnmc.analysis.results import load_study, run_table
 from cnmc.analysis.summary import summarise
-from cnmc.runs import RunFolder, RunInfo
+from cnmc.runs.folder import RunFolder, RunInfo
 
 
 def _text(folders: list[RunFolder], reasons: dict[str, str] | None = None) -> str:

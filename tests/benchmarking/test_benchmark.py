@@ -12,7 +12,6 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from cnmc.app import compose
 from cnmc.benchmark import benchmark
 from cnmc.benchmarking import stages, training
 from cnmc.benchmarking.apart import apart
@@ -20,9 +19,10 @@ from cnmc.benchmarking.bench import Bench
 from cnmc.benchmarking.measure import Rate, compare
 from cnmc.benchmarking.stages import STAGES
 from cnmc.benchmarking.training import together_rate
-from cnmc.build import build_datamodule
+from cnmc.cli.app import compose
 from cnmc.data.store import open_cells
 from cnmc.errors import CnmcError
+from cnmc.training.build import build_datamodule
 
 SMALL = (
     "data.synthetic.image_size=48",

@@ -10,12 +10,12 @@ import pytest
 import pytorch_lightning as pl
 import torch
 
-from cnmc.app import compose
-from cnmc.build import build_datamodule
+from cnmc.cli.app import compose
 from cnmc.data.datamodule import CellDataModule
 from cnmc.data.dataset import CellBatch, EpochSampler
 from cnmc.data.store import CellStore, open_cells
 from cnmc.errors import CnmcError
+from cnmc.training.build import build_datamodule
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from cnmc.data.names import folder_label, natural_key, parse_uid
-from cnmc.data.scan import join_labels, read_labels, scan_names
+from cnmc.data.sources.cnmc import join_labels, read_labels, scan_names
 from cnmc.errors import CnmcError
 
 from .trees import by_id, real_training_cells, write_labels

@@ -5,8 +5,8 @@ import time
 
 import pytest
 
-import cnmc.data.progress as module
-from cnmc.data.progress import map_threads
+import cnmc.data.parallel as module
+from cnmc.data.parallel import map_threads
 
 
 def test_results_keep_their_order() -> None:

@@ -12,10 +12,10 @@ import cv2
 import pytest
 
 from cnmc.config import SyntheticConfig
-from cnmc.data import synthetic
 from cnmc.data.names import parse_uid
-from cnmc.data.synthetic import MARKER, generate
-from cnmc.data.synthetic_cells import draw_cell
+from cnmc.data.sources import synthetic
+from cnmc.data.sources.synthetic import MARKER, generate
+from cnmc.data.sources.synthetic_cells import draw_cell
 from cnmc.errors import CnmcError
 
 SMALL = SyntheticConfig(

@@ -13,8 +13,8 @@ from sklearn.metrics import f1_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from cnmc.data import synthetic_cells
-from cnmc.data.synthetic_cells import Image, draw_cell, subject_traits
+from cnmc.data.sources import synthetic_cells
+from cnmc.data.sources.synthetic_cells import Image, draw_cell, subject_traits
 
 NUM_SUBJECTS = 40
 

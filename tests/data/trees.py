@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from cnmc.data.images import Pixels
-from cnmc.data.scan import scan_names
+from cnmc.data.sources.cnmc import scan_names
 
 SIDE = 48
 

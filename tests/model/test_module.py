@@ -10,11 +10,11 @@ import torch
 from sklearn import metrics as sk
 from torch import Tensor, nn
 
-from cnmc.app import compose
-from cnmc.build import build_classifier
+from cnmc.cli.app import compose
 from cnmc.config import STAGES
 from cnmc.model.module import CellClassifier
 from cnmc.model.tta import images_at_once
+from cnmc.training.build import build_classifier
 
 
 class FakeBatch(NamedTuple):

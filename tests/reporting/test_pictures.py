@@ -18,7 +18,7 @@ import cnmc.data.manifest as manifest_module
 from cnmc.config import SyntheticConfig
 from cnmc.data.images import Pixels
 from cnmc.data.manifest import Manifest, load_manifest
-from cnmc.data.synthetic import generate
+from cnmc.data.sources.synthetic import generate
 from cnmc.errors import CnmcError
 from cnmc.reporting import cells as cells_module
 from cnmc.reporting.cells import Absent, find_data, table1

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from cnmc.callbacks.progress import RunProgress
-from cnmc.runs import RunFolder
+from cnmc.runs.folder import RunFolder
 from cnmc.study.board import Board, JobState, JobStatus
+from cnmc.training.progress import RunProgress
 
 
 def _progress(epoch: int, share: float) -> RunProgress:

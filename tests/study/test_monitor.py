@@ -8,10 +8,10 @@ from pathlib import Path
 
 from rich.console import Console
 
-from cnmc.callbacks.progress import RunProgress
-from cnmc.runs import RunFolder, RunInfo
+from cnmc.runs.folder import RunFolder, RunInfo
 from cnmc.study.board import Board, JobState
 from cnmc.study.monitor import _GOES_ON, Monitor
+from cnmc.training.progress import RunProgress
 
 LABELS = ["demo/seed=0", "demo/seed=1", "demo/seed=2"]
 

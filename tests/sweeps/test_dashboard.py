@@ -19,8 +19,8 @@ from wandb_workspaces.workspaces.internal import View
 from cnmc.analysis.metrics import METRICS
 from cnmc.config import STAGES, Config
 from cnmc.reporting import figures
-from cnmc.runs import F1_NOROT
-from cnmc.tracking import names
+from cnmc.runs.folder import F1_NOROT
+from cnmc.tracking import keys as names
 from cnmc.tracking.study_run import STATISTICS
 from tests.studies import write_run
 

@@ -16,9 +16,9 @@ from hydra import initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from wandb import wandb_agent
 
-from cnmc.app import compose, without_hydra
+from cnmc.cli.app import compose, without_hydra
 from cnmc.config import CONFIG_DIR, Config, register, to_config
-from cnmc.runs import RunFolder, find_runs
+from cnmc.runs.folder import RunFolder, find_runs
 from cnmc.study.plan import job_folder, planned_runs, settings, with_multirun
 from tests.conftest import ROOT
 from tests.study.forks import Forks

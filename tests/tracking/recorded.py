@@ -23,7 +23,7 @@ import torch
 from wandb.proto import wandb_api_pb2
 from wandb.sdk.lib.service.service_connection import WandbApiFailedError
 
-from cnmc.tracking import names
+from cnmc.tracking import keys as names
 
 # Made at run time, so mypy knows none of its messages.
 api: Any = wandb_api_pb2

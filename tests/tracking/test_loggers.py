@@ -13,9 +13,9 @@ from pytorch_lightning.loggers import CSVLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from cnmc import config
-from cnmc.app import compose
+from cnmc.cli.app import compose
 from cnmc.errors import CnmcError
-from cnmc.runs import RunFolder
+from cnmc.runs.folder import RunFolder
 from cnmc.study.plan import job_folder
 from cnmc.tracking.guard import Guard, GuardedLogger
 from cnmc.tracking.loggers import ScalarLogger

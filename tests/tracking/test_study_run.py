@@ -10,9 +10,9 @@ import wandb
 
 from cnmc.analysis.metrics import METRICS
 from cnmc.analysis.results import load_study, run_table
-from cnmc.app import compose
-from cnmc.runs import find_runs
-from cnmc.tracking import names
+from cnmc.cli.app import compose
+from cnmc.runs.folder import find_runs
+from cnmc.tracking import keys as names
 from cnmc.tracking.loggers import log_study
 from tests.studies import write_run
 from tests.tracking.transactions import LoggedRun, read_logs

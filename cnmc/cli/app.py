@@ -1,0 +1,224 @@
+"""The shell around every command: a mistake gets one line, a signal its exit status."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
+
+from cnmc.config import CONFIG_DIR, register, to_config
+from cnmc.errors import CnmcError
+from cnmc.signals import INTERRUPTED, TERMINATED, listen, status_of_signal
+from cnmc.study.launchers import missing_package
+
+_HINTS = {
+    "LayerwiseRates": "one rate for all layers is optimizer=flat optimizer.lr=1e-4, one by stage "
+    "optimizer.lr.head=1e-3",
+    "hydra.cc/docs": "quote a value with special characters: 'key=\"value\"'",
+}
+"""What to do about messages of Hydra that do not say it."""
+_OF_LAUNCHERS = {
+    "TerminatedWorkerError": "a process that trained was lost (out of memory?)",
+    "WorkerCrashedError": "a process that trained was lost (out of memory?)",
+    "UncompletedJobError": "a job ended without its result",
+    "FailedJobError": "the cluster refused the jobs",
+}
+"""What joblib, Ray and submitit raise by its name, and what it means."""
+_PATH = re.compile(r"(?P<key>[^-=][^=]*)=(?P<value>[^\"'()\[\]{},$\\]*=[^\"'()\[\]{},$\\]*)\Z")
+"""An override whose value has a sign of its own, and nothing that means something to Hydra."""
+_PLACE = re.compile(
+    r"(?P<key>\+*(?:.*\.)?(?:checkpoint|data|input|output|path|root|runs|weights|work_dir))="
+    r"(?P<value>[^\"'(){}$\\]*)\Z"
+)
+"""An override whose value is a path, or a list of them."""
+_NO_TEXT = re.compile(
+    r"[-+]?(?:[0-9][0-9_]*\.?|\.[0-9])[0-9_]*(?:e[-+]?[0-9_]+)?|inf|nan|true|false", re.I
+)
+"""What Hydra takes for a number or a truth value, and writes in its own way."""
+_MULTIRUN = ("-m", "--multirun")
+
+
+def with_home(arguments: Sequence[str]) -> list[str]:
+    """Expand ``key=~/path``, which a shell leaves as it is and Hydra cannot read."""
+    return [
+        f"{key}={Path(value).expanduser()}" if value.startswith("~/") else f"{key}{sign}{value}"
+        for key, sign, value in (argument.partition("=") for argument in arguments)
+    ]
+
+
+def with_quotes(arguments: Sequence[str]) -> list[str]:
+    """Quote what Hydra reads otherwise than it stands there.
+
+    It reads the second sign of ``key=runs/proposal/seed=0`` only within quotes, and would make
+    20240512 of a folder ``2024_05_12``.
+    """
+    quoted = [
+        _PATH.sub(lambda found: f'{found["key"]}="{found["value"]}"', text) for text in arguments
+    ]
+    return [_PLACE.sub(_with_quoted_paths, text) for text in quoted]
+
+
+def _with_quoted_paths(found: re.Match[str]) -> str:
+    items = [item.strip() for item in found["value"].strip("[]").split(",")]
+    paths = [f'"{item}"' if "=" in item or _NO_TEXT.fullmatch(item) else item for item in items]
+    whole = ",".join(paths)
+    return f"{found['key']}={f'[{whole}]' if found['value'].startswith('[') else whole}"
+
+
+def without_multirun(arguments: Sequence[str]) -> list[str]:
+    """Refuse what asks for several jobs, for a command that has one exit status for its one job.
+
+    Raises:
+        CnmcError: It is asked for.
+    """
+    for argument in arguments:
+        if argument in _MULTIRUN:
+            raise CnmcError(
+                f"{argument}: this command does one thing at a time; give it once for each"
+            )
+    return list(arguments)
+
+
+def one_line(error: BaseException) -> str:
+    """Return the message of an error, and of what caused it, as one line."""
+    parts: list[str] = []
+    seen: BaseException | None = error
+    while seen is not None:
+        for line in str(seen).splitlines():
+            text = line.strip().rstrip(".")
+            if text.startswith("Config search path"):
+                break
+            if text.startswith("To append to your config"):
+                continue
+            # OmegaConf ends its messages with the path and type of the node.
+            if text.startswith("full_key: "):
+                text = text.removeprefix("full_key: ")
+                text = "" if any(text in part for part in parts) else f"key {text}"
+            if text and not text.startswith(("object_type=", "reference_type=")):
+                parts += [text] if text not in parts else []
+        seen = seen.__cause__
+    message = "; ".join(parts) or type(error).__name__
+    message = missing_package(message) or message
+    for told, hint in _HINTS.items():
+        if told in message:
+            message = f"{message}; {hint}"
+    return message
+
+
+def without_hydra(whole: DictConfig) -> DictConfig:
+    """Return a configuration as a main function gets it: Hydra's own part where it is looked up."""
+    HydraConfig.instance().set_config(whole)
+    with open_dict(whole):
+        del whole["hydra"]
+    return whole
+
+
+def compose(overrides: Sequence[str], config_name: str = "config") -> tuple[Any, dict[str, Any]]:
+    """Compose a configuration outside of a command, for notebooks and tests.
+
+    Args:
+        overrides: As on the command line, without sweeps.
+        config_name: ``config`` for training, ``prepare`` for preparing data.
+
+    Returns:
+        The typed configuration, and the same as resolved plain values.
+    """
+    register()
+    with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
+        whole = hydra_compose(config_name, list(overrides), return_hydra_config=True)
+    node = without_hydra(whole)
+    resolved: Any = OmegaConf.to_container(node, resolve=True)
+    return to_config(node), resolved
+
+
+@contextmanager
+def user_errors() -> Iterator[None]:
+    """End the program with one line where a user's mistake is found while a single run works.
+
+    Hydra would add lines of its own to an exception that leaves the main function. In a multirun
+    they say which job it was, and the other jobs go on.
+    """
+    try:
+        yield
+    except CnmcError as error:
+        if HydraConfig.get().mode == RunMode.MULTIRUN:
+            raise
+        sys.stderr.write(f"error: {one_line(error)}\n")
+        sys.exit(2)
+
+
+def run_app(
+    main: Callable[[], Any],
+    *,
+    arguments: Callable[[list[str]], list[str]] | None = None,
+    close: Callable[[], bool] | None = None,
+) -> None:
+    """Run a Hydra main function as a command.
+
+    Args:
+        main: The function that ``hydra.main`` made.
+        arguments: Is given the command line without the program's name, and completes it.
+        close: Called at the end, whether jobs of the sweep failed or not; returns whether all that
+            was asked for is there.
+    """
+    status = 0
+    sys.argv[1:] = with_quotes(with_home(sys.argv[1:]))
+    listen()
+    # Hydra then raises instead of printing several lines and leaving, so all errors end below.
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")
+    try:
+        if arguments is not None:
+            sys.argv[1:] = arguments(sys.argv[1:])
+        main()
+    except (CnmcError, HydraException, OmegaConfBaseException) as error:
+        # What the signal interrupted may stumble over itself while it is left.
+        _end_if_interrupted(error)
+        sys.stderr.write(f"error: {one_line(error)}\n")
+        status = 2
+    except (KeyboardInterrupt, SystemExit) as error:
+        _end_if_interrupted(error)
+        raise
+    except Exception as error:
+        _end_if_interrupted(error)
+        meaning = _OF_LAUNCHERS.get(type(error).__name__)
+        if meaning is not None:
+            sys.stderr.write(
+                f"error: {meaning}; the same command goes on with what is missing "
+                f"({one_line(error)})\n"
+            )
+        else:
+            traceback.print_exc()
+        status = 1
+    try:
+        if close is not None and not close():
+            status = status or 1
+    except KeyboardInterrupt as error:
+        _end_if_interrupted(error)
+    sys.exit(status)
+
+
+def _end_if_interrupted(error: BaseException) -> None:
+    """End the program with the exit status of a signal, where one ended its work."""
+    # Lightning makes a plain exit of Ctrl-C, and asks between two batches whether SIGTERM came.
+    if isinstance(error, KeyboardInterrupt) or isinstance(error.__context__, KeyboardInterrupt):
+        status: int | None = INTERRUPTED
+    elif isinstance(error, SystemExit) and error.code == TERMINATED:
+        status = TERMINATED
+    else:
+        status = status_of_signal()
+    if status is not None:
+        sys.stderr.write("interrupted; the same command goes on from here\n")
+        sys.exit(status)

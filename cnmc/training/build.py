@@ -1,0 +1,150 @@
+"""From a typed configuration to the objects that train: the one place that knows both."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from lightning_fabric.plugins.environments.lightning import LightningEnvironment
+from lightning_fabric.utilities.exceptions import MisconfigurationException
+from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.loggers import Logger
+
+from cnmc.config import Config, TrainerConfig
+from cnmc.data.augment import CellAugmentation
+from cnmc.data.datamodule import CellDataModule
+from cnmc.data.store import CellStore
+from cnmc.errors import CnmcError
+from cnmc.model.backbone import build_network
+from cnmc.model.module import CellClassifier
+from cnmc.training.ending import EndOnSignal
+from cnmc.training.progress import BarProgress, StateProgress, Tell
+from cnmc.training.recorder import RunRecorder
+
+_SECONDS_BETWEEN_STATES = 2.0
+"""How often a run within a study tells how far it is."""
+
+
+def build_datamodule(config: Config, store: CellStore) -> CellDataModule:
+    """Return the data module of a run."""
+    augment = asdict(config.augment)
+    on_device = augment.pop("device")
+    return CellDataModule(
+        store.cells,
+        store.split,
+        store.cache,
+        augmentation=CellAugmentation(**augment),
+        on_device=on_device,
+        batch_size=config.data.batch_size,
+        eval_batch_size=config.data.eval_batch_size,
+        num_workers=config.data.num_workers,
+        seed=config.seed,
+        pin_memory=torch.cuda.is_available(),
+    )
+
+
+def build_classifier(config: Config, pos_weight: float) -> CellClassifier:
+    """Return the classifier of a run; its network starts as ``config.model`` says."""
+    network = build_network(
+        config.model.name,
+        pretrained=config.model.pretrained,
+        weights=config.model.weights,
+        drop_rate=config.model.drop_rate,
+    )
+    return CellClassifier(
+        network,
+        stages=asdict(config.model.stages),
+        rates=config.optimizer.rates,
+        pos_weight=pos_weight,
+        num_rotations=config.tta.num_rotations,
+        decay_every=config.optimizer.decay_every,
+        decay_factor=config.optimizer.decay_factor,
+        weight_decay=config.optimizer.weight_decay,
+        fused=config.optimizer.fused,
+        mean=config.model.mean if config.model.normalize else None,
+        std=config.model.std if config.model.normalize else None,
+        seed=config.seed,
+        channels_last=config.trainer.channels_last,
+        compile=config.trainer.compile,
+        eval_batch_size=config.data.eval_batch_size,
+    )
+
+
+def build_trainer(
+    config: Config,
+    *,
+    callbacks: Sequence[Callback],
+    recorder: RunRecorder,
+    loggers: Sequence[Logger],
+    terminal: bool,
+    tell: Tell | None = None,
+    gpu: int | None = None,
+) -> pl.Trainer:
+    """Return the trainer of a run, on one device.
+
+    Args:
+        config: The configuration.
+        callbacks: What records and keeps the run, in their order.
+        recorder: The one of them that progress is read from.
+        loggers: Where metrics go besides the run folder.
+        terminal: Draw a progress bar; otherwise print sparse lines.
+        tell: Is told how far the run is, instead of either.
+        gpu: Index of the GPU to train on; None leaves the choice.
+    """
+    bar = terminal and tell is None and config.trainer.progress_bar
+    progress: list[Callback] = []
+    if tell is not None:
+        progress = [StateProgress(recorder, tell, every=_SECONDS_BETWEEN_STATES)]
+    elif bar:
+        progress = [BarProgress(recorder)]
+    elif config.trainer.progress_bar:
+        progress = [StateProgress(recorder, lambda state: print(state.line(), flush=True))]
+    options: dict[str, Any] = {
+        "accelerator": config.trainer.accelerator,
+        "devices": 1 if gpu is None else [gpu],
+        "precision": _precision(config.trainer),
+        "deterministic": config.trainer.deterministic,
+        "max_epochs": config.trainer.max_epochs,
+        "limit_train_batches": config.trainer.limit_train_batches,
+        "limit_val_batches": config.trainer.limit_val_batches,
+        "limit_test_batches": config.trainer.limit_val_batches,
+    }
+    try:
+        return pl.Trainer(
+            **options,
+            callbacks=[*callbacks, *progress, EndOnSignal()],
+            logger=list(loggers) or False,
+            enable_progress_bar=bar,
+            enable_model_summary=False,
+            # A run is one process. Lightning would take a SLURM job's variables for those of
+            # several, and its signals for itself; submitit requeues jobs here.
+            plugins=[LightningEnvironment()],
+            # The network before training is evaluated as epoch 0 instead.
+            num_sanity_val_steps=0,
+            # The metrics keep their state from evaluation to evaluation; training runs between.
+            inference_mode=False,
+            log_every_n_steps=10,
+        )
+    except MisconfigurationException as error:
+        raise CnmcError(
+            f"trainer.accelerator={config.trainer.accelerator}: none is found here "
+            f"({' '.join(str(error).split())}); trainer.accelerator=auto takes what there is"
+        ) from error
+
+
+def _precision(trainer: TrainerConfig) -> str:
+    if trainer.precision != "auto":
+        return trainer.precision
+    on_gpu = trainer.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
+    # Older cards emulate it, slower than they compute in 32 bits.
+    exists = on_gpu and torch.cuda.is_bf16_supported(including_emulation=False)
+    return "bf16-mixed" if exists else "32-true"
+
+
+def device_name(trainer: pl.Trainer) -> str:
+    """Return the device that a trainer uses, with the name of the card where it is one."""
+    device = trainer.strategy.root_device
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)

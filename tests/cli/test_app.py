@@ -1,0 +1,181 @@
+"""The shell around commands: one-line errors, composition."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from contextlib import suppress
+
+import pytest
+from hydra import compose as hydra_compose
+from hydra import initialize
+from omegaconf.errors import ConfigKeyError
+
+import cnmc.predict
+from cnmc.cli.app import (
+    compose,
+    one_line,
+    run_app,
+    with_home,
+    with_quotes,
+    without_hydra,
+    without_multirun,
+)
+from cnmc.config import to_config
+from cnmc.errors import CnmcError
+from cnmc.signals import TERMINATED
+
+
+def test_an_error_is_one_line_with_its_cause() -> None:
+    error = ValueError("Error merging\n")
+    error.__cause__ = ValueError("Value 'abc'.\n    full_key: seed\n    object_type=Config")
+    assert one_line(error) == "Error merging; Value 'abc'; key seed"
+
+
+@pytest.mark.parametrize(
+    ("override", "key"),
+    [
+        ("data.crop=-1", "data.crop=-1"),
+        ("split.seed=-1", "split.seed=-1"),
+        ("trainer.accelerator=xyz", "trainer.accelerator=xyz"),
+        ("run.name=../x", "run.name=../x"),
+        ("run.name=.", "run.name=."),
+        ("+foo=1", "foo"),
+        ("+optimizer.lr.hed=1", "optimizer.lr.hed"),
+        ("data.resize=0", "data.resize=0"),
+        ("data.batch_size=0", "data.batch_size"),
+        ("data.num_workers=-1", "data.num_workers"),
+        ("split.kind=random", "split.kind=random"),
+        ("split.val_fraction=1.0", "split.val_fraction"),
+        ("split.fold=5", "split.fold=5"),
+        ("augment.hflip=1.5", "augment.hflip"),
+        ("augment.rotate=400", "augment.rotate"),
+        ("model.drop_rate=1.0", "model.drop_rate"),
+        ("model.std=[0,1,1]", "model.std"),
+        ("optimizer.lr.head=-1", "optimizer.lr.head"),
+        ("optimizer.decay_every=0", "optimizer.decay_every"),
+        ("tta.num_rotations=3", "tta.num_rotations=3"),
+        ("trainer.precision=64", "trainer.precision=64"),
+        ("trainer.limit_val_batches=0", "trainer.limit_val_batches"),
+        ("logger.kind=paper", "logger.kind=paper"),
+        ("logger.mode=on", "logger.mode"),
+        ("seed=-1", "seed=-1"),
+    ],
+)
+def test_a_value_out_of_range_is_refused_by_its_key(override: str, key: str) -> None:
+    with pytest.raises(CnmcError) as caught:
+        compose([override])
+    assert key in str(caught.value)
+    assert "expected" in str(caught.value)
+
+
+@pytest.mark.parametrize("override", ["split.subjects=[H14]", "split.fold=1"])
+def test_a_key_of_another_split_is_refused(override: str) -> None:
+    with pytest.raises(CnmcError, match="goes with split=subject_"):
+        compose([override])
+
+
+def test_home_is_expanded_where_the_shell_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    assert with_home(["data.root=~/x", "-m", "a=b~/c"]) == ["data.root=/home/me/x", "-m", "a=b~/c"]
+
+
+@pytest.mark.parametrize(
+    ("value", "paths"),
+    [
+        ("2024_05_12", ["2024_05_12"]),
+        ("1e3", ["1e3"]),
+        ("0012", ["0012"]),
+        ("1.50", ["1.50"]),
+        ("true", ["true"]),
+        ("nan", ["nan"]),
+        ("cells", ["cells"]),
+        ("[2024_05_12, b/1e3,1e3]", ["2024_05_12", "b/1e3", "1e3"]),
+        ("[runs/a/seed=0,runs/b/seed=0]", ["runs/a/seed=0", "runs/b/seed=0"]),
+        ("[]", None),
+    ],
+)
+def test_a_path_stays_as_it_is_written(value: str, paths: list[str] | None) -> None:
+    overrides = with_quotes(["checkpoint=1_0.onnx", f"input={value}", "++output=2024_05_13"])
+    with initialize(config_path=None, version_base="1.3"):
+        node = without_hydra(hydra_compose("predict", overrides, return_hydra_config=True))
+    if paths is None:
+        with pytest.raises(CnmcError, match=r"^input=\[\]"):
+            to_config(node)
+        return
+    config = to_config(node)
+    assert (config.checkpoint, config.input, config.output) == (["1_0.onnx"], paths, "2024_05_13")
+
+
+def test_paths_of_training_are_quoted_and_its_numbers_are_not() -> None:
+    given = ["data.root=2024_05_12", "run.root=1e3", "optimizer.lr=1e-3", "seed=0,1"]
+    config, _ = compose(with_quotes(given[:2]))
+    assert (config.data.root, config.run.root) == ("2024_05_12", "1e3")
+    assert with_quotes(given[2:]) == given[2:]
+    assert with_quotes(["data.root=a,b"]) == ["data.root=a,b"]
+
+
+@pytest.mark.usefixtures("own_signals")
+@pytest.mark.parametrize("flag", ["-m", "--multirun"])
+def test_several_jobs_are_refused_where_one_status_tells_of_one(
+    flag: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["predict", flag, "checkpoint=a", "input=b,c"])
+    with pytest.raises(SystemExit) as ended:
+        run_app(cnmc.predict.main, arguments=without_multirun)
+    assert ended.value.code == 2
+    told = capsys.readouterr().err
+    assert told == f"error: {flag}: this command does one thing at a time; give it once for each\n"
+
+
+def test_one_rate_for_layerwise_rates_gets_a_hint() -> None:
+    with pytest.raises(Exception, match="lr") as caught:
+        compose(["optimizer.lr=1e-3"])
+    assert "optimizer=flat" in one_line(caught.value)
+
+
+def test_weights_without_pretrained_are_refused() -> None:
+    with pytest.raises(CnmcError, match=r"model\.pretrained=true"):
+        compose(["model.weights=file.pth", "model.pretrained=false"])
+
+
+def test_colours_on_the_device_are_refused_with_the_ways_out() -> None:
+    with pytest.raises(CnmcError) as caught:
+        compose(["augment.device=true", "augment.color=0.2"])
+    assert one_line(caught.value) == (
+        "augment.device=true: colours change on the host alone, and augment.color=0.2; give "
+        "augment.color=0 or augment.device=false"
+    )
+
+
+@pytest.mark.parametrize(
+    ("override", "key"),
+    [("seed=abc", "seed"), ("optimizer.lr.hed=1", "hed"), ("data.crpo=3", "crpo")],
+)
+def test_a_wrong_type_or_key_is_refused_by_name(override: str, key: str) -> None:
+    with pytest.raises(Exception, match=key) as caught:
+        compose([override])
+    line = one_line(caught.value)
+    assert "\n" not in line
+    assert key in line
+
+
+@pytest.mark.usefixtures("own_signals")
+def test_a_signal_is_what_ended_a_command_whatever_it_broke_on_the_way(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Libraries are left in the middle of their work, and may stumble over it."""
+
+    def main() -> None:
+        with suppress(SystemExit):
+            os.kill(os.getpid(), signal.SIGTERM)
+        raise ConfigKeyError("half composed")
+
+    monkeypatch.setattr(sys, "argv", ["train"])
+    with pytest.raises(SystemExit) as ended:
+        run_app(main)
+    assert ended.value.code == TERMINATED
+    told = capsys.readouterr().err
+    assert "interrupted" in told
+    assert "half composed" not in told

@@ -1,0 +1,56 @@
+"""A signal whose exception got lost."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from typing import Any
+
+import pytest
+
+from cnmc.cli.app import compose
+from cnmc.signals import TERMINATED, listen
+from cnmc.study.plan import job_folder
+from cnmc.train import train
+from cnmc.training.progress import RunProgress
+
+
+class _Loses:
+    """What is raised while this is freed goes no further."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def __del__(self) -> None:
+        os.kill(os.getpid(), self.number)
+
+
+@pytest.mark.usefixtures("own_signals")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 1), (signal.SIGTERM, TERMINATED)])
+def test_a_run_ends_though_the_exception_of_its_signal_was_thrown_away(
+    tiny: list[str],
+    number: int,
+    code: int,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)  # restored at the end
+    listen()
+    config, resolved = compose([*tiny, "trainer.max_epochs=20"])
+    folder = job_folder(config, [], {})
+
+    def tell(progress: RunProgress, **_: Any) -> None:
+        if progress.epoch == 1:
+            _Loses(number)
+
+    with pytest.raises(SystemExit) as ended:
+        train(config, resolved, folder, tell)
+    # Lightning makes an exit with status 1 of Ctrl-C.
+    assert ended.value.code == code
+    info = folder.read_info()
+    assert info is not None
+    assert info.status == "running"
+    assert info.epochs_done == 1
+    assert "Traceback" not in capsys.readouterr().err
