@@ -9,7 +9,14 @@ from pathlib import Path
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
+from PIL import (
+    ExifTags,
+    Image,
+    ImageOps,
+    PngImagePlugin,
+    TiffImagePlugin,
+    UnidentifiedImageError,
+)
 
 Pixels = NDArray[np.uint8]
 
@@ -103,7 +110,7 @@ def _check(image: Image.Image) -> None:
 
 def _bits(image: Image.Image) -> int:
     """Return the bits of a channel in the file: Pillow converts 16-bit RGB to 8 bits."""
-    if image.format == "PNG" and image.mode != "P":
+    if isinstance(image, PngImagePlugin.PngImageFile) and image.mode != "P":
         # The raw mode of the first tile, as in "RGB;16B" or "L;4".
         depth = str(image.tile[0].args).partition(";")[2].rstrip("B")
         return int(depth) if depth else (1 if image.mode == "1" else 8)
