@@ -20,7 +20,7 @@ from cnmc.tracking.keys import BEST_OF_STUDY
 from cnmc.tracking.remote import Project
 
 register()
-# By itself, away from the groups of training: experiment, data and split are plain keys here.
+# By itself, away from the groups of training: experiment and split are plain keys here.
 ConfigStore.instance().store(name="best", node=OmegaConf.load(CONFIG_DIR / "best.yaml"))
 
 
@@ -36,7 +36,7 @@ def best(config: BestConfig) -> None:
         candidates, num_unfinished = project.candidates(config.experiment)
     else:
         candidates, num_unfinished = candidates_in(Path(config.runs), config.experiment)
-    only = {"protocol": config.protocol, "data": config.data, "split": config.split}
+    only = {"protocol": config.protocol, "manifest": config.manifest, "split": config.split}
     ranking = rank(candidates, num_unfinished=num_unfinished, only=only)
     print(describe(ranking))
     run = ranking.runs[0]

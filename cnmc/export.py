@@ -52,11 +52,11 @@ def export(config: ExportConfig) -> None:
 def _cells(trained: TrainedNetwork, config: ExportConfig) -> CellsOfRun | None:
     """Find the cells of the network's run; without them, only those who need them are refused."""
     try:
-        return find_cells(trained, config.data)
+        return find_cells(trained, config.data.root)
     except CnmcError as error:
-        if config.data is not None or config.format == INT8:
+        if config.data.root is not None or config.format == INT8:
             raise
-        print(f"the cells of its run are not here ({error}); data=DIR names their folder")
+        print(f"the cells of its run are not here ({error}); data.root=DIR names their folder")
         return None
 
 

@@ -7,7 +7,8 @@ import cnmc.cli.needs_train  # isort: skip # noqa: F401
 from pathlib import Path
 
 import hydra
-from omegaconf import DictConfig
+from hydra.core.config_store import ConfigStore
+from omegaconf import DictConfig, OmegaConf
 
 from cnmc.analysis.results import existing_runs, load_study, with_reference
 from cnmc.analysis.summary import summarise_study
@@ -19,6 +20,8 @@ from cnmc.reporting.assemble import assemble
 from cnmc.reporting.files import write
 
 register()
+# In the config store only, away from the groups of training: data is a plain key here.
+ConfigStore.instance().store(name="report", node=OmegaConf.load(CONFIG_DIR / "report.yaml"))
 
 
 def report(config: ReportConfig) -> None:
@@ -38,7 +41,7 @@ def report(config: ReportConfig) -> None:
         print("\nno run is finished yet, so there is nothing to report")
         return
     output = Path(config.output)
-    data = Path(config.data) if config.data is not None else None
+    data = Path(config.data.root) if config.data.root is not None else None
     try:
         # First, so that a folder that cannot be written is told of before the work.
         with replacing(output / "tables" / "runs.csv", lasting=False) as temporary:
@@ -52,7 +55,7 @@ def report(config: ReportConfig) -> None:
     print(f"\nreport: {output / 'report.html'}")
 
 
-@hydra.main(version_base="1.3", config_path=str(CONFIG_DIR), config_name="report")
+@hydra.main(version_base="1.3", config_path=None, config_name="report")
 def main(node: DictConfig) -> None:
     """Report the runs that a composed configuration names."""
     with user_errors():
