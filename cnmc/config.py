@@ -34,6 +34,9 @@ def _config_dir() -> Path:
 
 CONFIG_DIR = _config_dir()
 
+STANDALONE = ("report", "best", "export", "predict")
+"""Commands whose keys may have the names of config groups of training (``data``, ``split``)."""
+
 
 def _require(condition: bool, key: str, value: object, expected: str) -> None:
     if not condition:
@@ -698,6 +701,8 @@ def register() -> None:
     store.store(name="best_schema", node=BestConfig)
     store.store(name="predict_schema", node=PredictConfig)
     store.store(name="export_schema", node=ExportConfig)
+    for command in STANDALONE:
+        store.store(name=command, node=OmegaConf.load(CONFIG_DIR / f"{command}.yaml"))
     store.store(group="optimizer", name="layerwise_schema", node=LayerwiseOptimizerConfig)
     store.store(group="optimizer", name="flat_schema", node=FlatOptimizerConfig)
 

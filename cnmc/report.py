@@ -7,21 +7,18 @@ import cnmc.cli.needs_train  # isort: skip # noqa: F401
 from pathlib import Path
 
 import hydra
-from hydra.core.config_store import ConfigStore
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from cnmc.analysis.results import existing_runs, load_study, with_reference
 from cnmc.analysis.summary import summarise_study
 from cnmc.cli.app import run_app, user_errors
-from cnmc.config import CONFIG_DIR, ReportConfig, register, to_config
+from cnmc.config import ReportConfig, register, to_config
 from cnmc.errors import CnmcError
 from cnmc.files import replacing
 from cnmc.reporting.assemble import assemble
 from cnmc.reporting.files import write
 
 register()
-# In the config store only, away from the groups of training: data is a plain key here.
-ConfigStore.instance().store(name="report", node=OmegaConf.load(CONFIG_DIR / "report.yaml"))
 
 
 def report(config: ReportConfig) -> None:

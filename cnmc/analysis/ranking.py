@@ -76,7 +76,7 @@ class Ranking:
 
 
 def cells_of(origin: Mapping[str, Any]) -> dict[str, str]:
-    """Return protocol and fingerprints of a run by what they are called: protocol, manifest, split."""
+    """Return protocol and fingerprints of a run, keys ``protocol``, ``manifest``, ``split``."""
     return {name: str(origin.get(key)) for name, key in _CELLS.items()}
 
 
@@ -129,7 +129,7 @@ def rank(
     Args:
         candidates: Finished runs.
         num_unfinished: Runs beside them that are not.
-        only: By ``protocol``, ``manifest`` and ``split``, with how much of it the runs to rank begin.
+        only: First characters of ``protocol``, ``manifest`` and ``split`` of the runs to rank.
 
     Raises:
         CnmcError: There is none, none of them has an F1, or they differ in data, split or protocol.

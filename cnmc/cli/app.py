@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra import compose as hydra_compose
-from hydra import initialize_config_dir
+from hydra import initialize, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.types import RunMode
@@ -20,7 +20,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from cnmc.cli.packages import missing_package
-from cnmc.config import CONFIG_DIR, register, to_config
+from cnmc.config import CONFIG_DIR, STANDALONE, register, to_config
 from cnmc.errors import CnmcError, one_line
 from cnmc.signals import INTERRUPTED, TERMINATED, listen, status_of_signal
 
@@ -105,13 +105,17 @@ def compose(overrides: Sequence[str], config_name: str = "config") -> tuple[Any,
 
     Args:
         overrides: As on the command line, without sweeps.
-        config_name: ``config`` for training, ``prepare`` for preparing data.
+        config_name: ``config`` for training, else the name of the command.
 
     Returns:
         The typed configuration, and the same as resolved plain values.
     """
     register()
-    with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
+    with (
+        initialize(None, version_base="1.3")
+        if config_name in STANDALONE
+        else initialize_config_dir(str(CONFIG_DIR), version_base="1.3")
+    ):
         whole = hydra_compose(config_name, list(overrides), return_hydra_config=True)
     node = without_hydra(whole)
     resolved: Any = OmegaConf.to_container(node, resolve=True)
