@@ -26,6 +26,7 @@ from cnmc.config import CONFIG_DIR, Config, register
 from cnmc.data.store import CellStore, open_cells, open_split
 from cnmc.devices import claim_gpu
 from cnmc.errors import CnmcError, is_interruption
+from cnmc.model.checkpoint import load_checkpoint
 from cnmc.runs.folder import RunFolder, RunInfo
 from cnmc.runs.lifecycle import begin_run, check_origin, failure_recorded, find_run, start_over
 from cnmc.signals import TERMINATED
@@ -35,7 +36,7 @@ from cnmc.study.plan import with_multirun
 from cnmc.tracking import agent
 from cnmc.tracking.loggers import Tracker, tracked
 from cnmc.training.build import build_classifier, build_datamodule, build_trainer, device_name
-from cnmc.training.checkpoints import EpochCheckpoints, load_checkpoint, strip_optimizer
+from cnmc.training.checkpoints import EpochCheckpoints, strip_optimizer
 from cnmc.training.progress import Tell
 from cnmc.training.recorder import RunRecorder, defined
 

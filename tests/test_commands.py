@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from cnmc.model.checkpoint import load_checkpoint
 from cnmc.runs.folder import RunFolder
-from cnmc.training.checkpoints import load_checkpoint
 from tests.conftest import ROOT
 from tests.study.forks import Forks
 

@@ -27,12 +27,12 @@ from cnmc.deploy.opening import open_network
 from cnmc.errors import CnmcError, RefusedError
 from cnmc.export import export
 from cnmc.files import replacing
+from cnmc.model.checkpoint import load_checkpoint
 from cnmc.model.module import CellClassifier
 from cnmc.runs.folder import RunFolder, logit_columns
 from cnmc.study.plan import job_folder
 from cnmc.train import train
 from cnmc.training.build import _precision, build_classifier
-from cnmc.training.checkpoints import load_checkpoint
 from tests.data.trees import write_release
 from tests.test_experiments import EXPERIMENTS
 

@@ -10,8 +10,8 @@ from typing import Any
 from cnmc.analysis.choosing import choose_of_epoch
 from cnmc.analysis.decision import Decision
 from cnmc.errors import CnmcError
+from cnmc.model.checkpoint import read_checkpoint
 from cnmc.runs.folder import RunFolder
-from cnmc.training.checkpoints import read_checkpoint
 
 
 @dataclass(frozen=True)

@@ -17,9 +17,9 @@ from typing import Any
 from cnmc.config import Config
 from cnmc.data.store import CellSplit, CellStore
 from cnmc.errors import RefusedError, is_interruption
+from cnmc.model.checkpoint import load_checkpoint
 from cnmc.runs.folder import INFO, RunFolder, RunInfo, config_hash, differing_keys, identity
 from cnmc.runs.provenance import git_commit, hardware, versions
-from cnmc.training.checkpoints import load_checkpoint
 
 _KEPT = (
     "started",

@@ -40,7 +40,7 @@ def download(run: Candidate, project: Project | None, output: Path) -> Path:
 
 def _verify(path: Path, run: Candidate) -> None:
     """Refuse a file that is no checkpoint, or that of another run, epoch or other cells."""
-    from cnmc.training.checkpoints import load_checkpoint  # noqa: PLC0415 - torch takes seconds
+    from cnmc.model.checkpoint import load_checkpoint  # noqa: PLC0415 - torch takes seconds
 
     try:
         origin = load_checkpoint(path, lazy=True)["cnmc"]

@@ -10,44 +10,9 @@ import pytorch_lightning as pl
 import torch
 
 from cnmc.analysis.choosing import choose_of_epoch
-from cnmc.errors import CnmcError
 from cnmc.files import replacing
+from cnmc.model.checkpoint import load_checkpoint
 from cnmc.runs.folder import RunFolder, RunInfo
-
-
-def read_checkpoint(path: Path, *, lazy: bool = False) -> dict[str, Any]:
-    """Read a file of PyTorch that holds a network by name; nothing in it is executed.
-
-    Args:
-        path: The file.
-        lazy: Read a tensor when it is used; for a look at the rest.
-
-    Raises:
-        CnmcError: The file is missing, truncated, or holds more than tensors and plain values.
-    """
-    try:
-        checkpoint: dict[str, Any] = torch.load(
-            path, map_location="cpu", weights_only=True, mmap=lazy
-        )
-        if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
-            raise ValueError("it has no state_dict")
-    # The reader of pickles stumbles over damage in as many ways as there are bytes.
-    except Exception as error:
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise CnmcError(f"{path} is no checkpoint of cnmc: {reason}") from error
-    return checkpoint
-
-
-def load_checkpoint(path: Path, *, lazy: bool = False) -> dict[str, Any]:
-    """Read a checkpoint that says where it comes from; see :func:`read_checkpoint`.
-
-    Raises:
-        CnmcError: As there, or the file does not say where it comes from.
-    """
-    checkpoint = read_checkpoint(path, lazy=lazy)
-    if "cnmc" not in checkpoint:
-        raise CnmcError(f"{path} is no checkpoint of cnmc: it has no cnmc metadata")
-    return checkpoint
 
 
 def strip_optimizer(path: Path) -> None:

@@ -18,8 +18,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from cnmc.model.checkpoint import load_checkpoint
 from cnmc.runs.folder import RunFolder, RunInfo, find_runs
-from cnmc.training.checkpoints import load_checkpoint
 from tests.conftest import ROOT, TINY
 from tests.study.forks import Forks, Outcome
 

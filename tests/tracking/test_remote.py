@@ -19,9 +19,9 @@ from wandb.apis.public.service_api import ServiceApi
 from cnmc.best import best
 from cnmc.config import BestConfig
 from cnmc.errors import CnmcError
+from cnmc.model.checkpoint import load_checkpoint
 from cnmc.tracking import keys as names
 from cnmc.tracking.remote import Project
-from cnmc.training.checkpoints import load_checkpoint
 from tests.studies import write_run
 from tests.tracking.recorded import (
     ENTITY,

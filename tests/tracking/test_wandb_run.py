@@ -17,12 +17,12 @@ from scipy.special import expit
 
 from cnmc.analysis.metrics import METRICS, auroc
 from cnmc.cli.app import compose
+from cnmc.model.checkpoint import load_checkpoint
 from cnmc.runs.folder import RunFolder
 from cnmc.study.plan import job_folder
 from cnmc.tracking import keys as names
 from cnmc.tracking import wandb_run
 from cnmc.train import train
-from cnmc.training.checkpoints import load_checkpoint
 from cnmc.training.recorder import RunRecorder
 from tests.conftest import TINY
 from tests.tracking.transactions import LoggedRun, read_logs
