@@ -268,14 +268,15 @@ class TestFiles:
     ) -> None:
         key = "layer1.0.conv1.weight"
         value = state[key]
-        state[key] = {
+        forms: dict[str, Callable[[], Tensor]] = {
             "nan": lambda: value.where(value > 0, torch.nan),
             "infinite": lambda: value.double() * 1e300,
             "complex": lambda: value.to(torch.complex64),
             "sparse": value.to_sparse,
             "quantized": lambda: torch.quantize_per_tensor(value, 0.1, 0, torch.qint8),
             "meta": lambda: value.to("meta"),
-        }[kind]()
+        }
+        state[key] = forms[kind]()
         torch.save(state, tmp_path / "w.pth")
         text = message(lambda: build(pretrained=True, weights=tmp_path / "w.pth"))
         assert "w.pth" in text
