@@ -60,6 +60,7 @@ def train(
     Raises:
         CnmcError: The input is at fault, or the folder is another run's.
     """
+    folder.check_place()
     with folder.lock():
         if config.run.overwrite:
             start_over(folder, config.study.id)
@@ -213,4 +214,4 @@ def main(node: DictConfig) -> None:
 
 if __name__ == "__main__":
     # A launcher sends the main function to other processes: by its name, which they import.
-    run_app(import_module("cnmc.train").main, arguments=with_multirun, close=close_study)
+    run_app(import_module("cnmc.train").main, Config, arguments=with_multirun, close=close_study)
