@@ -51,7 +51,8 @@ def folder(graph: CellGraph, tmp_path: Path) -> RunFolder:
     folder.best_checkpoint.parent.mkdir()
     whole = content(graph, run=info.identity(), epoch=info.best_epoch)
     whole["cnmc"]["config"]["data"] |= {"root": "no/such/folder", "work_dir": "no/such/folder"}
-    whole["cnmc"]["config"]["split"] = {"kind": "nested", "seed": 3, NAME: 1}
+    whole["cnmc"]["config"]["split"] = {"kind": "nested", "seed": 3, NAME: 1, "path": "/secret/s"}
+    whole["cnmc"]["config"]["model"]["weights"] = "/secret/w.pth"
     del whole["cnmc"]["decision"]
     torch.save(whole, folder.best_checkpoint)
     return folder
@@ -86,6 +87,8 @@ def test_file_and_card_of_a_run_folder(
     assert r"a\|b \<img src=x\> \[x\]\(y\) \`c\` \# d | HEM |" in card
     assert r"- split.a\|b \<img src=x\> \[x\]\(y\) \`c\` \# d: 1" in card
     assert "<img" not in card.replace(r"\<img", "")
+    for path in output.parent.iterdir():
+        assert not [place for place in (b"/secret", bytes(tmp_path)) if place in path.read_bytes()]
     predictions = folder.read_predictions()
     assert predictions is not None
     num_cells = (predictions.query("role == 'test'")["subject"] == "53").sum()

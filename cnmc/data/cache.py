@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 from filelock import FileLock, Timeout
 
-from cnmc.data.images import Pixels, UnreadableImageError, crop_and_resize, decode
+from cnmc.data.images import Pixels, UnreadableImageError, crop_and_resize, decode, read_file
 from cnmc.data.manifest import Manifest
 from cnmc.data.parallel import map_threads
 from cnmc.data.workdir import make_work_dir
@@ -149,9 +149,9 @@ def _build(
 
         def write(row: int) -> None:
             try:
-                pixels = decode(sources[row].read_bytes())
+                pixels = decode(read_file(sources[row]))
                 images[row] = crop_and_resize(pixels, crop=crop, resize=resize)
-            except (OSError, UnreadableImageError, ValueError) as error:
+            except (UnreadableImageError, ValueError) as error:
                 raise CnmcError(
                     f"{sources[row]}: {error}; expected a readable image of at least "
                     f"data.crop={crop} pixels a side, check it with python -m cnmc.prepare"

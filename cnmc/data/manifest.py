@@ -17,7 +17,7 @@ from typing import NamedTuple
 import pandas as pd
 from filelock import FileLock
 
-from cnmc.data.images import UnreadableImageError, decode
+from cnmc.data.images import UnreadableImageError, decode, read_file
 from cnmc.data.parallel import map_threads
 from cnmc.data.sources.cnmc import join_labels, read_labels, scan_names
 from cnmc.data.workdir import make_work_dir, write_text
@@ -210,17 +210,19 @@ def _only_labels(root: Path, paths: tuple[str, ...]) -> tuple[str, pd.DataFrame 
 def _read_file(root: Path, path: str) -> _File:
     full = root / path
     try:
-        status = full.stat()
-        data = full.read_bytes()
+        mtime_ns = full.stat().st_mtime_ns
+        data = read_file(full)
     except OSError as error:
         return _File(path, 0, 0, "", 0, 0, error.strerror or type(error).__name__)
+    except UnreadableImageError as error:
+        return _File(path, 0, 0, "", 0, 0, str(error))
     digest = hashlib.sha256(data).hexdigest()
     try:
         height, width = decode(data).shape[:2]
         reason = ""
     except UnreadableImageError as error:
         height, width, reason = 0, 0, str(error)
-    return _File(path, len(data), status.st_mtime_ns, digest, width, height, reason)
+    return _File(path, len(data), mtime_ns, digest, width, height, reason)
 
 
 def _known_files(root: Path, paths: list[str], kept: Path) -> dict[str, _File]:

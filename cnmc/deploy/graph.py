@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -96,13 +97,13 @@ def build_graph(trained: TrainedNetwork) -> CellGraph:
         )
         network = build_network(info.network, pretrained=False, weights=None, drop_rate=0.0)
         prefix = "network."
-        network.load_state_dict(
-            {
-                key.removeprefix(prefix): value
-                for key, value in trained.state_dict.items()
-                if key.startswith(prefix)
-            }
-        )
+        state = {
+            key.removeprefix(prefix): value
+            for key, value in trained.state_dict.items()
+            if key.startswith(prefix)
+        }
+        _check_numbers(state)
+        network.load_state_dict(state)
         return CellGraph(network, info)
     except (KeyError, TypeError, AttributeError, ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200]
@@ -110,3 +111,12 @@ def build_graph(trained: TrainedNetwork) -> CellGraph:
             f"{trained.path}: no network can be built of this checkpoint ({type(error).__name__}: "
             f"{reason}); give best.ckpt of a run that this version of cnmc can read"
         ) from error
+
+
+def _check_numbers(state: Mapping[str, Tensor]) -> None:
+    """Refuse tensors that PyTorch would load and that no network can compute with."""
+    for name, value in state.items():
+        if value.layout != torch.strided or value.is_quantized or value.is_complex():
+            raise ValueError(f"{name} is not a dense tensor of real numbers")
+        if not value.isfinite().all():
+            raise ValueError(f"{name} has values that are not finite")

@@ -178,7 +178,11 @@ def _data(
         ("fingerprint of the data", trained.run.get("manifest_fingerprint") or unknown),
         ("split", split.get("kind", unknown)),
     ]
-    facts += [(f"split.{key}", value) for key, value in split.items() if key != "kind" and value]
+    facts += [
+        (f"split.{key}", _without_folders(value))
+        for key, value in split.items()
+        if key != "kind" and value
+    ]
     facts.append(("fingerprint of the split", trained.run.get("split_fingerprint") or unknown))
     training = _NO_CELLS
     if cells_of_run is not None:
@@ -199,7 +203,7 @@ def _count(part: pd.DataFrame) -> str:
 
 def _recipe(trained: TrainedNetwork) -> str:
     keys = {
-        key: value
+        key: _without_folders(value)
         for key, value in identity(trained.config).items()
         if not key.startswith(("model.stages.", "split.", "data.synthetic"))
     }
@@ -207,6 +211,11 @@ def _recipe(trained: TrainedNetwork) -> str:
     if weights is not None:
         keys["model.weights"] = Path(str(weights)).name
     return _table(("key", "value"), sorted(keys.items()))
+
+
+def _without_folders(value: object) -> object:
+    """Return a value of the configuration; of an absolute path only the last part."""
+    return Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value
 
 
 def _of_32_bits(check: Check) -> str:

@@ -230,7 +230,7 @@ def test_a_disk_that_fills_up_is_an_error_not_a_crash(
 
 def test_an_image_that_vanished_is_named(manifest: Manifest) -> None:
     (manifest.root / "phase3/2.bmp").unlink()
-    with pytest.raises(CnmcError, match=r"phase3/2\.bmp: .*No such file"):
+    with pytest.raises(CnmcError, match=r"phase3/2\.bmp"):
         cache_of(manifest)
     assert list((manifest.root.parent / "work").glob("*images-*")) == []
 

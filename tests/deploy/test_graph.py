@@ -85,6 +85,18 @@ class TestCheckpoint:
         with torch.no_grad():
             assert torch.equal(graph(images), expected(images))
 
+    @pytest.mark.parametrize("damage", ["sparse", "complex", "nan"])
+    def test_numbers_that_no_network_has(
+        self, damage: str, content: dict[str, Any], tmp_path: Path
+    ) -> None:
+        head = content["state_dict"]["network.fc.weight"]
+        others = {"sparse": head.to_sparse(), "complex": head.to(torch.complex64)}
+        content["state_dict"]["network.fc.weight"] = others.get(damage, head * float("nan"))
+        torch.save(content, tmp_path / "best.ckpt")
+        with pytest.raises(CnmcError, match=r"fc\.weight") as caught:
+            load_graph(tmp_path / "best.ckpt")
+        assert "\n" not in str(caught.value)
+
     def test_without_normalisation(self, content: dict[str, Any], tmp_path: Path) -> None:
         content["cnmc"]["config"]["model"]["normalize"] = False
         torch.save(content, tmp_path / "best.ckpt")

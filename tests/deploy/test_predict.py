@@ -191,6 +191,78 @@ def test_a_stopped_one_goes_on_and_a_finished_one_computes_nothing(
     assert "12 cells, 1 of them new" in capsys.readouterr().out
 
 
+def _changed(row: dict[str, Any], **values: Any) -> bytes:
+    return json.dumps(row | values).encode()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda _: b"",
+        lambda _: b"{",
+        lambda _: b"\xff" * 40,
+        lambda _: b"[" * 100_000,
+        lambda _: b"null",
+        lambda _: b"[1, 2]",
+        lambda row: json.dumps(row).encode()[:-40],
+        lambda row: _changed(row, logits=[[99.0] * 8]),
+        lambda row: _changed(row, logits=[row["logits"][0][:-1]]),
+        lambda row: _changed(row, logits=row["logits"] * 2),
+        lambda row: _changed(row, logits=[[math.nan] * 8]),
+        lambda row: _changed(row, logits="none"),
+        lambda row: _changed(row, warnings=["<b>mine</b>"]),
+        lambda row: _changed(row, warnings=None),
+        lambda row: _changed(row, file="0" * 32),
+        lambda row: _changed(row, file=[1]),
+        lambda row: _changed(row, check=""),
+        lambda row: _changed({key: row[key] for key in ("file", "warnings", "check")}),
+        lambda row: _changed(row, more=1),
+    ],
+)
+def test_a_line_of_the_journal_that_was_changed_is_computed_again(
+    tmp_path: Path, folder: Path, onnx: Path, damage: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(folder.parent, checkpoint=onnx, cells=0)
+    tables = [tmp_path / "out" / name for name in ("predictions.csv", "subjects.csv")]
+    before = [path.read_bytes() for path in tables]
+    journal = tmp_path / "out" / "journal.jsonl"
+    lines = journal.read_bytes().splitlines()
+    lines[3] = damage(json.loads(lines[3]))
+    journal.write_bytes(b"\n".join(lines) + b"\n")
+    capsys.readouterr()
+    assert run(folder.parent, checkpoint=onnx, cells=0) == 0
+    assert "12 cells, 1 of them new" in capsys.readouterr().out
+    assert [path.read_bytes() for path in tables] == before
+
+
+def test_a_line_of_another_screening_is_computed_again(
+    tmp_path: Path, folder: Path, onnx: Path, other_onnx: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, network in (("out", onnx), ("other", other_onnx)):
+        run(folder.parent, checkpoint=network, output=tmp_path / name, cells=0)
+    journals = [tmp_path / name / "journal.jsonl" for name in ("out", "other")]
+    lines, others = (path.read_bytes().splitlines(keepends=True) for path in journals)
+    journals[0].write_bytes(b"".join([*lines[:5], *others[5:]]))
+    capsys.readouterr()
+    run(folder.parent, checkpoint=onnx, cells=0)
+    assert "12 cells, 8 of them new" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "first", [b"my own notes\n", b"\n", b"[]\n", b"{}", b"\xff\n", b"[" * 99_999]
+)
+def test_a_journal_of_somebody_else_is_refused(
+    tmp_path: Path, folder: Path, onnx: Path, first: bytes
+) -> None:
+    journal = tmp_path / "out" / "journal.jsonl"
+    journal.parent.mkdir()
+    journal.write_bytes(first)
+    with pytest.raises(CnmcError, match=r"journal\.jsonl.*overwrite=true.*output=DIR"):
+        run(folder.parent, checkpoint=onnx)
+    assert journal.read_bytes() == first
+    assert run(folder.parent, checkpoint=onnx, overwrite=True, cells=0) == 0
+
+
 def test_a_killed_process_loses_one_batch_at_most(
     tmp_path: Path, folder: Path, onnx: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -221,9 +293,6 @@ def test_a_folder_of_another_network_is_refused(
     run(folder.parent, checkpoint=other_onnx, overwrite=True)
     header = json.loads((tmp_path / "out" / "journal.jsonl").read_text().splitlines()[0])
     assert len(header["networks"]) == 1
-    (tmp_path / "out" / "journal.jsonl").write_text("my own notes\n")
-    with pytest.raises(CnmcError, match="none of cnmc, or damaged"):
-        run(folder.parent, checkpoint=onnx)
 
 
 def test_an_ensemble_averages_log_odds(
