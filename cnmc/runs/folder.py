@@ -96,6 +96,19 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+def without_folders(value: Any) -> Any:
+    """Return plain values in which only the last part of each absolute path is left.
+
+    Checkpoints and W&B get this: they leave the machine, and the fingerprints identify the data.
+    """
+    if isinstance(value, Mapping):
+        return {key: without_folders(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [without_folders(item) for item in value]
+    is_path = isinstance(value, str) and Path(value).expanduser().is_absolute()
+    return Path(value).name if is_path else value
+
+
 def identity(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return the keys of a resolved configuration that decide what a run computes."""
     return _ADDED | {
