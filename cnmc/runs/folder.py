@@ -30,7 +30,7 @@ import yaml
 from filelock import FileLock, Timeout
 
 from cnmc.errors import CnmcError, RefusedError
-from cnmc.files import replacing
+from cnmc.files import natural_key, replacing
 
 CONFIG, INFO, METRICS, PREDICTIONS = "config.yaml", "run.json", "metrics.csv", "predictions.parquet"
 
@@ -437,8 +437,4 @@ def find_runs(root: Path, experiments: Sequence[str] | None = None) -> list[RunF
         if experiments is None or path.parent.parent.name in experiments
     ]
 
-    def natural(folder: RunFolder) -> tuple[str, list[tuple[int, str]]]:
-        parts = re.split(r"(\d+)", folder.path.name)
-        return folder.path.parent.name, [(int(p) if p.isdigit() else -1, p) for p in parts]
-
-    return sorted(found, key=natural)
+    return sorted(found, key=lambda run: (run.path.parent.name, natural_key(run.path.name)))
