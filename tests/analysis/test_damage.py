@@ -22,7 +22,7 @@ from cnmc.analysis.summary import summarise_study
 from cnmc.runs.folder import CONFIG, INFO, METRICS, PREDICTIONS
 from tests.studies import write_run
 
-Damage = Callable[[Path], None]
+Damage = Callable[[Path], object]
 """Damages the files of a run folder."""
 
 NAN = float("nan")
@@ -78,7 +78,7 @@ def _metrics(change: Callable[[pd.DataFrame], pd.DataFrame]) -> Damage:
 
 
 def _replace(name: str, content: bytes) -> Damage:
-    return lambda folder: (folder / name).write_bytes(content) and None
+    return lambda folder: (folder / name).write_bytes(content)
 
 
 def _truncate(name: str, share: float) -> Damage:
