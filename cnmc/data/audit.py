@@ -186,6 +186,7 @@ def _duplicates(cells: pd.DataFrame) -> Iterable[Finding]:
     if pairs.empty:
         return
     names = pairs["cell_id"] + " = " + pairs["cell_id_2"]
+    named = names.to_list()
 
     def differ(column: str) -> pd.Series:
         first, second = pairs[column], pairs[f"{column}_2"]
@@ -194,9 +195,9 @@ def _duplicates(cells: pd.DataFrame) -> Iterable[Finding]:
     yield Finding(
         "warning",
         "duplicate",
-        f"{_count(list(names), 'pair', 'pairs')} of byte-identical images, {differ('subject').sum():,} "
-        f"of them across subjects, {differ('fold').sum():,} across folds: "
-        f"{_some(names.to_list())}; their subjects stay on one side of every split",
+        f"{_count(named, 'pair', 'pairs')} of byte-identical images, "
+        f"{differ('subject').sum():,} of them across subjects, {differ('fold').sum():,} across "
+        f"folds: {_some(named)}; their subjects stay on one side of every split",
     )
     parts = differ("part") & (pairs["part"] != "final") & (pairs["part_2"] != "final")
     if leaks := names[parts].to_list():
