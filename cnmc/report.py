@@ -9,7 +9,8 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig
 
-from cnmc.analysis.results import existing_runs, load_study, with_reference
+from cnmc.analysis.loading import existing_runs, load_study
+from cnmc.analysis.results import with_reference
 from cnmc.analysis.summary import summarise_study
 from cnmc.cli.app import run_app, user_errors
 from cnmc.config import ReportConfig, register, to_config

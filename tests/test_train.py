@@ -18,8 +18,9 @@ from torch import nn
 
 from cnmc.analysis.choosing import choose_of_epoch
 from cnmc.analysis.decision import Decision
+from cnmc.analysis.loading import load_study
 from cnmc.analysis.metrics import evaluate_run, mean_logits, weighted_bce
-from cnmc.analysis.results import load_study, run_table
+from cnmc.analysis.results import run_table
 from cnmc.cli.app import compose
 from cnmc.config import CellsConfig, ExportConfig, TrainerConfig
 from cnmc.data.store import open_cells

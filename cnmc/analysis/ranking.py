@@ -16,8 +16,9 @@ from typing import Any
 
 import numpy as np
 
+from cnmc.analysis.loading import existing_runs, load_study
 from cnmc.analysis.metrics import METRICS, evaluate
-from cnmc.analysis.results import Logits, Run, existing_runs, load_study
+from cnmc.analysis.results import Logits, Run
 from cnmc.errors import CnmcError
 
 F1_NOROT = "f1_norot"

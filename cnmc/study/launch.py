@@ -20,7 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from cnmc import signals
-from cnmc.analysis.results import load_study
+from cnmc.analysis.loading import load_study
 from cnmc.analysis.summary import summarise_study
 from cnmc.cli.app import without_hydra
 from cnmc.config import LoggerConfig, to_config
