@@ -22,6 +22,7 @@ from omegaconf.errors import OmegaConfBaseException
 from cnmc.config import CONFIG_DIR, register, to_config
 from cnmc.errors import CnmcError
 from cnmc.signals import INTERRUPTED, TERMINATED, listen, status_of_signal
+from cnmc.streams import never_fail_to_print
 from cnmc.study.launchers import missing_package
 
 _HINTS = {
@@ -176,6 +177,7 @@ def run_app(
     """
     status = 0
     sys.argv[1:] = with_quotes(with_home(sys.argv[1:]))
+    never_fail_to_print()
     listen()
     # Hydra then raises instead of printing several lines and leaving, so all errors end below.
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
