@@ -12,6 +12,7 @@ import pickle
 import ssl
 import urllib.error
 import urllib.request
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -85,7 +86,8 @@ def read_state_dict(path: Path | str) -> dict[str, Tensor]:
         Tensors on the CPU by name, without a ``state_dict`` wrapping or a common prefix.
 
     Raises:
-        CnmcError: The file is missing, damaged, holds more than tensors, or is of another kind.
+        CnmcError: The file is missing, damaged, holds more than tensors, is of another kind, or a
+            tensor is sparse, complex, quantized or not finite.
     """
     path = Path(path).expanduser()
     if not path.is_file():
@@ -97,7 +99,9 @@ def read_state_dict(path: Path | str) -> dict[str, Tensor]:
         if path.suffix == ".safetensors":
             content: Any = load_file(path)
         elif path.suffix in PICKLE_SUFFIXES:
-            content = torch.load(path, map_location="cpu", weights_only=True)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # PyTorch's, about kinds that are refused below
+                content = torch.load(path, map_location="cpu", weights_only=True)
         else:
             raise CnmcError(
                 f"model.weights={path}: unknown kind of file; expected .safetensors or one of "
@@ -128,6 +132,11 @@ def read_state_dict(path: Path | str) -> dict[str, Tensor]:
         raise CnmcError(
             f"model.weights={path}: holds no state dict; expected tensors by parameter name, bare "
             f'or under the key "state_dict"'
+        )
+    odd = [key for key, value in content.items() if not _is_plain(value)]
+    if odd:
+        raise CnmcError(
+            f"model.weights={path}: {_listed(odd)}: expected dense tensors of finite real numbers"
         )
     for prefix in ("module.", "network."):  # of PyTorch's wrappers, and of a run's checkpoints
         if all(key.startswith(prefix) for key in content):
@@ -313,6 +322,16 @@ def _answers(address: str) -> bool:
         return isinstance(error.reason, ssl.SSLError)
     except OSError:
         return False
+
+
+def _is_plain(value: Tensor) -> bool:
+    """Return whether a tensor is dense and real, and all its numbers are finite in 32 bits."""
+    return (
+        value.layout is torch.strided
+        and value.device.type == "cpu"
+        and not (value.is_complex() or value.is_quantized)
+        and bool(value.float().isfinite().all())
+    )
 
 
 def _listed(keys: Sequence[str]) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from functools import partial
 from importlib import import_module
 from typing import Any
@@ -13,16 +12,6 @@ from omegaconf import DictConfig
 
 from cnmc.signals import end_with_parent
 from cnmc.streams import never_fail_to_print
-
-_PACKAGES = {
-    "joblib": ("hydra-joblib-launcher", "launchers"),
-    "submitit_local": ("hydra-submitit-launcher", "launchers"),
-    "submitit_slurm": ("hydra-submitit-launcher", "launchers"),
-    "ray": ("hydra-ray-launcher", "ray"),
-}
-"""Package and extra that bring each launcher which a preset builds on."""
-
-_ABSENT = re.compile(r"In 'hydra/launcher/(\w+)': Could not load 'hydra/launcher/(\w+)'")
 
 
 class JobSetup(Callback):
@@ -45,12 +34,3 @@ class JobSetup(Callback):
         """Change to the folder of the command, where Ray does not start its processes."""
         os.chdir(config.hydra.runtime.cwd)
         never_fail_to_print()
-
-
-def missing_package(message: str) -> str | None:
-    """Return what to install where a message of Hydra says that a preset's launcher is missing."""
-    found = _ABSENT.search(message)
-    if found is None or found[2] not in _PACKAGES:
-        return None
-    package, extra = _PACKAGES[found[2]]
-    return f"hydra/launcher={found[1]} needs the package {package}: pip install 'cnmc[{extra}]'"

@@ -233,24 +233,6 @@ def test_pyplot_is_not_needed() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-def test_alt_texts_tell_the_numbers(ordinary: dict[str, document.Figure]) -> None:
-    told = {
-        "figure2": "from 17.90 % at epoch 0 to 88.73 % at epoch 2, its best",
-        "figure3": "HEM, 14 subjects: accuracy of the best epoch from 65.0 % (subject H25)",
-        "figure4": "proposal after epoch 6: accuracy 89.00 ± 0.90 %",
-        "intervals": "proposal, protocol paper, 24 runs: mean F1 87.89 %",
-        "runs": "norot: 24 runs, F1 87.06 ± 0.95 %",
-        "ensembles": "24 runs F1 89.44 %, AUROC 95.76 %",
-        "views": "8 views F1 87.85 ± 0.80 %",
-        "reliability": "proposal, 5,731 cells in 10 bins",
-        "roc": "Published: sensitivity 92.01 %, specificity 80.36 %",
-        "persons": "26 of 28 persons on the right side of 50 %",
-        "selection": "last epoch, norot: F1 86.79 % (86.39 to 87.19)",
-    }
-    for name, text in told.items():
-        assert text in ordinary[name].alt
-
-
 def drawn_points(axes: Axes) -> np.ndarray:
     """Return the points of all lines and marks of a panel."""
     return np.concatenate([np.asarray(line.get_xydata(), dtype=float) for line in axes.lines])
