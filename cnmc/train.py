@@ -61,6 +61,7 @@ def train(
     Raises:
         CnmcError: The input is at fault, or the folder is another run's.
     """
+    folder.check_place()
     # Opened before the folder is locked, so that a mistake in the data leaves nothing behind.
     store = None
     if config.run.overwrite or not folder.is_finished():
@@ -224,4 +225,4 @@ def main(node: DictConfig) -> None:
 
 if __name__ == "__main__":
     # A launcher sends the main function to other processes: by its name, which they import.
-    run_app(import_module("cnmc.train").main, arguments=with_multirun, close=close_study)
+    run_app(import_module("cnmc.train").main, Config, arguments=with_multirun, close=close_study)
