@@ -1,15 +1,14 @@
-"""What the paper describes, done the usual way: the baselines that the stages are measured against.
+"""The work that the paper describes, written with the usual libraries: the baselines.
 
-Written from sections 2 and 4.1 of the paper with the libraries that one would take: images are
-opened anew in every epoch, cropped, flipped, turned and shifted by torchvision, and travel to the
-device as floats; for an evaluation, eight turned copies of each.
+Sections 2 and 4.1 of the paper: image files are opened in every epoch, cropped, flipped, rotated
+and shifted by torchvision, and travel to the device as floats; eight rotated copies of each image
+are evaluated.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from PIL import Image
@@ -17,48 +16,32 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
-NUM_ROTATIONS = 8
 
-
-class FileDataset(Dataset[Tensor]):
-    """Cells that are opened, cropped and augmented each time.
+class ImageFiles(Dataset[Tensor]):
+    """Images that are opened each time they are used.
 
     Args:
         files: The images.
         crop: Side of the central crop in pixels.
-        resize: Side that the crop is then brought to; None leaves it.
-        translate: Shifts are uniform over plus and minus this share of each side.
+        resize: Side that the crop is resized to; None leaves it.
+        rotated: Return the eight rotations of an image (8 x 3 x S x S floats) instead of an
+            augmented image (3 x S x S floats).
     """
 
     def __init__(
-        self, files: Sequence[Path], *, crop: int, resize: int | None, translate: float = 0.2
+        self, files: Sequence[Path], *, crop: int, resize: int | None, rotated: bool = False
     ) -> None:
         self.files = list(files)
-        self.transform = transforms.Compose(
+        self.rotated = rotated
+        size = [] if resize is None else [transforms.Resize((resize, resize))]
+        self.crop = transforms.Compose([transforms.CenterCrop(crop), *size])
+        self.augment = transforms.Compose(
             [
-                _cropped(crop, resize),
                 transforms.RandomHorizontalFlip(),
                 transforms.RandomVerticalFlip(),
-                transforms.RandomAffine(degrees=(0, 360), translate=(translate, translate)),
-                transforms.ToTensor(),
+                transforms.RandomAffine(degrees=(0, 360), translate=(0.2, 0.2)),
             ]
         )
-
-    def __len__(self) -> int:
-        return len(self.files)
-
-    def __getitem__(self, position: int) -> Tensor:
-        with Image.open(self.files[position]) as image:
-            changed: Tensor = self.transform(image.convert("RGB"))
-        return changed
-
-
-class RotatedDataset(Dataset[Tensor]):
-    """Cells as the eight float views of an evaluation: 8 x 3 x S x S."""
-
-    def __init__(self, files: Sequence[Path], *, crop: int, resize: int | None) -> None:
-        self.files = list(files)
-        self.crop = _cropped(crop, resize)
         self.to_tensor = transforms.ToTensor()
 
     def __len__(self) -> int:
@@ -67,17 +50,14 @@ class RotatedDataset(Dataset[Tensor]):
     def __getitem__(self, position: int) -> Tensor:
         with Image.open(self.files[position]) as image:
             cropped = self.crop(image.convert("RGB"))
-        angles = [turn * 360 / NUM_ROTATIONS for turn in range(NUM_ROTATIONS)]
-        return torch.stack([self.to_tensor(cropped.rotate(angle)) for angle in angles])
-
-
-def _cropped(crop: int, resize: int | None) -> transforms.Compose:
-    size = [] if resize is None else [transforms.Resize((resize, resize))]
-    return transforms.Compose([transforms.CenterCrop(crop), *size])
+        if self.rotated:
+            return torch.stack([self.to_tensor(cropped.rotate(45 * turn)) for turn in range(8)])
+        augmented: Tensor = self.to_tensor(self.augment(cropped))
+        return augmented
 
 
 def batches_of(dataset: Dataset[Tensor], batch_size: int, num_workers: int) -> DataLoader[Tensor]:
-    """Return shuffled whole batches of a dataset."""
+    """Return shuffled batches of a dataset, without the last partial one."""
     return DataLoader(
         dataset,
         batch_size=batch_size,
@@ -95,7 +75,7 @@ def train_step(
     labels: Tensor,
     pos_weight: Tensor,
 ) -> None:
-    """Do one step of the recipe in 32 bits."""
+    """Train one batch in 32 bits."""
     logits = network(images).squeeze(1)
     loss = nn.functional.binary_cross_entropy_with_logits(logits, labels, pos_weight=pos_weight)
     optimizer.zero_grad()
@@ -103,8 +83,8 @@ def train_step(
     optimizer.step()
 
 
-def mean_logits(network: nn.Module, views: Any) -> Tensor:
-    """Return the mean logit of each cell from its views: B x 8 x 3 x S x S to B."""
+def mean_logits(network: nn.Module, views: Tensor) -> Tensor:
+    """Return the mean logit of each cell: B x 8 x 3 x S x S to B."""
     with torch.no_grad():
         logits: Tensor = network(views.flatten(0, 1)).reshape(len(views), -1).mean(dim=1)
     return logits
