@@ -22,6 +22,7 @@ from cnmc.cli.packages import missing_package
 from cnmc.config import CONFIG_DIR, SCHEMAS, STANDALONE, register, to_config
 from cnmc.errors import CnmcError, one_line
 from cnmc.signals import INTERRUPTED, TERMINATED, listen, status_of_signal
+from cnmc.streams import never_fail_to_print
 
 _OF_LAUNCHERS = {
     "TerminatedWorkerError": "a process that trained was lost (out of memory?)",
@@ -118,6 +119,7 @@ def run_app(
             was asked for is there.
     """
     status = 0
+    never_fail_to_print()
     sys.argv[1:] = quoted(sys.argv[1:], schema)
     listen()
     # Hydra then raises instead of printing several lines and leaving, so all errors end below.
