@@ -50,10 +50,6 @@ REMAINING = {
     ("tracking", "reporting"),
     ("tracking", "model"),
     ("deploy", "reporting"),
-    ("study", "cli"),
-    ("study", "analysis"),
-    ("study", "tracking"),
-    ("cli", "study"),
 }
 
 

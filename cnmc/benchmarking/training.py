@@ -143,9 +143,6 @@ def short_trainer(
         trainer = build_trainer(
             short,
             callbacks=[recorder, clock] if cells else [EpochCheckpoints(kept, info, {}), clock],
-            recorder=recorder,
-            loggers=[],
-            terminal=False,
             gpu=bench.gpu,
         )
         trainer.limit_val_batches = 1.0 if cells else 0

@@ -42,7 +42,6 @@ class Monitor:
         """Begin to watch, in a thread."""
         # Hydra composes the configuration of every run before the first begins.
         self.display.print(f"a study of {len(self.folders)} runs; composing their configurations")
-        self.display.bars.start()
         # The terminal is restored however the program ends.
         atexit.register(self.stop)
         self._thread.start()

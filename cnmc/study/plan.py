@@ -107,7 +107,7 @@ def _check_trial(
     """
     if swept or multirun:
         raise CnmcError(
-            f"{', '.join(swept) or 'multirun'}: the command of a W&B agent trains one run; list the "
+            f"{', '.join(swept) or 'multirun'}: W&B's agent trains one run at a time; list the "
             "values in the sweep file (values: [0, 1]), from which the agent chooses"
         )
     missing = [key for key in parameters if key not in given]

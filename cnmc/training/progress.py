@@ -92,6 +92,13 @@ class RunDisplay:
         self._tasks: dict[str, TaskID] = {}
         self._printed: dict[str, tuple[int, float]] = {}
 
+    def __enter__(self) -> None:
+        """Allow bars."""
+
+    def __exit__(self, *_: object) -> None:
+        """Remove the bars."""
+        self.bars.stop()
+
     def print(self, line: str) -> None:
         """Print a line above the bars."""
         self.console.print(line, markup=False, soft_wrap=True)
@@ -99,6 +106,7 @@ class RunDisplay:
     def show_bar(self, title: str, share: float, line: str) -> None:
         """Show a bar, or move the one with this title."""
         if title not in self._tasks:
+            self.bars.start()
             self._tasks[title] = self.bars.add_task(title, total=1.0, line="")
         self.bars.update(self._tasks[title], completed=share, line=line)
 
@@ -211,7 +219,7 @@ class ProgressReporter(pl.Callback):
         self.report(progress)
 
     def _images(self, trainer: pl.Trainer, trained: int, evaluated: int) -> float:
-        """Return the number of images in so many batches; training counts three times (backward)."""
+        """Return the images in so many batches; a training image counts three times."""
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         views = len(self.recorder.columns)
         return float(3 * data.batch_size * trained + views * data.eval_batch_size * evaluated)

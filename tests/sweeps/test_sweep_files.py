@@ -19,7 +19,8 @@ from wandb import wandb_agent
 from cnmc.cli.app import compose, without_hydra
 from cnmc.config import CONFIG_DIR, Config, register, to_config
 from cnmc.runs.folder import RunFolder, find_runs
-from cnmc.study.plan import job_folder, planned_runs, settings, with_multirun
+from cnmc.study.plan import job_folder, planned_runs, settings
+from cnmc.train import complete
 from tests.conftest import ROOT
 from tests.study.forks import Forks
 
@@ -143,7 +144,7 @@ def test_a_grid_is_the_study_of_the_command_line(
     """Every run that W&B derives from the file belongs into the folder of the plain command."""
     proposed = wandb_sweeps.next_runs(_sweep(name), [], validate=True, n=100)
     chosen = [{key: v["value"] for key, v in run.config.items()} for run in proposed if run]
-    commands = [with_multirun(agent.start(name, parameters).overrides) for parameters in chosen]
+    commands = [complete(agent.start(name, parameters).overrides) for parameters in chosen]
     # Only the seed differs, so that one composes where another does.
     assert {tuple(o for o in job if not o.startswith("seed=")) for job in commands} == {
         (f"experiment={name}", "run.swept=[seed]")
@@ -175,7 +176,7 @@ def test_every_trial_of_the_search_composes_and_has_a_folder(
         )
     folders = []
     for trial in trials:
-        command = with_multirun(agent.start("rates", trial).overrides)
+        command = complete(agent.start("rates", trial).overrides)
         config, _ = compose(command)
         one, three, head = (
             trial[f"optimizer.lr.{stage}"] for stage in ("stage1", "stage3", "head")
