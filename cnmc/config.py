@@ -508,17 +508,12 @@ class BenchmarkConfig(Config):
     """Folder for the table, and for the cells that are made to measure with."""
     repeats: int = 5
     """Pairs of measurements, of which the medians are taken."""
-    runs_at_once: int | None = None
-    """Runs that train at once with ``trainer=fast``, as ``hydra.launcher.n_jobs`` of them would;
-    null measures four where there is a GPU, and none elsewhere."""
 
     def __post_init__(self) -> None:
         """Check ranges."""
         super().__post_init__()
         _one_of("stage", self.stage, ("all", *BENCHMARK_STAGES))
         _positive("repeats", self.repeats)
-        if self.runs_at_once is not None:
-            _positive("runs_at_once", self.runs_at_once)
 
 
 @dataclass
