@@ -16,7 +16,7 @@ from cnmc.config import CONFIG_DIR, ReportConfig, register, to_config
 from cnmc.errors import CnmcError
 from cnmc.files import replacing
 from cnmc.reporting.assemble import assemble
-from cnmc.reporting.files import write
+from cnmc.reporting.writing import write
 
 register()
 
