@@ -7,11 +7,10 @@ import cnmc.cli.needs_train  # isort: skip # noqa: F401
 from pathlib import Path
 
 import hydra
-from hydra.core.config_store import ConfigStore
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from cnmc.cli.app import run_app, user_errors
-from cnmc.config import CONFIG_DIR, ExportConfig, register, to_config
+from cnmc.config import ExportConfig, register, to_config
 from cnmc.deploy.formats import put_in_place
 from cnmc.deploy.graph import build_graph
 from cnmc.deploy.model_card import card_path, model_card
@@ -22,8 +21,6 @@ from cnmc.deploy.trained import TrainedNetwork, read_trained
 from cnmc.errors import CnmcError
 
 register()
-# By itself, away from the groups of training: data is a plain key here.
-ConfigStore.instance().store(name="export", node=OmegaConf.load(CONFIG_DIR / "export.yaml"))
 
 
 def export(config: ExportConfig) -> None:
@@ -52,11 +49,11 @@ def export(config: ExportConfig) -> None:
 def _cells(trained: TrainedNetwork, config: ExportConfig) -> CellsOfRun | None:
     """Find the cells of the network's run; without them, only those who need them are refused."""
     try:
-        return find_cells(trained, config.data)
+        return find_cells(trained, config.data.root)
     except CnmcError as error:
-        if config.data is not None or config.format == INT8:
+        if config.data.root is not None or config.format == INT8:
             raise
-        print(f"the cells of its run are not here ({error}); data=DIR names their folder")
+        print(f"the cells of its run are not here ({error}); data.root=DIR names their folder")
         return None
 
 

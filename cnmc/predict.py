@@ -7,11 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import hydra
-from hydra.core.config_store import ConfigStore
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from cnmc.cli.app import run_app, user_errors, without_multirun
-from cnmc.config import CONFIG_DIR, PredictConfig, register, to_config
+from cnmc.config import PredictConfig, register, to_config
 from cnmc.deploy import screening_page as page
 from cnmc.deploy import screening_tables as tables
 from cnmc.deploy.gather import Found, gather
@@ -35,8 +34,6 @@ LEFT_OUT = 3
 """Exit status where a file was left out."""
 
 register()
-# By itself, away from the groups of training.
-ConfigStore.instance().store(name="predict", node=OmegaConf.load(CONFIG_DIR / "predict.yaml"))
 
 
 def predict(config: PredictConfig) -> int:

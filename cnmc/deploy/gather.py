@@ -7,9 +7,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cnmc.data.names import natural_key
 from cnmc.deploy.screening_files import FILES
 from cnmc.errors import CnmcError
+from cnmc.files import natural_key
 
 IMAGES = frozenset({".bmp", ".png", ".jpg", ".jpeg", ".tif", ".tiff"})
 """Ends of names, in either case, that stand for an image that can be read."""

@@ -9,9 +9,10 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from cnmc.analysis.decision import Decision
-from cnmc.data.names import natural_key, parse_uid
+from cnmc.data.names import parse_uid
 from cnmc.deploy.judgement import judge
 from cnmc.deploy.screen import Seen
+from cnmc.files import natural_key
 
 _RESAMPLES = 2000
 _SEED = 0

@@ -18,12 +18,12 @@ from cnmc.analysis.calibration import expected_calibration_error
 from cnmc.analysis.decision import Decision
 from cnmc.analysis.metrics import METRICS, evaluate, mean_logits
 from cnmc.analysis.statistics import CONFIDENCE, proportion_interval
-from cnmc.data.names import natural_key
 from cnmc.deploy.release import Check
 from cnmc.deploy.run_cells import CellsOfRun
 from cnmc.deploy.runtime import GraphInfo
 from cnmc.deploy.trained import TrainedNetwork
 from cnmc.errors import CnmcError
+from cnmc.files import natural_key
 from cnmc.reporting.prose import one_line
 from cnmc.reporting.terms import CLASSES, TITLES
 from cnmc.runs.folder import identity

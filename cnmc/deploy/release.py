@@ -121,7 +121,7 @@ def checked_file(
         if cells is None:
             raise CnmcError(
                 f"format={kind}: needs cells of the training part, to find the ranges of 8-bit "
-                "numbers; give data=DIR of the data set that the network was trained on"
+                "numbers; give data.root=DIR of the data set that the network was trained on"
             )
         calibration, _ = cells.read("train", CALIBRATION_CELLS, graph.info)
     number = _CHECKED_INT8 if is_int8 else _CHECKED

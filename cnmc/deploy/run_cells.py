@@ -99,15 +99,15 @@ def find_cells(trained: TrainedNetwork, data: str | None) -> CellsOfRun:
         manifest = load_manifest(root, work_dir, num_workers=num_cores())
         if manifest.fingerprint != trained.run.get("manifest_fingerprint"):
             raise CnmcError(
-                f"data={root}: other cells than those of {trained.path}, by their fingerprint; "
-                "give data=DIR of the data set that it was trained on"
+                f"data.root={root}: not the cells that {trained.path} was trained on (another "
+                "fingerprint); give data.root=DIR of its data set"
             )
         usable = usable_cells(manifest, crop=crop, skip_unreadable=True)
         labelled = usable[usable["label"].notna()]
         chosen = load_split(manifest.fingerprint, labelled, split, work_dir)
         if chosen.fingerprint != trained.run.get("split_fingerprint"):
             raise CnmcError(
-                f"data={root}: the split of {trained.path} cannot be made again, by its "
+                f"data.root={root}: the split of {trained.path} cannot be made again, by its "
                 "fingerprint; it needs the split file of the training (split.path) where it was"
             )
     cells = labelled.merge(chosen.cells[["cell_id", "role"]], on="cell_id")

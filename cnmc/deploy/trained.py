@@ -62,7 +62,8 @@ def read_trained(path: Path) -> TrainedNetwork:
             decision = Decision.from_values(origin["decision"])
         else:
             decision = choose_of_epoch(folder.read_predictions() if folder else None, epoch)
-        config = dict(origin["config"])
+        # Only the run folder knows where the data are; a checkpoint holds no folders.
+        config = folder.read_config() if folder is not None else dict(origin["config"])
         for name in ("data", "split", "model", "tta"):
             if not isinstance(config.get(name, {}), Mapping):
                 raise TypeError(f"config.{name} is no mapping")

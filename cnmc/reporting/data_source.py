@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import os
-import shutil
-from contextlib import suppress
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
-from cnmc.data.images import Pixels, UnreadableImageError, decode
+from cnmc.data.images import Pixels, UnreadableImageError, decode, read_file
 from cnmc.data.manifest import Manifest, load_manifest
 from cnmc.data.sources.synthetic import MARKER
 
@@ -29,17 +26,14 @@ def find_data(root: Path, work_dir: Path, fingerprint: str) -> Manifest | str:
         The manifest, or the reason why there is none.
     """
     try:
-        with TemporaryDirectory(prefix="cnmc-") as copies:
-            with suppress(OSError):
-                for kept in work_dir.glob("manifest-*.csv"):
-                    shutil.copyfile(kept, Path(copies, kept.name))
-            manifest = load_manifest(
-                root,
-                Path(copies),
-                num_workers=min(os.cpu_count() or 1, 8),
-                show_progress=False,
-                max_reads=MAX_READS,
-            )
+        manifest = load_manifest(
+            root,
+            work_dir,
+            num_workers=min(os.cpu_count() or 1, 8),
+            show_progress=False,
+            max_reads=MAX_READS,
+            keep=False,
+        )
     except (OSError, ValueError) as error:
         return " ".join(str(error).split())
     if manifest.fingerprint != fingerprint:
@@ -53,8 +47,8 @@ def find_data(root: Path, work_dir: Path, fingerprint: str) -> Manifest | str:
 def read_pixels(manifest: Manifest, path: str) -> Pixels | None:
     """Return the pixels of a cell, or None if its file cannot be read."""
     try:
-        return decode((manifest.root / path).read_bytes())
-    except (OSError, UnreadableImageError):
+        return decode(read_file(manifest.root / path))
+    except UnreadableImageError:
         return None
 
 

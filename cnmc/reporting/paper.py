@@ -74,8 +74,7 @@ def figure2(findings: Findings) -> Figure:
     """Draw the losses and the F1 of the best run by epoch."""
     group = findings.study.reference
     run = best_run(group)
-    curve = run.folder.read_metrics()
-    curve = curve.reindex(columns=["epoch", "train/loss", "val/loss", F1])
+    curve = run.metrics.reindex(columns=["epoch", "train/loss", "val/loss", F1])
     drawing, (left, right) = plots.panels(2.4, columns=2)
     for position, (key, label) in enumerate((("train", "training"), ("val", "validation"))):
         left.plot(curve["epoch"], curve[f"{key}/loss"], label=label, **plots.marks(position))
