@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 NOT_DEFINED = "not defined"
@@ -64,9 +65,10 @@ def duration(key: str) -> Cell:
     """Return the format of seconds as ``h:mm:ss``."""
 
     def cell(row: Row) -> str:
-        if pd.isna(row[key]):
+        value: float = row[key]
+        if np.isnan(value):
             return NOT_DEFINED
-        seconds = round(row[key])
+        seconds = round(value)
         return f"{seconds // 3600}:{seconds % 3600 // 60:02d}:{seconds % 60:02d}"
 
     return cell

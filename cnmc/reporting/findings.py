@@ -83,7 +83,10 @@ def head(group: Group) -> dict[str, Any]:
 
 def moments(prefix: str, values: FloatArray | Sequence[float]) -> dict[str, float]:
     """Return mean and standard deviation (ddof 0) in percent: ``<prefix>mean``, ``<prefix>std``."""
-    return {f"{prefix}mean": 100 * np.mean(values), f"{prefix}std": 100 * np.std(values)}
+    return {
+        f"{prefix}mean": 100 * float(np.mean(values)),
+        f"{prefix}std": 100 * float(np.std(values)),
+    }
 
 
 def ends(prefix: str, interval: tuple[float, float]) -> dict[str, float]:

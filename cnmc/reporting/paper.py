@@ -16,6 +16,7 @@ from cnmc.analysis.subjects import best_and_last
 from cnmc.reporting import plots
 from cnmc.reporting.document import (
     GROUP,
+    Cell,
     Figure,
     Item,
     Row,
@@ -45,8 +46,8 @@ def table2(findings: Findings) -> Table:
             here = (values.min(), values.mean(), values.std(), values.max())
             paper = published.published(group.experiment, group.protocol, metric)
             names = ("min", "mean", "std", "max")
-            row = {"experiment": group.label, "protocol": group.protocol, "metric": metric}
-            row |= {"n": len(values), **dict(zip(names, here, strict=True))}
+            row: dict[str, Any] = {"experiment": group.label, "protocol": group.protocol}
+            row |= {"metric": metric, "n": len(values), **dict(zip(names, here, strict=True))}
             rows.append(row | {f"published_{n}": getattr(paper, n, np.nan) for n in names})
 
     def of_paper(row: Row) -> str:
@@ -79,7 +80,7 @@ def figure2(findings: Findings) -> Figure:
     for position, (key, label) in enumerate((("train", "training"), ("val", "validation"))):
         left.plot(curve["epoch"], curve[f"{key}/loss"], label=label, **plots.marks(position))
     left.set(title="Loss", ylabel="weighted cross-entropy")
-    style = {"color": plots.GREY, "linewidth": 0.9, "marker": "D", "markersize": 3}
+    style: plots.Style = {"color": plots.GREY, "linewidth": 0.9, "marker": "D", "markersize": 3}
     right.plot(100 * np.array(published.CURVE_F1), label="published run", **style)
     right.plot(curve["epoch"], 100 * curve[F1], **plots.marks(1))
     reached = 100 * curve.loc[curve["epoch"] == run.best_epoch, F1].max()
@@ -113,7 +114,11 @@ def figure3(findings: Findings) -> list[Item]:
         _draw_subjects(axes, subjects[subjects["label"] == label], label)
     title = "Figure 3: cell accuracy by subject of the best run"
     alt = "Dot plots of the cell accuracy of each subject at the best and at the last epoch."
-    columns = {"subject": "subject", "class": named("label", CLASSES), "cells": "num_cells"}
+    columns: dict[str, str | Cell] = {
+        "subject": "subject",
+        "class": named("label", CLASSES),
+        "cells": "num_cells",
+    }
     columns |= {"best epoch": "best", "last epoch": "last"}
     if "published" in subjects:
         columns["published, last epoch"] = "published"
@@ -131,7 +136,12 @@ def _draw_subjects(axes: Axes, rows: pd.DataFrame, label: int) -> None:
     axes.plot(rows["last"], places, label=f"{name}, last epoch", **ring)
     axes.plot(rows["best"], places, linestyle="", label=f"{name}, best epoch", **style)
     if "published" in rows:
-        tick = {"marker": "|", "markersize": 8, "markeredgecolor": plots.GREY, "linestyle": ""}
+        tick: plots.Style = {
+            "marker": "|",
+            "markersize": 8,
+            "markeredgecolor": plots.GREY,
+            "linestyle": "",
+        }
         axes.plot(rows["published"], places, label="published", **tick)
     axes.set(title=f"{name}, {len(rows)} subjects", xlabel="cell accuracy in %", xlim=(-3, 103))
     plots.label_rows(axes, rows["subject"], [f"{cells:,} cells" for cells in rows["num_cells"]])

@@ -62,10 +62,11 @@ def _draw_persons(by_person: pd.DataFrame, curve: pd.DataFrame) -> Figure:
     rows = by_person.sort_values("mean_probability", ascending=False, ignore_index=True)
     drawing, (left, right) = plots.panels(0.6 + max(2.0, 0.17 * len(rows)), columns=2)
     left.axvline(50, **plots.LINE)
-    for label, part in rows.groupby("label", sort=False):
+    for label in (1, 0):
+        part = rows[rows["label"] == label]
         mean, std = 100 * part["mean_probability"], 100 * part["std_probability"]
-        style = plots.CLASS_MARKS[int(label)] | {"linestyle": ""}
-        name = f"{CLASSES[int(label)]}, mean ± std over runs"
+        style = plots.CLASS_MARKS[label] | {"linestyle": ""}
+        name = f"{CLASSES[label]}, mean ± std over runs"
         left.errorbar(mean, part.index, xerr=std, label=name, **style)
     numbers = zip(rows["num_cells"], rows["wrong_share"], strict=True)
     words = [f"{cells:,} cells, {wrong:.0f} %" for cells, wrong in numbers]

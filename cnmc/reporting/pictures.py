@@ -72,7 +72,7 @@ def figure1(findings: Findings) -> Figure | str:
         side = min(pixels.shape[:2])
         _show(axes, pixels, side, title, PurePosixPath(path).name)
         if (share := findings.crop / side) < 1:
-            style = {"fill": False, "edgecolor": plots.GREY, "linestyle": "--"}
+            style: plots.Style = {"fill": False, "edgecolor": plots.GREY, "linestyle": "--"}
             axes.add_patch(Rectangle(((1 - share) / 2, (1 - share) / 2), share, share, **style))
     return plots.finish(
         drawing,

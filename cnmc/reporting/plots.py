@@ -19,9 +19,11 @@ from matplotlib.ticker import MaxNLocator
 from cnmc.reporting import document
 
 STYLE = Path(__file__).with_name("report.mplstyle")
+Style = dict[str, Any]
+"""Arguments of a function of matplotlib."""
 GREY, INK = "#6b7280", "#1b1e23"
-LINE: dict[str, Any] = {"color": INK, "linewidth": 0.8, "linestyle": ":", "marker": ""}
-CLASS_MARKS: dict[int, dict[str, Any]] = {
+LINE: Style = {"color": INK, "linewidth": 0.8, "linestyle": ":", "marker": ""}
+CLASS_MARKS: dict[int, Style] = {
     1: {"color": "#d55e00", "marker": "o"},
     0: {"color": "#0072b2", "marker": "s"},
 }
@@ -45,19 +47,19 @@ def panels(
     return figure, list(figure.subplots(rows, columns, squeeze=False, **options).flat)
 
 
-def marks(position: int, **changes: Any) -> dict[str, Any]:
+def marks(position: int, **changes: Any) -> Style:
     """Return colour, marker and line style of the experiment at a position."""
     styles = list(mpl.rcParams["axes.prop_cycle"])
     return {**styles[position % len(styles)], **changes}
 
 
-def by_experiment(frame: pd.DataFrame) -> Iterator[tuple[dict[str, Any], pd.DataFrame]]:
+def by_experiment(frame: pd.DataFrame) -> Iterator[tuple[Style, pd.DataFrame]]:
     """Yield style, with the label of the legend, and rows of each experiment."""
     for position, (label, rows) in enumerate(frame.groupby("experiment", sort=False)):
         yield marks(position, label=label), rows
 
 
-def hollow(style: dict[str, Any], **changes: Any) -> dict[str, Any]:
+def hollow(style: Style, **changes: Any) -> Style:
     """Return a style without lines whose marks are outlines."""
     outline = {"markeredgecolor": style["color"], "markeredgewidth": 1.0}
     return {**style, **outline, "linestyle": "", "markerfacecolor": "white", **changes}
@@ -117,8 +119,8 @@ def finish(figure: Figure, name: str, title: str, alt: str, note: str = "") -> d
     """Add the legend and render a drawing as SVG and PNG."""
     for axes in figure.axes:
         if axes.axison and not np.isfinite(axes.dataLim.get_points()).all():
-            middle = {"transform": axes.transAxes, "ha": "center", "color": GREY}
-            axes.text(0.5, 0.5, document.NOT_DEFINED, **middle)
+            style: Style = {"transform": axes.transAxes, "ha": "center", "color": GREY}
+            axes.text(0.5, 0.5, document.NOT_DEFINED, **style)
     _add_legend(figure)
     svg, png = io.BytesIO(), io.BytesIO()
     figure.savefig(png, format="png", metadata={"Software": None})

@@ -18,14 +18,15 @@ from cnmc.reporting.findings import Findings, head, moments
 
 SPECIFICITIES = (80, 90, 95)
 """In %."""
-Points = tuple[FloatArray, FloatArray]
+Point = tuple[Any, Any]
+"""False and true positive rates in percent, of one or of several runs."""
 
 
 @plots.styled()
 def roc(findings: Findings) -> list[Item]:
     """Return ROC curves, operating points, and sensitivity at fixed specificity."""
     rows, curves = [], []
-    points: dict[str, Points] = {}
+    points: dict[str, Point] = {}
     for group in findings.study.groups:
         labels, logits = group.labels, group.logits
         scores = decision_metrics(labels, logits)
@@ -58,8 +59,8 @@ def roc(findings: Findings) -> list[Item]:
     return [_draw_roc(pd.concat(curves), points), table]
 
 
-def _draw_roc(curves: pd.DataFrame, points: dict[str, Points]) -> Figure:
-    paper = 100 - TABLE2["specificity"].mean, TABLE2["sensitivity"].mean
+def _draw_roc(curves: pd.DataFrame, points: dict[str, Point]) -> Figure:
+    paper: Point = 100 - TABLE2["specificity"].mean, TABLE2["sensitivity"].mean
     farthest = max(np.max([fpr, 100 - tpr]) for fpr, tpr in (paper, *points.values()))
     side = min(100, 10 * math.ceil(farthest / 10 + 0.3))
     drawing, (whole, enlarged) = plots.panels(3.0, columns=2)
@@ -157,7 +158,7 @@ def _measure(group: Group) -> tuple[dict[str, Any], pd.DataFrame]:
 def _draw_reliability(bins: pd.DataFrame) -> Figure:
     parts = list(bins.groupby("experiment", sort=False))
     across, down = min(len(parts), 4), -(-len(parts) // 4)
-    size = {"rows": 2 * down, "columns": across, "height_ratios": [4, 1] * down}
+    size: plots.Style = {"rows": 2 * down, "columns": across, "height_ratios": [4, 1] * down}
     drawing, panels = plots.panels(2.4 * down, sharex=True, **size)
     for axes in panels:
         axes.set_axis_off()
