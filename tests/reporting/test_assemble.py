@@ -44,8 +44,8 @@ TABLES = {
     "wrong_share",
     "errors": "cell_id subject label wrong_share mean_probability",
 }
-FIGURES = ("figure2", "figure3", "figure4", "intervals", "selection", "views", "ensembles", "roc")
-FIGURES += ("reliability", "persons")
+FIGURES = [f"figure{number}" for number in (2, 3, 4)]
+FIGURES += ["intervals", "selection", "views", "ensembles", "roc", "reliability", "persons"]
 
 
 def test_every_table_and_figure_is_written(report: Report, output: Path) -> None:
