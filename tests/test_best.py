@@ -47,7 +47,7 @@ def test_the_best_run_is_printed_with_its_checkpoint(
     shown = capsys.readouterr().out
     path = runs / "proposal" / "seed=1" / "checkpoints" / "best.ckpt"
     assert "proposal/seed=1, seed 1, F1 90.00 at epoch 1" in shown
-    assert f"python -m cnmc.train 'model.weights=\"{path}\"'" in shown
+    assert f"python -m cnmc.train model.weights={path}" in shown
     best(BestConfig(runs=str(runs)))
     assert "norot/seed=0, seed 0, F1 95.00" in capsys.readouterr().out
 
@@ -85,7 +85,7 @@ def test_download_copies_what_is_the_runs_own(
     source = runs / "norot/seed=0/checkpoints/best.ckpt"
     assert files_below(output) == ["norot-seed=0/best.ckpt"]
     assert (output / "norot-seed=0/best.ckpt").read_bytes() == source.read_bytes()
-    assert f"'model.weights=\"{output}/norot-seed=0/best.ckpt\"'" in capsys.readouterr().out
+    assert f"model.weights={output}/norot-seed=0/best.ckpt" in capsys.readouterr().out
     (output / "norot-seed=0/best.ckpt").unlink()
     source.write_bytes(source.read_bytes()[:100])
     with pytest.raises(CnmcError, match="norot/seed=0"):
