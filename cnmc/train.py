@@ -10,7 +10,8 @@ import sys
 import warnings
 from contextlib import suppress
 from importlib import import_module
-from typing import Any, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
 import hydra
 import pytorch_lightning as pl
@@ -21,6 +22,7 @@ from omegaconf import DictConfig
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from cnmc.analysis.loading import load_study
+from cnmc.analysis.results import Group, Study
 from cnmc.analysis.summary import summarise, summarise_study
 from cnmc.cli.app import run_app, user_errors
 from cnmc.config import CONFIG_DIR, Config, register
@@ -28,19 +30,22 @@ from cnmc.data.store import CellStore, open_cells, open_split
 from cnmc.devices import claim_gpu
 from cnmc.errors import CnmcError, is_interruption
 from cnmc.model.checkpoint import load_checkpoint
+from cnmc.runs import sweep_agent
 from cnmc.runs.folder import RunFolder, RunInfo
 from cnmc.runs.lifecycle import begin_run, check_origin, failure_recorded, find_run, start_over
 from cnmc.signals import TERMINATED
 from cnmc.study.job import described, run_job
 from cnmc.study.launch import close_study
 from cnmc.study.plan import with_multirun
-from cnmc.tracking import agent
 from cnmc.tracking.loggers import Tracker, log_study, tracked
 from cnmc.training.build import build_classifier, build_datamodule, build_trainer, device_name
 from cnmc.training.checkpoints import EpochCheckpoints, strip_optimizer
 from cnmc.training.ending import EndOnSignal, first_error
 from cnmc.training.progress import ProgressReporter, Report, RunDisplay
 from cnmc.training.recorder import RunRecorder, defined
+
+if TYPE_CHECKING:
+    from cnmc.reporting.document import Figure
 
 register()
 
@@ -72,7 +77,9 @@ def train(
         info = find_run(folder, config, resolved)
         if info.status == "finished":
             _check_finished(config, folder, info)
-            if config.logger.kind == "wandb" and (agent.run_id() is not None or not info.logged):
+            if config.logger.kind == "wandb" and (
+                sweep_agent.run_id() is not None or not info.logged
+            ):
                 _log_again(config, resolved, folder, info, quiet=report is not None)
             return "skipped"
         store = store or open_cells(config.data, config.split)
@@ -211,7 +218,7 @@ def close() -> bool:
     loaded = load_study(study.folders, study.reasons)
     summary = summarise_study(loaded)
     print(summary.text)
-    log_study(study.logger, loaded, study.root)
+    log_study(study.logger, loaded, study.root, study_figures)
     return summary.complete
 
 
@@ -228,11 +235,21 @@ def main(node: DictConfig) -> None:
         print(summarise([folder]).text)
 
 
-def complete(arguments: list[str]) -> list[str]:
-    """Add to a command line that sweeps what its jobs need to know."""
-    return with_multirun(arguments, agent.parameters())
+def study_figures(group: Group, root: Path, show_cells: bool) -> list[Figure]:
+    """Return the figures of the report on one group of runs.
+
+    Args:
+        group: The runs.
+        root: Folder of the run folders.
+        show_cells: Include the figures that are made of images of cells.
+    """
+    from cnmc.reporting.assemble import assemble  # noqa: PLC0415 - matplotlib takes a second
+    from cnmc.reporting.pictures import PICTURES  # noqa: PLC0415
+
+    figures = assemble(Study((group,), ()), root=root).figures
+    return [figure for figure in figures if show_cells or figure.name not in PICTURES]
 
 
 if __name__ == "__main__":
     # Launchers pickle the main function by its name, under which other processes import it.
-    run_app(import_module("cnmc.train").main, Config, arguments=complete, close=close)
+    run_app(import_module("cnmc.train").main, Config, arguments=with_multirun, close=close)

@@ -14,6 +14,7 @@ from hydra.core.override_parser.types import Override
 
 from cnmc.config import Config
 from cnmc.errors import CnmcError
+from cnmc.runs import sweep_agent
 from cnmc.runs.folder import RunFolder, run_name
 
 _OTHER_COMMANDS = ("-h", "--help", "--hydra-help", "-c", "--cfg", "-i", "--info", "-r", "--run")
@@ -51,11 +52,7 @@ def swept_keys(arguments: Sequence[str]) -> list[str]:
     return [_key(item) for item in parsed if item.is_sweep_override()]
 
 
-def with_multirun(
-    arguments: Sequence[str],
-    parameters: Sequence[str] | None = None,
-    study_id: str | None = None,
-) -> list[str]:
+def with_multirun(arguments: Sequence[str], study_id: str | None = None) -> list[str]:
     """Complete a command line that sweeps, chooses a study file, or was made by W&B's agent.
 
     ``run.swept`` gives the swept keys to the jobs, which see only their own values, to name the run
@@ -63,7 +60,6 @@ def with_multirun(
 
     Args:
         arguments: The command line without the program's name.
-        parameters: The parameters of W&B's agent, which asks for one run; None without an agent.
         study_id: The name of the board; random by default.
 
     Raises:
@@ -75,9 +71,10 @@ def with_multirun(
     asked = any(argument in _MULTIRUN for argument in arguments)
     given = {argument.lstrip("+").partition("=")[0] for argument in arguments}
     from_file = _STUDY_FILES in given
+    parameters = sweep_agent.parameters()
     if parameters is not None:
         _check_trial(parameters, given, keys, multirun=asked or from_file)
-        keys = list(parameters)
+        keys = parameters
     elif not (keys or asked or from_file):
         return list(arguments)
     if (keys or from_file) and "run.name" in given:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from cnmc.errors import CnmcError
+from cnmc.runs import sweep_agent
 from cnmc.study.plan import planned_runs, settings, swept_keys, with_multirun
 
 
@@ -59,10 +60,10 @@ def test_sweeps_are_recognised(arguments: list[str], keys: list[str]) -> None:
 
 def test_a_sweep_switches_multirun_on_once() -> None:
     swept = ["seed=range(2)", "run.swept=[seed]", "study.id=x"]
-    assert with_multirun(["seed=range(2)"], study_id="x") == [*swept, "--multirun"]
-    assert with_multirun(["-m", "seed=range(2)"], study_id="x") == ["-m", *swept]
-    assert with_multirun(["seed=range(2)", "-m"], study_id="x") == [*swept, "-m"]
-    assert with_multirun(["-m"], study_id="x") == ["run.swept=[]", "study.id=x", "-m"]
+    assert with_multirun(["seed=range(2)"], "x") == [*swept, "--multirun"]
+    assert with_multirun(["-m", "seed=range(2)"], "x") == ["-m", *swept]
+    assert with_multirun(["seed=range(2)", "-m"], "x") == [*swept, "-m"]
+    assert with_multirun(["-m"], "x") == ["run.swept=[]", "study.id=x", "-m"]
 
 
 @pytest.mark.parametrize("override", ["run.name=x", "++run.name=x", "run.root=a,b"])
@@ -82,20 +83,43 @@ def test_other_commands_are_left_alone(arguments: list[str]) -> None:
 
 def test_a_study_file_switches_multirun_on() -> None:
     study = ["+sweep=paper", "run.swept=[]", "study.id=x"]
-    assert with_multirun(["+sweep=paper"], study_id="x") == [*study, "--multirun"]
-    assert with_multirun(["-m", "+sweep=paper"], study_id="x") == ["-m", *study]
+    assert with_multirun(["+sweep=paper"], "x") == [*study, "--multirun"]
+    assert with_multirun(["-m", "+sweep=paper"], "x") == ["-m", *study]
     with pytest.raises(CnmcError, match=r"^run\.name:"):
         with_multirun(["+sweep=paper", "run.name=x"])
 
 
+@pytest.fixture
+def agent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The parameters' file of a W&B agent that started this process with two rates and a seed."""
+    path = tmp_path / "config.yaml"
+    path.write_text(
+        "wandb_version: 1\n\noptimizer.lr.head:\n  value: 0.003\noptimizer.lr.stage3:\n"
+        "  value: 1.0e-05\nseed:\n  value: 4\n"
+    )
+    monkeypatch.setenv("WANDB_SWEEP_ID", "abc")
+    monkeypatch.setenv("WANDB_RUN_ID", "r1")
+    monkeypatch.setenv("WANDB_SWEEP_PARAM_PATH", str(path))
+    return path
+
+
 GIVEN = ["split=nested", "optimizer.lr.head=0.003", "++optimizer.lr.stage3=1e-05", "seed=4"]
-PARAMETERS = ["optimizer.lr.head", "optimizer.lr.stage3", "seed"]
 
 
+@pytest.mark.usefixtures("agent")
 def test_the_parameters_of_an_agent_are_swept_in_a_single_run() -> None:
-    keys = f"run.swept=[{','.join(PARAMETERS)}]"
-    assert with_multirun(GIVEN, PARAMETERS) == [*GIVEN, keys]
-    assert with_multirun([*GIVEN, "--cfg", "job"], PARAMETERS) == [*GIVEN, "--cfg", "job"]
+    assert sweep_agent.run_id() == "r1"
+    keys = "run.swept=[optimizer.lr.head,optimizer.lr.stage3,seed]"
+    assert with_multirun(GIVEN) == [*GIVEN, keys]
+    assert with_multirun([*GIVEN, "--cfg", "job"]) == [*GIVEN, "--cfg", "job"]
+
+
+@pytest.mark.parametrize("variable", ["WANDB_SWEEP_ID", "WANDB_SWEEP_PARAM_PATH"])
+@pytest.mark.usefixtures("agent")
+def test_without_an_agent_nothing_is_swept(variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(variable)
+    assert sweep_agent.parameters() is None
+    assert sweep_agent.run_id() is None
     assert with_multirun(GIVEN) == GIVEN
 
 
@@ -110,6 +134,17 @@ def test_the_parameters_of_an_agent_are_swept_in_a_single_run() -> None:
         (GIVEN[:2], "optimizer.lr.stage3, seed"),
     ],
 )
+@pytest.mark.usefixtures("agent")
 def test_an_agent_asks_for_one_run_with_all_parameters(arguments: list[str], named: str) -> None:
     with pytest.raises(CnmcError, match=f"^{named}:"):
-        with_multirun(arguments, PARAMETERS)
+        with_multirun(arguments)
+
+
+@pytest.mark.parametrize("text", [None, "", "no mapping", "a: [b"])
+def test_a_broken_file_of_an_agent_is_named(agent: Path, text: str | None) -> None:
+    agent.unlink()
+    if text is not None:
+        agent.write_text(text)
+    with pytest.raises(CnmcError, match=rf"WANDB_SWEEP_PARAM_PATH={agent} is not a file") as error:
+        with_multirun(GIVEN)
+    assert "\n" not in str(error.value)

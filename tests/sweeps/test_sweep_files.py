@@ -19,8 +19,7 @@ from wandb import wandb_agent
 from cnmc.cli.app import compose, without_hydra
 from cnmc.config import CONFIG_DIR, Config, register, to_config
 from cnmc.runs.folder import RunFolder, find_runs
-from cnmc.study.plan import job_folder, planned_runs, settings
-from cnmc.train import complete
+from cnmc.study.plan import job_folder, planned_runs, settings, with_multirun
 from tests.conftest import ROOT
 from tests.study.forks import Forks
 
@@ -144,7 +143,7 @@ def test_a_grid_is_the_study_of_the_command_line(
     """Every run that W&B derives from the file belongs into the folder of the plain command."""
     proposed = wandb_sweeps.next_runs(_sweep(name), [], validate=True, n=100)
     chosen = [{key: v["value"] for key, v in run.config.items()} for run in proposed if run]
-    commands = [complete(agent.start(name, parameters).overrides) for parameters in chosen]
+    commands = [with_multirun(agent.start(name, parameters).overrides) for parameters in chosen]
     # Only the seed differs, so that one composes where another does.
     assert {tuple(o for o in job if not o.startswith("seed=")) for job in commands} == {
         (f"experiment={name}", "run.swept=[seed]")
@@ -176,7 +175,7 @@ def test_every_trial_of_the_search_composes_and_has_a_folder(
         )
     folders = []
     for trial in trials:
-        command = complete(agent.start("rates", trial).overrides)
+        command = with_multirun(agent.start("rates", trial).overrides)
         config, _ = compose(command)
         one, three, head = (
             trial[f"optimizer.lr.{stage}"] for stage in ("stage1", "stage3", "head")
@@ -234,7 +233,7 @@ def test_an_agents_trials_have_folders_of_their_own(
         )
         assert outcome.status == 0, outcome.output
     assert "finished already" in outcome.output
-    found = find_runs(tmp_path / "runs")
+    found = sorted(find_runs(tmp_path / "runs"), key=lambda folder: folder.path.name)
     assert [folder.path.name for folder in found] == [
         "seed=0,optimizer.lr.head=0.001,optimizer.lr.stage1=1e-07,optimizer.lr.stage3=1e-05",
         "seed=0,optimizer.lr.head=0.1,optimizer.lr.stage1=1e-05,optimizer.lr.stage3=0.001",
