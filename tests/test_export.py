@@ -13,7 +13,7 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from cnmc.config import ExportConfig, to_config
+from cnmc.config import ExportConfig, check, to_config
 from cnmc.data.manifest import Manifest
 from cnmc.data.sources import Found
 from cnmc.deploy.agreement import Agreement
@@ -240,7 +240,7 @@ def test_eight_bits_may_not_move_f1(f1: float, passed: bool) -> None:
 )
 def test_mistakes_are_named(kind: str, output: str, said: str) -> None:
     with pytest.raises(CnmcError, match=said):
-        ExportConfig("best.ckpt", kind, output)
+        check(ExportConfig("best.ckpt", kind, output))
 
 
 def test_what_was_not_given_is_named() -> None:
