@@ -133,7 +133,7 @@ def read_state_dict(path: Path | str) -> dict[str, Tensor]:
             f"model.weights={path}: holds no state dict; expected tensors by parameter name, bare "
             f'or under the key "state_dict"'
         )
-    odd = [key for key, value in content.items() if not _is_plain(value)]
+    odd = [key for key, value in content.items() if not is_plain(value)]
     if odd:
         raise CnmcError(
             f"model.weights={path}: {_listed(odd)}: expected dense tensors of finite real numbers"
@@ -324,7 +324,7 @@ def _answers(address: str) -> bool:
         return False
 
 
-def _is_plain(value: Tensor) -> bool:
+def is_plain(value: Tensor) -> bool:
     """Return whether a tensor is dense and real, and all its numbers are finite in 32 bits."""
     return (
         value.layout is torch.strided
