@@ -7,12 +7,11 @@ import cnmc.cli.needs_train  # isort: skip # noqa: F401
 from pathlib import Path
 
 import hydra
-from hydra.core.config_store import ConfigStore
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from cnmc.analysis.ranking import Candidate, candidates_in, describe, override, rank
 from cnmc.cli.app import run_app, user_errors
-from cnmc.config import CONFIG_DIR, BestConfig, register, to_config
+from cnmc.config import BestConfig, register, to_config
 from cnmc.errors import CnmcError
 from cnmc.runs.folder import RunFolder
 from cnmc.tracking.download import download
@@ -20,8 +19,6 @@ from cnmc.tracking.keys import BEST_OF_STUDY
 from cnmc.tracking.remote import Project
 
 register()
-# By itself, away from the groups of training: experiment, data and split are plain keys here.
-ConfigStore.instance().store(name="best", node=OmegaConf.load(CONFIG_DIR / "best.yaml"))
 
 
 def best(config: BestConfig) -> None:
@@ -36,7 +33,7 @@ def best(config: BestConfig) -> None:
         candidates, num_unfinished = project.candidates(config.experiment)
     else:
         candidates, num_unfinished = candidates_in(Path(config.runs), config.experiment)
-    only = {"protocol": config.protocol, "data": config.data, "split": config.split}
+    only = {"protocol": config.protocol, "manifest": config.manifest, "split": config.split}
     ranking = rank(candidates, num_unfinished=num_unfinished, only=only)
     print(describe(ranking))
     run = ranking.runs[0]

@@ -34,6 +34,9 @@ def _config_dir() -> Path:
 
 CONFIG_DIR = _config_dir()
 
+STANDALONE = ("report", "best", "export", "predict")
+"""Commands whose keys may have the names of config groups of training (``data``, ``split``)."""
+
 
 def _require(condition: bool, key: str, value: object, expected: str) -> None:
     if not condition:
@@ -514,6 +517,15 @@ class BenchmarkConfig(Config):
 
 
 @dataclass
+class CellsConfig:
+    """Where the cells of existing runs are."""
+
+    root: str | None = None
+    """Folder of the data set that the runs were trained on; null uses the folder of the
+    training."""
+
+
+@dataclass
 class ReportConfig:
     """Everything that ``python -m cnmc.report`` can be told."""
 
@@ -526,8 +538,7 @@ class ReportConfig:
     reference: str | None = None
     """The group that others are compared with and that persons and errors are shown of, by the name
     it has in the tables; null takes ``proposal``, or else the first."""
-    data: str | None = None
-    """Folder of the cells, for Table 1 and pictures; null looks where the runs found them."""
+    data: CellsConfig = field(default_factory=CellsConfig)
 
 
 SOURCES = ("runs", "wandb")
@@ -550,8 +561,8 @@ class BestConfig:
     """``source=wandb``: user or team of the project; null takes the account's default."""
     protocol: str | None = None
     """Compare runs of this protocol alone, ``paper`` or ``honest``."""
-    data: str | None = None
-    """Compare runs on these data alone: the first digits of their fingerprint."""
+    manifest: str | None = None
+    """Compare only runs on the data set whose fingerprint begins with these digits."""
     split: str | None = None
     """Compare runs of this split alone: the first digits of its fingerprint."""
     download: bool = False
@@ -566,7 +577,7 @@ class BestConfig:
         """Check ranges."""
         _one_of("source", self.source, SOURCES)
         _one_of("protocol", self.protocol, (None, *PROTOCOLS))
-        for key in ("data", "split"):
+        for key in ("manifest", "split"):
             value = getattr(self, key)
             _require(
                 value is None or re.fullmatch("[0-9a-f]+", value) is not None,
@@ -585,7 +596,7 @@ class PredictConfig:
     """Everything that ``python -m cnmc.predict`` can be told."""
 
     checkpoint: Any = None
-    """A checkpoint, a run folder or an exported network (.onnx, .xml of OpenVINO, .pt), or a list
+    """A checkpoint, a run folder or an exported network (.onnx, .xml of OpenVINO), or a list
     of them, which are an ensemble."""
     experiment: str | None = None
     """Instead of ``checkpoint``: the ``top`` best runs by F1 of this experiment."""
@@ -640,7 +651,6 @@ EXPORT_SUFFIXES = {
     "onnx": ".onnx",
     "openvino": ".xml",
     "openvino_int8": ".xml",
-    "torchscript": ".pt",
 }
 """How the file of each format ends."""
 
@@ -652,14 +662,10 @@ class ExportConfig:
     checkpoint: str = MISSING
     """A checkpoint, or a run folder, whose best checkpoint is taken."""
     format: str = "onnx"
-    """``onnx``, ``openvino``, ``openvino_int8`` (8-bit numbers: smaller and faster, not the same)
-    or ``torchscript``."""
+    """``onnx``, ``openvino``, or ``openvino_int8`` (8-bit numbers: smaller, faster, less exact)."""
     output: str = MISSING
-    """The file to write: ``.onnx``, ``.xml`` (OpenVINO; a ``.bin`` is written beside it) or
-    ``.pt``."""
-    data: str | None = None
-    """Folder of the data set that the network was trained on, to check the file with its cells;
-    null looks where the training found it."""
+    """The file to write: ``.onnx``, or ``.xml`` of OpenVINO (with a ``.bin`` beside it)."""
+    data: CellsConfig = field(default_factory=CellsConfig)
 
     def __post_init__(self) -> None:
         """Check ranges."""
@@ -692,6 +698,8 @@ def register() -> None:
     store.store(name="best_schema", node=BestConfig)
     store.store(name="predict_schema", node=PredictConfig)
     store.store(name="export_schema", node=ExportConfig)
+    for command in STANDALONE:
+        store.store(name=command, node=OmegaConf.load(CONFIG_DIR / f"{command}.yaml"))
     store.store(group="optimizer", name="layerwise_schema", node=LayerwiseOptimizerConfig)
     store.store(group="optimizer", name="flat_schema", node=FlatOptimizerConfig)
 

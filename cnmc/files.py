@@ -1,8 +1,9 @@
-"""Files that are whole or not there: no reader ever sees half of one."""
+"""Writing files whole or not at all, and sorting their names."""
 
 from __future__ import annotations
 
 import os
+import re
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -33,3 +34,8 @@ def to_disk(path: Path) -> None:
     """Bring what was written to a file to the disk."""
     with path.open("rb") as file:
         os.fsync(file.fileno())
+
+
+def natural_key(name: str) -> tuple[str | int, ...]:
+    """Return a sorting key that puts ``2`` before ``10``."""
+    return tuple(int(s) if i % 2 else s for i, s in enumerate(re.split(r"(\d+)", name)))

@@ -39,7 +39,7 @@ def prepare(config: PrepareConfig) -> None:
     if errors:
         sys.stderr.write(f"error: {errors} of the findings above must be mended before training\n")
         sys.exit(1)
-    cells, cache = read_cells(manifest, config.data)
+    cells, cache = read_cells(manifest, config.data, verify_all=True)
     side = config.data.resize or config.data.crop
     print(f"cache of {len(cells)} labelled cells, {side} x {side} pixels: {cache.path}")
     try:

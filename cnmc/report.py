@@ -9,10 +9,11 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig
 
-from cnmc.analysis.results import existing_runs, load_study, with_reference
+from cnmc.analysis.loading import existing_runs, load_study
+from cnmc.analysis.results import with_reference
 from cnmc.analysis.summary import summarise_study
 from cnmc.cli.app import run_app, user_errors
-from cnmc.config import CONFIG_DIR, ReportConfig, register, to_config
+from cnmc.config import ReportConfig, register, to_config
 from cnmc.errors import CnmcError
 from cnmc.files import replacing
 from cnmc.reporting.assemble import assemble
@@ -38,7 +39,7 @@ def report(config: ReportConfig) -> None:
         print("\nno run is finished yet, so there is nothing to report")
         return
     output = Path(config.output)
-    data = Path(config.data) if config.data is not None else None
+    data = Path(config.data.root) if config.data.root is not None else None
     try:
         # First, so that a folder that cannot be written is told of before the work.
         with replacing(output / "tables" / "runs.csv", lasting=False) as temporary:
@@ -52,7 +53,7 @@ def report(config: ReportConfig) -> None:
     print(f"\nreport: {output / 'report.html'}")
 
 
-@hydra.main(version_base="1.3", config_path=str(CONFIG_DIR), config_name="report")
+@hydra.main(version_base="1.3", config_path=None, config_name="report")
 def main(node: DictConfig) -> None:
     """Report the runs that a composed configuration names."""
     with user_errors():

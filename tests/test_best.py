@@ -138,7 +138,7 @@ def test_the_command_takes_the_names_of_training_groups_as_keys(runs: Path) -> N
         whole = [*command, *arguments]
         return subprocess.run(whole, cwd=ROOT, capture_output=True, text=True, check=False)
 
-    done = run("experiment=proposal", "data=aaa", "split=bbb")
+    done = run("experiment=proposal", "manifest=aaa", "split=bbb")
     assert done.returncode == 0, done.stderr
     assert "best of 2 runs: proposal/seed=1" in done.stdout
     refused = run("split=e0")

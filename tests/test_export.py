@@ -54,6 +54,7 @@ def folder(graph: CellGraph, tmp_path: Path) -> RunFolder:
     whole["cnmc"]["config"]["split"] = {"kind": "nested", "seed": 3, NAME: 1, "path": "/secret/s"}
     whole["cnmc"]["config"]["model"]["weights"] = "/secret/w.pth"
     del whole["cnmc"]["decision"]
+    folder.write_config(whole["cnmc"]["config"])
     torch.save(whole, folder.best_checkpoint)
     return folder
 

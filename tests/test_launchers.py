@@ -29,7 +29,7 @@ from omegaconf import DictConfig, OmegaConf
 from submitit.core.utils import FailedJobError
 
 from cnmc import devices
-from cnmc.cli.app import one_line
+from cnmc.cli.app import explained
 from cnmc.config import CONFIG_DIR, register
 from cnmc.runs.folder import RunFolder
 from cnmc.study.launchers import JobSetup
@@ -149,15 +149,15 @@ def test_a_missing_package_is_named(
     with pytest.raises(MissingConfigException) as error:
         _composed(f"hydra/launcher={preset}")
     expected = f"hydra/launcher={preset} needs the package {package}: pip install 'cnmc[{extra}]'"
-    assert one_line(error.value) == expected
+    assert explained(error.value) == expected
 
 
 @pytest.mark.usefixtures("hydra")
 def test_a_misspelt_launcher_is_not_taken_for_a_missing_package() -> None:
     with pytest.raises(MissingConfigException) as error:
         _composed("hydra/launcher=paralel")
-    assert "parallel" in one_line(error.value)
-    assert "pip install" not in one_line(error.value)
+    assert "parallel" in explained(error.value)
+    assert "pip install" not in explained(error.value)
 
 
 @pytest.mark.usefixtures("hydra")

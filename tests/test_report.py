@@ -78,7 +78,7 @@ def test_a_study_without_a_finished_run_is_no_error(
 def test_its_configuration_is_typed() -> None:
     config, _ = compose(["runs=a"], config_name="report")
     assert config == ReportConfig(runs="a", output="report", experiments=[])
-    assert (config.reference, config.data) == (None, None)
+    assert (config.reference, config.data.root) == (None, None)
 
 
 def test_it_needs_no_torch() -> None:

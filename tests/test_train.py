@@ -18,12 +18,13 @@ from torch import nn
 
 from cnmc.analysis.choosing import choose_of_epoch
 from cnmc.analysis.decision import Decision
+from cnmc.analysis.loading import load_study
 from cnmc.analysis.metrics import evaluate_run, mean_logits, weighted_bce
-from cnmc.analysis.results import load_study, run_table
+from cnmc.analysis.results import run_table
 from cnmc.cli.app import compose
-from cnmc.config import ExportConfig, TrainerConfig
+from cnmc.config import CellsConfig, ExportConfig, TrainerConfig
 from cnmc.data.store import open_cells
-from cnmc.deploy.opening import open_network
+from cnmc.deploy.networks import open_network
 from cnmc.errors import CnmcError, RefusedError
 from cnmc.export import export
 from cnmc.files import replacing
@@ -145,8 +146,12 @@ def test_a_trained_network_is_exported_by_its_own_cells(
     assert "checked on 8 generated cells of data (role val): logits at most" in told
     moved = RunFolder(folder.path.rename(tmp_path / "moved"))
     data = str(write_release(tmp_path / "others"))
-    with pytest.raises(CnmcError, match=r"other cells than those of .*by their fingerprint"):
-        export(ExportConfig(str(moved.path), "torchscript", str(tmp_path / "cells.pt"), data))
+    with pytest.raises(CnmcError, match=r"data.root=.*fingerprint"):
+        export(
+            ExportConfig(
+                str(moved.path), "torchscript", str(tmp_path / "cells.pt"), CellsConfig(data)
+            )
+        )
 
 
 @pytest.mark.parametrize("device", ["augment.device=false", "augment.device=true"])

@@ -16,14 +16,15 @@ from typing import Any
 
 import numpy as np
 
+from cnmc.analysis.loading import existing_runs, load_study
 from cnmc.analysis.metrics import METRICS, evaluate
-from cnmc.analysis.results import Logits, Run, existing_runs, load_study
+from cnmc.analysis.results import Logits, Run
 from cnmc.errors import CnmcError
 
 F1_NOROT = "f1_norot"
 _CELLS = {
     "protocol": "protocol",
-    "data": "manifest_fingerprint",
+    "manifest": "manifest_fingerprint",
     "split": "split_fingerprint",
 }
 """What runs must have in common to be compared, as it is called and as an origin has it."""
@@ -76,7 +77,7 @@ class Ranking:
 
 
 def cells_of(origin: Mapping[str, Any]) -> dict[str, str]:
-    """Return protocol and fingerprints of a run by what they are called: protocol, data, split."""
+    """Return protocol and fingerprints of a run, keys ``protocol``, ``manifest``, ``split``."""
     return {name: str(origin.get(key)) for name, key in _CELLS.items()}
 
 
@@ -129,7 +130,7 @@ def rank(
     Args:
         candidates: Finished runs.
         num_unfinished: Runs beside them that are not.
-        only: By ``protocol``, ``data`` and ``split``, with how much of it the runs to rank begin.
+        only: First characters of ``protocol``, ``manifest`` and ``split`` of the runs to rank.
 
     Raises:
         CnmcError: There is none, none of them has an F1, or they differ in data, split or protocol.

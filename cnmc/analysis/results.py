@@ -5,32 +5,29 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from cnmc.analysis.metrics import FloatArray, IntArray, evaluate, reported_role
+from cnmc.analysis.metrics import FloatArray, IntArray, evaluate
 from cnmc.errors import CnmcError
-from cnmc.runs.folder import (
-    PREDICTIONS,
-    RunFolder,
-    RunInfo,
-    config_hash,
-    differing_keys,
-    find_runs,
-    identity,
-    logit_columns,
-)
+from cnmc.runs.folder import RunFolder, RunInfo, config_hash, identity
 
 ROTATIONS, NO_ROTATION = "rotations", "no rotation"
 UPRIGHT = "logit_0"
 """The logit of the original orientation."""
 REFERENCE = "proposal"
 """The experiment that others are compared with, where it is there."""
-_FINGERPRINTS = ("data", "split file")
+FINGERPRINTS = ("data", "split file")
+"""Names of the fingerprints among the keys of :attr:`Run.variant`."""
 _FINGERPRINT_LENGTH = 64
+
+
+def shorten(value: object) -> str:
+    """Return the value as text, a fingerprint as its first 12 digits."""
+    text = str(value)
+    return text[:12] if len(text) == _FINGERPRINT_LENGTH else text
 
 
 @dataclass(frozen=True)
@@ -85,6 +82,8 @@ class Run:
     folder: RunFolder
     info: RunInfo
     config: Mapping[str, Any]
+    metrics: pd.DataFrame
+    """``metrics.csv``: one row an epoch."""
     reported: Logits
     """Of the cells that are reported."""
     choosing: Logits
@@ -101,7 +100,7 @@ class Run:
         keys = {key: value for key, value in identity(self.config).items() if key != "seed"}
         info = self.info
         prints = (info.manifest_fingerprint, info.split_fingerprint)
-        return {**keys, **dict(zip(_FINGERPRINTS, prints, strict=True))}
+        return {**keys, **dict(zip(FINGERPRINTS, prints, strict=True))}
 
     def logits(self, *, rotations: bool = True) -> FloatArray:
         """Return what the best checkpoint says of the reported cells, shape (N,)."""
@@ -188,8 +187,8 @@ class Group:
         info = self.runs[0].info
         return (
             f"protocol {info.protocol}",
-            f"data {_short(info.manifest_fingerprint)}",
-            f"split {_short(info.split_fingerprint)}",
+            f"data {shorten(info.manifest_fingerprint)}",
+            f"split {shorten(info.split_fingerprint)}",
         )
 
 
@@ -220,162 +219,6 @@ def with_reference(study: Study, label: str) -> Study:
             return Study((group, *others), study.gaps)
     known = ", ".join(f"'{group.label}'" for group in study.groups)
     raise CnmcError(f"reference={label}: no such group of finished runs; expected one of {known}")
-
-
-def load_study(folders: Sequence[RunFolder], reasons: Mapping[str, str] | None = None) -> Study:
-    """Read run folders, finished or not.
-
-    Args:
-        folders: The runs.
-        reasons: By path, why a run is not finished, where its folder does not say so, or is not
-            this run's at all; those are gaps, whatever their folders hold.
-    """
-    told = dict(reasons or {})
-    runs: list[Run] = []
-    for folder in folders:
-        if str(folder.path) in told:
-            continue
-        try:
-            run = load_run(folder)
-            if run is not None:
-                runs.append(run)
-        except CnmcError as error:
-            told[str(folder.path)] = str(error)
-    groups = []
-    for label, members in _by_variant(runs).items():
-        first = members[0].reported
-        same = [run for run in members if _same_cells(first, run.reported)]
-        for run in members:
-            if not _same_cells(first, run.reported):
-                told[str(run.folder.path)] = f"other cells than {members[0].folder.path}"
-        groups.append(Group(label, tuple(same)))
-    groups.sort(key=lambda group: group.experiment != REFERENCE)
-    return Study(tuple(groups), tuple(_gaps(folders, told)))
-
-
-def load_run(folder: RunFolder) -> Run | None:
-    """Read a run folder; None where the run is not finished.
-
-    Raises:
-        CnmcError: What a finished run left is lost or cannot be read.
-    """
-    info = folder.read_info()
-    if info is None or info.status != "finished":
-        return None
-    predictions = folder.read_predictions()
-    if predictions is None or predictions.empty:
-        raise CnmcError(
-            f"{folder.path}: {PREDICTIONS} of a finished run is lost; run.overwrite=true trains it "
-            "again"
-        )
-    role = reported_role(predictions)
-    if info.protocol == "honest" and role != "test":
-        raise CnmcError(
-            f"{folder.path}: protocol honest, but {PREDICTIONS} has no test cells; "
-            "run.overwrite=true trains it again"
-        )
-    reported = _logits(folder, predictions, role)
-    choosing = reported if role == "val" else _logits(folder, predictions, "val")
-    run = Run(folder, info, folder.read_config(), reported, choosing)
-    for part in (reported, choosing):
-        if run.best_epoch not in part.epochs:
-            raise CnmcError(
-                f"{folder.path}: {PREDICTIONS} has nothing of its best epoch, {run.best_epoch}; "
-                "run.overwrite=true trains it again"
-            )
-    return run
-
-
-def _logits(folder: RunFolder, predictions: pd.DataFrame, role: str) -> Logits:
-    rows = predictions[predictions["role"] == role]
-    columns = logit_columns(rows)
-    epochs = np.unique(rows["epoch"].to_numpy(dtype=np.int64))
-    if not len(epochs) or UPRIGHT not in columns:
-        raise CnmcError(f"{folder.path}: {PREDICTIONS} has no {UPRIGHT} of role {role}")
-    last = rows[rows["epoch"] == epochs[-1]]
-    cells = last[["cell_id", "subject", "label"]].sort_values("cell_id", ignore_index=True)
-    index = pd.Index(cells["cell_id"])
-    values = np.empty((len(epochs), len(cells), len(columns)), dtype=np.float32)
-    filled = np.zeros(values.shape[:2], dtype=bool)
-    if index.is_unique:
-        row = index.get_indexer(pd.Index(rows["cell_id"]))
-        epoch = np.searchsorted(epochs, rows["epoch"].to_numpy(dtype=np.int64))
-        values[epoch, row], filled[epoch, row] = rows[columns].to_numpy(dtype=np.float32), row >= 0
-    if len(rows) != filled.size or not filled.all():
-        raise CnmcError(
-            f"{folder.path}: {PREDICTIONS} has not one logit a cell, epoch and rotation of role "
-            f"{role}; run.overwrite=true trains it again"
-        )
-    return Logits(cells, epochs, values, tuple(columns))
-
-
-def _same_cells(one: Logits, other: Logits) -> bool:
-    return one.columns == other.columns and one.cells.equals(other.cells)
-
-
-def _by_variant(runs: Sequence[Run]) -> dict[str, list[Run]]:
-    """Return the runs that are repetitions of each other, by what they are called.
-
-    Runs of one name that differ in what was not swept are told apart by the keys that differ.
-    """
-    named: dict[tuple[str, str], dict[str, list[Run]]] = {}
-    for run in runs:
-        variants = named.setdefault((run.info.experiment, run.info.setting), {})
-        variants.setdefault(config_hash(run.variant), []).append(run)
-    groups: dict[str, list[Run]] = {}
-    for names, variants in named.items():
-        label = " ".join(name for name in names if name)
-        described = [members[0].variant for members in variants.values()]
-        for members, words in zip(variants.values(), _differences(described), strict=True):
-            groups[" ".join([label, *words])] = members
-    return groups
-
-
-def _differences(variants: Sequence[Mapping[str, Any]]) -> list[list[str]]:
-    """Return what tells each variant from the others, as ``key=value``.
-
-    The fingerprints speak only where nothing else does.
-    """
-    keys = sorted(
-        {key for one in variants for other in variants for key in differing_keys(one, other)}
-    )
-    telling = [key for key in keys if key not in _FINGERPRINTS]
-    told = [tuple(str(variant.get(key, "absent")) for key in telling) for variant in variants]
-    shown = telling if len(set(told)) == len(variants) else keys
-    return [
-        [f"{key}={_short(variant.get(key, 'absent'))}" for key in shown] for variant in variants
-    ]
-
-
-def _short(value: object) -> str:
-    text = str(value)
-    return text[:12] if len(text) == _FINGERPRINT_LENGTH else text
-
-
-def _gaps(folders: Sequence[RunFolder], reasons: Mapping[str, str]) -> list[str]:
-    lines = []
-    for folder in folders:
-        told = reasons.get(str(folder.path))
-        try:
-            info = folder.read_info()
-        except CnmcError as error:
-            lines += [f"not readable: {error}"]
-            continue
-        if told is not None and info is not None and info.status == "finished":
-            lines += [f"not in the table: {folder.path} ({told})"]
-        elif info is None or info.status != "finished":
-            words = ["not started" if info is None else _state(folder, info)]
-            words += [told or (info.reason if info else None) or ""]
-            lines += [f"not finished: {folder.path} ({': '.join(filter(None, words))})"]
-    return lines
-
-
-def _state(folder: RunFolder, info: RunInfo) -> str:
-    if info.status == "failed":
-        return "failed"
-    words = "running" if folder.is_locked() else "interrupted"
-    words += f", epoch {info.epochs_done}/{info.max_epochs}"
-    return words if info.best_f1 is None else f"{words}, F1 so far {100 * info.best_f1:.2f}"
 
 
 def missing_seeds(study: Study) -> dict[str, list[int]]:
@@ -426,25 +269,3 @@ def run_table(groups: Sequence[Group]) -> pd.DataFrame:
                 for view, logits in views.items()
             ]
     return pd.DataFrame(rows)
-
-
-def existing_runs(root: Path, experiments: Sequence[str] | None = None) -> list[RunFolder]:
-    """Return the run folders below ``root``, or those of some experiments.
-
-    Raises:
-        CnmcError: There is none.
-    """
-    folders = find_runs(root, experiments)
-    if not folders:
-        known = ", ".join(sorted({folder.path.parent.name for folder in find_runs(root)}))
-        raise CnmcError(
-            f"runs={root}: no run of {', '.join(experiments or ())} there; it has {known}"
-            if known
-            else f"runs={root}: no run folder there; python -m cnmc.train makes them below run.root"
-        )
-    return folders
-
-
-def read_study(root: Path, experiments: Sequence[str] | None = None) -> Study:
-    """Read every run folder below ``root``, or those of some experiments."""
-    return load_study(find_runs(root, experiments))

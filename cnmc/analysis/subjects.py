@@ -8,6 +8,7 @@ from scipy.special import expit
 
 from cnmc.analysis.metrics import FloatArray, IntArray, aurocs
 from cnmc.analysis.results import Group
+from cnmc.files import natural_key
 
 
 def _by_subject(values: FloatArray, subjects: IntArray) -> FloatArray:
@@ -76,7 +77,7 @@ def _rows(group: Group) -> tuple[pd.DataFrame, IntArray, IntArray]:
     names, numbers = group.subjects
     keys = numbers * 2 + group.labels
     kinds = np.unique(keys)
-    order = sorted(kinds, key=lambda kind: (-(kind % 2), _natural(names[kind // 2])))
+    order = sorted(kinds, key=lambda kind: (-(kind % 2), natural_key(names[kind // 2])))
     place = {kind: position for position, kind in enumerate(order)}
     rows = np.array([place[key] for key in keys], dtype=np.int64)
     labels = np.array([kind % 2 for kind in order], dtype=np.int64)
@@ -88,12 +89,6 @@ def _rows(group: Group) -> tuple[pd.DataFrame, IntArray, IntArray]:
         }
     )
     return table, rows, labels
-
-
-def _natural(name: str) -> tuple[str, int, str]:
-    """Sort H9 before H10."""
-    digits = "".join(c for c in name if c.isdigit())
-    return name.rstrip("0123456789"), int(digits or 0), name
 
 
 def hardest_cells(group: Group) -> pd.DataFrame:

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from cnmc.analysis.results import NO_ROTATION, ROTATIONS, Group, Study, load_study, run_table
+from cnmc.analysis.loading import load_study
+from cnmc.analysis.results import NO_ROTATION, ROTATIONS, Group, Study, run_table
 from cnmc.analysis.statistics import compare
 from cnmc.runs.folder import RunFolder
 

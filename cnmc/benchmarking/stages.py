@@ -37,8 +37,8 @@ from cnmc.config import BenchmarkConfig
 from cnmc.data.dataset import SampleKey, collate
 from cnmc.data.store import CellStore
 from cnmc.deploy.backends import BACKENDS, make_backend, obstacle
+from cnmc.deploy.exported import GraphInfo, Images
 from cnmc.deploy.graph import CellGraph
-from cnmc.deploy.runtime import GraphInfo, Images
 from cnmc.model.module import CellClassifier
 from cnmc.model.tta import images_at_once, predict_logits
 from cnmc.training.build import build_datamodule

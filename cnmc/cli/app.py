@@ -12,24 +12,18 @@ from pathlib import Path
 from typing import Any
 
 from hydra import compose as hydra_compose
-from hydra import initialize_config_dir
+from hydra import initialize, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from cnmc.config import CONFIG_DIR, register, to_config
-from cnmc.errors import CnmcError
+from cnmc.cli.packages import missing_package
+from cnmc.config import CONFIG_DIR, STANDALONE, register, to_config
+from cnmc.errors import CnmcError, one_line
 from cnmc.signals import INTERRUPTED, TERMINATED, listen, status_of_signal
-from cnmc.study.launchers import missing_package
 
-_HINTS = {
-    "LayerwiseRates": "one rate for all layers is optimizer=flat optimizer.lr=1e-4, one by stage "
-    "optimizer.lr.head=1e-3",
-    "hydra.cc/docs": "quote a value with special characters: 'key=\"value\"'",
-}
-"""What to do about messages of Hydra that do not say it."""
 _OF_LAUNCHERS = {
     "TerminatedWorkerError": "a process that trained was lost (out of memory?)",
     "WorkerCrashedError": "a process that trained was lost (out of memory?)",
@@ -92,30 +86,10 @@ def without_multirun(arguments: Sequence[str]) -> list[str]:
     return list(arguments)
 
 
-def one_line(error: BaseException) -> str:
-    """Return the message of an error, and of what caused it, as one line."""
-    parts: list[str] = []
-    seen: BaseException | None = error
-    while seen is not None:
-        for line in str(seen).splitlines():
-            text = line.strip().rstrip(".")
-            if text.startswith("Config search path"):
-                break
-            if text.startswith("To append to your config"):
-                continue
-            # OmegaConf ends its messages with the path and type of the node.
-            if text.startswith("full_key: "):
-                text = text.removeprefix("full_key: ")
-                text = "" if any(text in part for part in parts) else f"key {text}"
-            if text and not text.startswith(("object_type=", "reference_type=")):
-                parts += [text] if text not in parts else []
-        seen = seen.__cause__
-    message = "; ".join(parts) or type(error).__name__
-    message = missing_package(message) or message
-    for told, hint in _HINTS.items():
-        if told in message:
-            message = f"{message}; {hint}"
-    return message
+def explained(error: BaseException) -> str:
+    """Return the message of an error as one line; it names the package if one is missing."""
+    message = one_line(error)
+    return missing_package(message) or message
 
 
 def without_hydra(whole: DictConfig) -> DictConfig:
@@ -131,13 +105,17 @@ def compose(overrides: Sequence[str], config_name: str = "config") -> tuple[Any,
 
     Args:
         overrides: As on the command line, without sweeps.
-        config_name: ``config`` for training, ``prepare`` for preparing data.
+        config_name: ``config`` for training, else the name of the command.
 
     Returns:
         The typed configuration, and the same as resolved plain values.
     """
     register()
-    with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
+    with (
+        initialize(None, version_base="1.3")
+        if config_name in STANDALONE
+        else initialize_config_dir(str(CONFIG_DIR), version_base="1.3")
+    ):
         whole = hydra_compose(config_name, list(overrides), return_hydra_config=True)
     node = without_hydra(whole)
     resolved: Any = OmegaConf.to_container(node, resolve=True)
@@ -156,7 +134,7 @@ def user_errors() -> Iterator[None]:
     except CnmcError as error:
         if HydraConfig.get().mode == RunMode.MULTIRUN:
             raise
-        sys.stderr.write(f"error: {one_line(error)}\n")
+        sys.stderr.write(f"error: {explained(error)}\n")
         sys.exit(2)
 
 
@@ -186,7 +164,7 @@ def run_app(
     except (CnmcError, HydraException, OmegaConfBaseException) as error:
         # What the signal interrupted may stumble over itself while it is left.
         _end_if_interrupted(error)
-        sys.stderr.write(f"error: {one_line(error)}\n")
+        sys.stderr.write(f"error: {explained(error)}\n")
         status = 2
     except (KeyboardInterrupt, SystemExit) as error:
         _end_if_interrupted(error)

@@ -14,8 +14,9 @@ from typing import Literal, NamedTuple
 import pandas as pd
 
 from cnmc.data.manifest import Manifest
-from cnmc.data.names import folder_label, natural_key, parse_uid
+from cnmc.data.names import folder_label, parse_uid
 from cnmc.errors import CnmcError
+from cnmc.files import natural_key
 
 CLASS_NAMES = {1: "ALL", 0: "HEM"}
 RELEASED_SIZES = {"train": (450,), "prelim": (450,), "final": (450, 600)}

@@ -1,41 +1,44 @@
 """The image cache: every cell decoded, cropped and resized once, in one memory-mapped array.
 
-All runs and all processes of a machine read the same pages of it, so it costs its size once.
+All runs and all processes of a machine share the same pages, so the cache takes its size once.
 """
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import logging
-import os
-import shutil
+import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
-from filelock import FileLock, Timeout
+from filelock import AcquireReturnProxy, FileLock, Timeout
 
 from cnmc.data.images import Pixels, UnreadableImageError, crop_and_resize, decode, read_file
 from cnmc.data.manifest import Manifest
-from cnmc.data.parallel import map_threads
-from cnmc.data.workdir import make_work_dir
+from cnmc.data.parallel import map_threads, progress, stream_threads
+from cnmc.data.workdir import writing_to
 from cnmc.errors import CnmcError
 from cnmc.files import replacing
 
+Checksums = npt.NDArray[np.uint32]
+
 # Part of a cache's name: raise it when the pixels change for the same files.
 _VERSION = 1
-_GIB = 2**30
+_NUM_SAMPLED = 256
+"""Cells whose pixels are verified at each start: 30 ms at 300 x 300 pixels."""
 
 _logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class CellCache:
-    """Pixels of cells, read-only. Pickling one takes its path and rows along, not the pixels.
+    """Pixels of cells, read-only. A pickled cache holds path and rows, not the pixels.
 
     Attributes:
         path: The ``.npy`` file.
@@ -53,7 +56,7 @@ class CellCache:
         object.__setattr__(self, "images", np.load(self.path, mmap_mode="r"))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Open the file anew in another process, which shares its pages with this one."""
+        """Map the file again in another process, which shares its pages with this one."""
         return CellCache, (self.path, self.rows)
 
 
@@ -65,130 +68,121 @@ def open_cache(
     resize: int | None,
     work_dir: Path,
     num_workers: int,
+    verify_all: bool = False,
     show_progress: bool = True,
 ) -> CellCache:
-    """Open the pixels of cells, which are read from their files if that was not done before.
+    """Open the pixels of cells; build the cache from the image files if it is missing or damaged.
 
     Args:
         manifest: The data set.
         cells: Rows of its manifest, readable and at least as large as the crop.
         crop: Side of the central crop in pixels.
-        resize: Side in pixels to which the crop is resized; None leaves it.
-        work_dir: Folder that takes the cache, ``images-<key>.npy``. The key tells data, cells and
-            size, so another choice makes another file.
+        resize: Side in pixels to which the crop is resized; None keeps the crop's side.
+        work_dir: Folder of the cache ``images-<key>.npy`` and its checksums. The key depends on
+            data, cells and size, so another choice makes another file.
         num_workers: Threads that decode.
-        show_progress: Show a progress bar, with the time left, while the cache is built.
+        verify_all: Verify the checksums of all cells instead of a random sample.
+        show_progress: Show a progress bar while the cache is built or verified.
 
     Raises:
-        CnmcError: An image cannot be read, or there is no room.
+        CnmcError: An image cannot be read, or the cache cannot be written.
     """
     ids = cells["cell_id"].to_list()
     side = crop if resize is None else resize
-    shape = (len(ids), side, side, 3)
     made_from = json.dumps([_VERSION, manifest.fingerprint, ids, crop, resize])
     key = hashlib.sha256(made_from.encode()).hexdigest()[:12]
     path = work_dir / f"images-{key}.npy"
-    rows = {cell_id: row for row, cell_id in enumerate(ids)}
-    if not _complete(path, shape):
-        make_work_dir(work_dir)
-        # One lock for all caches of the folder, so that leftovers can be told from work going on.
-        lock = FileLock(work_dir / "images.lock")
+    shape = (len(ids), side, side, 3)
+    num_verified = len(ids) if verify_all else min(_NUM_SAMPLED, len(ids))
+
+    def read(name: str) -> Pixels:
         try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            _logger.info("Waiting for another process that builds an image cache in %s", work_dir)
-            lock.acquire()
-        try:
-            if not _complete(path, shape):
-                _build(
-                    path,
-                    [manifest.root / name for name in cells["path"]],
-                    shape,
-                    crop=crop,
-                    resize=resize,
-                    num_workers=num_workers,
-                    show_progress=show_progress,
+            pixels = decode(read_file(manifest.root / name))
+            return crop_and_resize(pixels, crop=crop, resize=resize)
+        except (UnreadableImageError, ValueError) as error:
+            raise CnmcError(
+                f"{manifest.root / name}: {error}; expected a readable image of at least "
+                f"data.crop={crop} pixels a side, check it with python -m cnmc.prepare"
+            ) from error
+
+    if not _is_intact(path, shape, num_verified, num_workers, show_progress):
+        with writing_to(work_dir), _lock(work_dir):
+            # Another process may have built the cache while this one waited.
+            if not _is_intact(path, shape, num_verified, num_workers, show_progress):
+                images = stream_threads(
+                    read, cells["path"].to_list(), num_workers=num_workers, num_ahead=64
                 )
-        finally:
-            lock.release()
-    return CellCache(path, rows)
+                _write(path, shape, images, show_progress=show_progress)
+    return CellCache(path, {cell_id: row for row, cell_id in enumerate(ids)})
 
 
-def _complete(path: Path, shape: tuple[int, ...]) -> bool:
-    """Tell whether a whole cache of this shape lies there."""
+def _lock(work_dir: Path) -> AcquireReturnProxy[Any]:
+    """Acquire the lock of all caches of the folder, and say so if another process holds it."""
+    lock = FileLock(work_dir / "images.lock")
     try:
-        images = np.load(path, mmap_mode="r")
+        return lock.acquire(timeout=0)
+    except Timeout:
+        _logger.info("Waiting for another process that builds an image cache in %s", work_dir)
+        return lock.acquire()
+
+
+def _checksum_path(path: Path) -> Path:
+    return path.with_suffix(".crc32.npy")
+
+
+def _checksum(pixels: Pixels) -> int:
+    return zlib.crc32(pixels.tobytes())
+
+
+def _is_intact(
+    path: Path, shape: tuple[int, ...], num_verified: int, num_workers: int, show_progress: bool
+) -> bool:
+    """Return whether a whole cache of this shape exists and the verified cells are unchanged."""
+    try:
+        images: Pixels = np.load(path, mmap_mode="r")
+        checksums: Checksums = np.load(_checksum_path(path))
     except (OSError, ValueError, EOFError):
         return False
-    return bool(images.shape == shape and images.dtype == np.uint8)
+    if images.shape != shape or images.dtype != np.uint8 or checksums.shape != shape[:1]:
+        return False
+    rows = np.sort(np.random.default_rng().permutation(shape[0])[:num_verified])
+    found = map_threads(
+        lambda row: _checksum(images[row]),
+        rows.tolist(),
+        num_workers=num_workers,
+        description="Verifying cached cells",
+        show_progress=show_progress and num_verified > _NUM_SAMPLED,
+    )
+    num_changed = int((np.array(found, dtype=np.uint32) != checksums[rows]).sum())
+    if num_changed:
+        _logger.warning(
+            "%s: %d of %d verified cells have changed since the cache was built; building it again",
+            path,
+            num_changed,
+            num_verified,
+        )
+    return not num_changed
 
 
-def _build(
-    path: Path,
-    sources: list[Path],
-    shape: tuple[int, ...],
-    *,
-    crop: int,
-    resize: int | None,
-    num_workers: int,
-    show_progress: bool,
+def _write(
+    path: Path, shape: tuple[int, ...], images: Iterator[Pixels], *, show_progress: bool
 ) -> None:
-    # The lock is held: whatever lies here under a temporary name, its builder is gone.
+    # The lock is held, so these belong to processes that were killed.
     for stale in path.parent.glob(".images-*.tmp"):
         stale.unlink(missing_ok=True)
     path.unlink(missing_ok=True)
-    num_bytes = int(np.prod(shape))
-    num_free = shutil.disk_usage(path.parent).free
-    if num_free < num_bytes:
-        raise _no_room(path, num_bytes, num_free)
+    checksums = np.empty(shape[0], dtype=np.uint32)
+    # Written and not mapped: a full disk is an error here, and kills a process that maps a file.
     with replacing(path) as temporary:
-        images: np.memmap[Any, np.dtype[np.uint8]] = np.lib.format.open_memmap(
-            temporary, mode="w+", dtype=np.uint8, shape=shape
-        )
-        _reserve(temporary, path)
-
-        def write(row: int) -> None:
-            try:
-                pixels = decode(read_file(sources[row]))
-                images[row] = crop_and_resize(pixels, crop=crop, resize=resize)
-            except (UnreadableImageError, ValueError) as error:
-                raise CnmcError(
-                    f"{sources[row]}: {error}; expected a readable image of at least "
-                    f"data.crop={crop} pixels a side, check it with python -m cnmc.prepare"
-                ) from error
-
-        map_threads(
-            write,
-            range(len(sources)),
-            num_workers=num_workers,
-            description="Caching cells",
-            show_progress=show_progress,
-        )
-        images.flush()
-
-
-def _no_room(path: Path, num_bytes: int, num_free: int) -> CnmcError:
-    return CnmcError(
-        f"data.work_dir: the image cache {path} needs {num_bytes / _GIB:.2f} GiB, but only "
-        f"{num_free / _GIB:.2f} GiB are free there; give data.work_dir=DIR on a larger disk, or "
-        "smaller images with data.resize=PIXELS"
-    )
-
-
-def _reserve(temporary: Path, path: Path) -> None:
-    """Claim the blocks of a file that was made with holes.
-
-    Without this a disk that fills up meanwhile kills the process, with no message, in the midst of
-    a write to mapped memory.
-    """
-    if not hasattr(os, "posix_fallocate"):  # macOS
-        return
-    num_bytes = temporary.stat().st_size
-    with temporary.open("r+b") as file:
-        try:
-            os.posix_fallocate(file.fileno(), 0, num_bytes)
-        except OSError as error:
-            # Some file systems cannot reserve; only a full one is a reason to stop.
-            if error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
-                num_free = shutil.disk_usage(path.parent).free
-                raise _no_room(path, num_bytes, num_free) from error
+        with (
+            temporary.open("wb") as output,
+            progress("Caching cells", shape[0], show_progress=show_progress) as advance,
+        ):
+            header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+            np.lib.format.write_array_header_1_0(output, header)
+            for row, pixels in enumerate(images):
+                output.write(pixels.tobytes())
+                checksums[row] = _checksum(pixels)
+                advance(1)
+        with replacing(_checksum_path(path)) as other, other.open("wb") as output:
+            np.save(output, checksums)

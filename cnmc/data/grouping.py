@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from cnmc.data.names import natural_key
+from cnmc.files import natural_key
 
 _NUM_DEALS = 100
 """Shuffles tried. One does where every subject has one class; few groups of both may need more."""

@@ -7,7 +7,6 @@ date on every later call by reading only the files that changed.
 from __future__ import annotations
 
 import hashlib
-import io
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,8 +19,9 @@ from filelock import FileLock
 from cnmc.data.images import UnreadableImageError, decode, read_file
 from cnmc.data.parallel import map_threads
 from cnmc.data.sources.cnmc import join_labels, read_labels, scan_names
-from cnmc.data.workdir import make_work_dir, write_text
+from cnmc.data.workdir import writing_to
 from cnmc.errors import CnmcError
+from cnmc.files import replacing
 
 COLUMNS = (
     "cell_id",
@@ -129,7 +129,7 @@ def load_manifest(
 
     # Named after the root: two data sets may share a working folder and, unpacked from archives,
     # paths, sizes and times of change.
-    name = hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:8]
+    name = hashlib.sha256(os.fsencode(root.resolve())).hexdigest()[:8]
     kept = work_dir / f"manifest-{name}.csv"
     paths = cells["path"].to_list()
     known = _known_files(root, paths, kept)
@@ -140,8 +140,7 @@ def load_manifest(
             "runs, reads them once"
         )
     if len(known) < len(paths):
-        make_work_dir(work_dir)
-        with FileLock(f"{kept}.lock"):
+        with writing_to(work_dir), FileLock(f"{kept}.lock"):
             # Another process may have read the files while this one waited.
             known = _known_files(root, paths, kept)
             unknown = [path for path in paths if path not in known]
@@ -154,9 +153,8 @@ def load_manifest(
             )
             known.update(zip(unknown, read, strict=True))
             cells = _with_files(cells, known)
-            buffer = io.StringIO()
-            cells.to_csv(buffer, index=False)
-            write_text(kept, buffer.getvalue())
+            with replacing(kept) as temporary:
+                cells.to_csv(temporary, index=False)
     else:
         cells = _with_files(cells, known)
     return Manifest(
@@ -189,7 +187,29 @@ def _walk(root: Path) -> Iterator[str]:
         # Archives made on a Mac carry a shadow `._name.bmp` of every image.
         folders[:] = sorted(d for d in folders if not d.startswith((".", "__MACOSX")))
         relative = Path(folder).relative_to(root)
-        yield from ((relative / f).as_posix() for f in sorted(files) if not f.startswith("."))
+        for name in sorted(files):
+            path = (relative / name).as_posix()
+            if not name.startswith(".") and (_is_utf8(path) or _refuse_name(root, path)):
+                yield path
+
+
+def _is_utf8(path: str) -> bool:
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _refuse_name(root: Path, path: str) -> bool:
+    """Refuse a file of the data set whose name no table can hold; pass over any other."""
+    if path.lower().endswith((".bmp", ".csv")):
+        escaped = os.fsencode(path).decode("utf-8", "backslashreplace")
+        raise CnmcError(
+            f"data.root={root}: the name {escaped} is not UTF-8; rename it, for instance with "
+            "convmv -r -f latin1 -t utf8 --notest"
+        )
+    return False
 
 
 def _only_labels(root: Path, paths: tuple[str, ...]) -> tuple[str, pd.DataFrame | None]:

@@ -42,8 +42,3 @@ def folder_label(path: str) -> int | None:
         if folder.lower() in LABELS:
             return LABELS[folder.lower()]
     return None
-
-
-def natural_key(name: str) -> tuple[str | int, ...]:
-    """Return a sorting key that puts ``2`` before ``10``."""
-    return tuple(int(s) if i % 2 else s for i, s in enumerate(re.split(r"(\d+)", name)))

@@ -7,7 +7,6 @@ group of subjects (see :mod:`cnmc.data.grouping`) ever stands on two sides of it
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,9 +18,9 @@ import pandas as pd
 
 from cnmc.config import SplitConfig
 from cnmc.data.grouping import count_by_group, deal_folds, draw_fraction, groups
-from cnmc.data.names import natural_key
-from cnmc.data.workdir import make_work_dir, write_text
+from cnmc.data.workdir import writing_to
 from cnmc.errors import CnmcError
+from cnmc.files import natural_key, replacing
 
 ROLES = ("train", "val", "test")
 COLUMNS = ["cell_id", "subject", "role"]
@@ -136,17 +135,18 @@ def load_split(
         "parameters": _parameters(split),
     }
     key = hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()[:12]
-    path = make_work_dir(work_dir / "splits") / f"{split.kind}-{key}.csv"
+    path = work_dir / "splits" / f"{split.kind}-{key}.csv"
     sidecar = path.with_suffix(".json")
     if not path.exists():
         made = make_split(cells, split)
         facts = {"fingerprint": made.fingerprint, "protocol": made.protocol, **made_from}
-        buffer = io.StringIO()
-        made.cells.to_csv(buffer, index=False)
-        # The table last: where it stands, so does what it is checked against. Two processes at
-        # once write the same.
-        write_text(sidecar, json.dumps(facts, indent=2) + "\n")
-        write_text(path, buffer.getvalue())
+        # The table last: its presence means that the JSON file beside it is complete. Two processes
+        # at once write the same.
+        with writing_to(path.parent):
+            with replacing(sidecar) as temporary:
+                temporary.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+            with replacing(path) as temporary:
+                made.cells.to_csv(temporary, index=False)
     saved = _split(_read(path, source=str(path)), path)
     if saved.fingerprint != _saved_fingerprint(sidecar):
         raise CnmcError(

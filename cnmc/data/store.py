@@ -66,9 +66,15 @@ def open_split(data: DataConfig, split: SplitConfig, *, show_progress: bool = Tr
 
 
 def read_cells(
-    manifest: Manifest, data: DataConfig, *, show_progress: bool = True
+    manifest: Manifest, data: DataConfig, *, verify_all: bool = False, show_progress: bool = True
 ) -> tuple[pd.DataFrame, CellCache]:
     """Return the labelled cells of a data set, and their pixels.
+
+    Args:
+        manifest: The data set.
+        data: The settings.
+        verify_all: Verify all cells of an existing cache instead of a sample.
+        show_progress: Show a progress bar where images are read.
 
     Raises:
         CnmcError: The data holds what training cannot live with.
@@ -81,6 +87,7 @@ def read_cells(
         resize=data.resize,
         work_dir=Path(data.work_dir),
         num_workers=max(data.num_workers, 1),
+        verify_all=verify_all,
         show_progress=show_progress,
     )
     return labelled, cache

@@ -19,7 +19,6 @@ from cnmc.deploy.formats import write_network
 from cnmc.deploy.graph import CellGraph
 from cnmc.deploy.runtime import Predictor, open_exported
 from cnmc.devices import num_cores
-from cnmc.errors import CnmcError
 from cnmc.model.tta import images_at_once
 
 BACKENDS = ("eager", "channels_last", "compiled", "onnx", "openvino", "openvino_int8")

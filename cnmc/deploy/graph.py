@@ -102,8 +102,10 @@ def read_trained(path: Path) -> TrainedNetwork:
     checkpoint = load_checkpoint(path)
     origin = checkpoint["cnmc"]
     try:
-        run, config, epoch = dict(origin["run"]), dict(origin["config"]), int(origin["epoch"])
+        run, epoch = dict(origin["run"]), int(origin["epoch"])
         folder = _folder_of(path, run.get("run_id"))
+        # Only the run folder knows where the data are.
+        config = folder.read_config() if folder is not None else dict(origin["config"])
         if "decision" in origin:
             decision = Decision.from_values(origin["decision"])
         else:  # last.ckpt has none

@@ -17,17 +17,17 @@ from cnmc.analysis.calibration import expected_calibration_error
 from cnmc.analysis.decision import Decision
 from cnmc.analysis.metrics import METRICS, evaluate, mean_logits
 from cnmc.analysis.statistics import proportion_interval
-from cnmc.data.names import CLASS_NAMES
 from cnmc.deploy.exported import GraphInfo
 from cnmc.deploy.graph import TrainedNetwork
 from cnmc.deploy.release import Check
 from cnmc.deploy.run_cells import CellsOfRun
 from cnmc.errors import CnmcError
 from cnmc.files import natural_key
-from cnmc.runs.folder import identity
+from cnmc.runs.folder import identity, without_folders
 from cnmc.runs.provenance import versions
 
 _NAME = "model_card.md"
+CLASS_NAMES = ("HEM", "ALL")
 _ROLES = {
     "val": "cells that chose the epoch",
     "test": "cells that chose nothing (honest protocol)",
@@ -121,8 +121,8 @@ def _parts(cells: pd.DataFrame | None) -> list[tuple[str, pd.DataFrame]]:
 def _recipe(
     trained: TrainedNetwork, cells: pd.DataFrame | None, cells_of_run: CellsOfRun | None
 ) -> dict[str, object]:
-    """Return data, split and configuration; of absolute paths only the last part."""
-    config, run = trained.config, trained.info.run
+    """Return data, split and configuration, without the folders of this machine."""
+    config, run = without_folders(trained.config), trained.info.run
     training = None if cells_of_run is None else cells_of_run.cells.query("role == 'train'")
     facts: dict[str, object] = {
         "data set": cells_of_run.root.name if cells_of_run else "not available here",
@@ -136,11 +136,7 @@ def _recipe(
     }
     keys = identity(config)
     facts |= {key: keys[key] for key in sorted(keys) if not key.startswith(_NOT_SHOWN)}
-    return {
-        key: Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value
-        for key, value in facts.items()
-        if value is not None
-    }
+    return {key: value for key, value in facts.items() if value is not None}
 
 
 def _count(part: pd.DataFrame) -> str:
@@ -164,17 +160,16 @@ def _part(title: str, part: pd.DataFrame, info: GraphInfo) -> dict[str, Any]:
         )
         for name in METRICS
     ]
-    correct = (part["logit"] > 0) == (part["label"] == 1)
     subjects = []
-    for (label, subject), cells in sorted(
-        correct.groupby([part["label"], part["subject"]]),
-        key=lambda item: (-item[0][0], natural_key(str(item[0][1]))),
-    ):
-        right, number = int(cells.sum()), len(cells)
-        interval = _interval(*proportion_interval(right, number))
-        subjects.append(
-            (subject, CLASS_NAMES[label], f"{number:,}", _percent(right / number), interval)
-        )
+    correct = part.assign(correct=(part["logit"] > 0) == (part["label"] == 1))
+    for label in (1, 0):
+        of_class = correct[correct["label"] == label]
+        for subject in sorted(of_class["subject"].unique(), key=natural_key):
+            cells = of_class.loc[of_class["subject"] == subject, "correct"]
+            right, number = int(cells.sum()), len(cells)
+            interval = _interval(*proportion_interval(right, number))
+            row = (subject, CLASS_NAMES[label], f"{number:,}", _percent(right / number), interval)
+            subjects.append(row)
     probabilities = info.decision.probabilities(logits)
     points = []
     for wanted in _POINTS:

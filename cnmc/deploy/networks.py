@@ -106,14 +106,14 @@ def open_networks(paths: Sequence[Path], num_threads: int | None = None) -> list
         for other in networks:
             if network.digest == other.digest:
                 raise CnmcError(f"{network.path} and {other.path}: the same network; give it once")
+            one, two = other.info, network.info
+            if (one.crop, one.resize) != (two.crop, two.resize):
+                raise CnmcError(
+                    f"checkpoint: {other.path} takes images of crop {one.crop}, resize "
+                    f"{one.resize}, but {network.path} of crop {two.crop}, resize {two.resize}; "
+                    "the networks of an ensemble must take the same images"
+                )
         networks.append(network)
-        one, other = networks[0].info, network.info
-        if (one.crop, one.resize) != (other.crop, other.resize):
-            raise CnmcError(
-                f"checkpoint: {networks[0].path} takes images of crop {one.crop}, resize "
-                f"{one.resize}, but {network.path} crop {other.crop}, resize {other.resize}; the "
-                "networks of an ensemble must take the same images"
-            )
     return networks
 
 

@@ -1,4 +1,4 @@
-"""Keep the output folder of a screening consistent: one process, one network, one set of results."""
+"""Keep the output folder of a screening consistent."""
 
 from __future__ import annotations
 

@@ -80,18 +80,16 @@ def find_cells(trained: TrainedNetwork, root: Path | None) -> CellsOfRun:
     Raises:
         CnmcError: The data set is not there, is another one, or its split cannot be repeated.
     """
-    config = trained.folder.read_config() if trained.folder is not None else {}
-    data = dict(trained.config["data"]) | dict(config.get("data", {}))
-    settings = dict(trained.config["split"]) | dict(config.get("split", {}))
-    root = root or (Path(data["root"]) if data.get("root") else None)
-    if root is None:
-        raise CnmcError(f"{trained.path}: the folder of its cells is not known; give data.root=DIR")
+    data = trained.config["data"]
+    if root is None and trained.folder is None:
+        raise CnmcError(f"{trained.path}: lies outside its run folder, which names the data set")
+    root = root or Path(data["root"])
     names = {item.name for item in fields(SplitConfig)}
-    split = SplitConfig(**{key: value for key, value in settings.items() if key in names})
+    split = SplitConfig(**{k: v for k, v in trained.config["split"].items() if k in names})
     run = trained.info.run
     with TemporaryDirectory() as temporary:
         work_dir = Path(temporary)
-        if data.get("work_dir"):
+        if trained.folder is not None:
             _copy_kept(Path(data["work_dir"]), work_dir)
         manifest = load_manifest(root, work_dir, num_workers=num_cores())
         if manifest.fingerprint != run.get("manifest_fingerprint"):

@@ -154,9 +154,7 @@ def _openvino_ports(ports: Sequence[Any]) -> Ports:
     return {
         port.get_any_name(): (
             port.element_type.get_type_name(),
-            tuple(
-                None if side.is_dynamic else side.get_length() for side in port.partial_shape
-            ),
+            tuple(None if side.is_dynamic else side.get_length() for side in port.partial_shape),
         )
         for port in ports
     }

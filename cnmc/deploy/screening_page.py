@@ -158,9 +158,10 @@ def _heats(
     """Return pictures of Grad-CAM, and the reason where there are none."""
     nothing = [""] * len(cells)
     exported = [network.path.name for network in networks if not network.is_checkpoint]
-    if exported or not cells:
-        reason = f"it needs a checkpoint, and {exported[0]} is an exported network"
-        return nothing, reason if exported else ""
+    if not cells:
+        return [], ""
+    if exported:
+        return nothing, f"it needs a checkpoint, and {exported[0]} is an exported network"
     info = networks[0].info
     try:
         with needs("explain", "it"):

@@ -164,7 +164,7 @@ def _find_data(group: Group, data: Path | None) -> Manifest | Absent:
     fingerprint = group.runs[0].info.manifest_fingerprint or ""
     root = data or (Path(config["root"]) if config.get("root") else None)
     if root is None:
-        return Absent("the runs do not say where their cells were; give data=DIR")
+        return Absent("the runs do not say where their cells were; give data.root=DIR")
     return cells.find_data(root, Path(config.get("work_dir") or "data/cache"), fingerprint)
 
 

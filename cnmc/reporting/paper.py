@@ -94,7 +94,7 @@ def table2(study: Study, table: pd.DataFrame) -> Table:
 
 def curve_of_best_run(group: Group) -> pd.DataFrame:
     """Return epoch, train_loss, val_loss and val_f1 of the best run, from its ``metrics.csv``."""
-    metrics = group.runs[best_position(group)].folder.read_metrics()
+    metrics = group.runs[best_position(group)].metrics
     names = {"epoch": "epoch", "train/loss": "train_loss", "val/loss": "val_loss", F1: "val_f1"}
     return metrics.reindex(columns=list(names)).rename(columns=names)
 

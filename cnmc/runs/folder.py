@@ -22,14 +22,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal
+from types import UnionType
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import pandas as pd
 import yaml
 from filelock import FileLock, Timeout
 
 from cnmc.errors import CnmcError, RefusedError
-from cnmc.files import replacing
+from cnmc.files import natural_key, replacing
 
 CONFIG, INFO, METRICS, PREDICTIONS = "config.yaml", "run.json", "metrics.csv", "predictions.parquet"
 
@@ -48,6 +49,8 @@ NUM_EIGHTHS = 8
 
 _OWN_ERROR = re.compile(rf"^{re.escape(CnmcError.__module__)}\.\w+: ")
 """How Python begins the last line of the traceback of an error that is a user's to mend."""
+
+_LARGEST = 2**63
 
 Status = Literal["running", "finished", "failed"]
 
@@ -93,6 +96,19 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+def without_folders(value: Any) -> Any:
+    """Return plain values in which only the last part of each absolute path is left.
+
+    Checkpoints and W&B get this: they leave the machine, and the fingerprints identify the data.
+    """
+    if isinstance(value, Mapping):
+        return {key: without_folders(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [without_folders(item) for item in value]
+    is_path = isinstance(value, str) and Path(value).expanduser().is_absolute()
+    return Path(value).name if is_path else value
+
+
 def identity(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return the keys of a resolved configuration that decide what a run computes."""
     return _ADDED | {
@@ -126,6 +142,18 @@ def run_name(seed: int | str, swept: Mapping[str, str]) -> str:
     )
     name = ",".join(f"{key}={value}" for key, value in [("seed", str(seed)), *others])
     return re.sub(r"[^\w.=+,@-]", "_", name)
+
+
+def _fits(value: object, kind: Any) -> bool:
+    """Check a value against a type of :class:`RunInfo`; numbers are finite and not negative."""
+    if get_origin(kind) is Literal:
+        return value in get_args(kind)
+    if get_origin(kind) is UnionType:
+        return any(_fits(value, one) for one in get_args(kind))
+    if kind in (int, float):
+        number = type(value) is int or (kind is float and type(value) is float)
+        return number and 0 <= value < _LARGEST  # type: ignore[operator]
+    return isinstance(value, get_origin(kind) or kind)
 
 
 @dataclass
@@ -168,6 +196,17 @@ class RunInfo:
     """How often the run was tried again after an error."""
     error: str | None = None
     """Traceback of the error that ended a failed run."""
+
+    def check(self) -> None:
+        """Check the types and ranges of all values, which may come from a damaged file.
+
+        Raises:
+            ValueError: A value does not fit. The message names it.
+        """
+        for name, kind in get_type_hints(RunInfo).items():
+            value = getattr(self, name)
+            if not _fits(value, kind):
+                raise ValueError(f"{name} is {str(value)[:40]}, expected {kind}")
 
     @property
     def label(self) -> str:
@@ -278,8 +317,11 @@ class RunFolder:
             CnmcError: The file is missing or is not YAML.
         """
         try:
-            return dict(yaml.safe_load((self.path / CONFIG).read_text()))
-        except (OSError, yaml.YAMLError, TypeError, ValueError) as error:
+            config = dict(yaml.safe_load((self.path / CONFIG).read_text()))
+            json.dumps(config, sort_keys=True)
+            return config
+        # Each reader raises many kinds of errors on damaged bytes.
+        except Exception as error:
             raise self._unreadable(CONFIG, error) from error
 
     def write_config(self, config: Mapping[str, Any]) -> None:
@@ -299,8 +341,10 @@ class RunFolder:
         try:
             values = json.loads(path.read_text())
             known = {item.name for item in fields(RunInfo)}
-            return RunInfo(**{key: value for key, value in values.items() if key in known})
-        except (OSError, TypeError, ValueError, AttributeError) as error:
+            info = RunInfo(**{key: value for key, value in values.items() if key in known})
+            info.check()
+            return info
+        except Exception as error:
             raise self._unreadable(INFO, error) from error
 
     def write_info(self, info: RunInfo) -> None:
@@ -314,8 +358,10 @@ class RunFolder:
         if not path.is_file():
             return pd.DataFrame({"epoch": pd.Series(dtype=int)})
         try:
-            return pd.read_csv(path)
-        except (OSError, ValueError) as error:
+            table = pd.read_csv(path)
+            table["epoch"]  # every reader needs it
+            return table
+        except Exception as error:
             raise self._unreadable(METRICS, error) from error
 
     def add_metrics(self, row: Mapping[str, float]) -> None:
@@ -330,8 +376,8 @@ class RunFolder:
         if not path.is_file():
             return None
         try:
-            return pd.read_parquet(path)
-        except (OSError, ValueError) as error:
+            return pd.read_parquet(path, page_checksum_verification=True)
+        except Exception as error:
             raise self._unreadable(PREDICTIONS, error) from error
 
     def add_predictions(self, rows: pd.DataFrame) -> None:
@@ -374,7 +420,7 @@ class RunFolder:
 
     def _write_predictions(self, table: pd.DataFrame) -> None:
         with replacing(self.path / PREDICTIONS) as temporary:
-            table.to_parquet(temporary, index=False)
+            table.to_parquet(temporary, index=False, write_page_checksum=True)
 
     def _unreadable(self, name: str, error: Exception) -> CnmcError:
         return CnmcError(
@@ -391,8 +437,4 @@ def find_runs(root: Path, experiments: Sequence[str] | None = None) -> list[RunF
         if experiments is None or path.parent.parent.name in experiments
     ]
 
-    def natural(folder: RunFolder) -> tuple[str, list[tuple[int, str]]]:
-        parts = re.split(r"(\d+)", folder.path.name)
-        return folder.path.parent.name, [(int(p) if p.isdigit() else -1, p) for p in parts]
-
-    return sorted(found, key=natural)
+    return sorted(found, key=lambda run: (run.path.parent.name, natural_key(run.path.name)))

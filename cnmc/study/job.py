@@ -13,9 +13,8 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from cnmc.cli.app import one_line
 from cnmc.config import Config, to_config
-from cnmc.errors import CnmcError, RefusedError, is_interruption
+from cnmc.errors import CnmcError, RefusedError, is_interruption, one_line
 from cnmc.runs.folder import RunFolder
 from cnmc.runs.provenance import machine
 from cnmc.signals import TERMINATED, end_if_received

@@ -20,11 +20,11 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from cnmc import signals
-from cnmc.analysis.results import load_study
+from cnmc.analysis.loading import load_study
 from cnmc.analysis.summary import summarise_study
-from cnmc.cli.app import one_line, without_hydra
+from cnmc.cli.app import without_hydra
 from cnmc.config import LoggerConfig, to_config
-from cnmc.errors import CnmcError
+from cnmc.errors import CnmcError, one_line
 from cnmc.runs.folder import RunFolder
 from cnmc.study.board import SUCCEEDED, Board
 from cnmc.study.monitor import Monitor

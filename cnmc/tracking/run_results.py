@@ -11,7 +11,8 @@ import pandas as pd
 from scipy.special import expit
 
 from cnmc.analysis.metrics import FloatArray, IntArray, evaluate
-from cnmc.analysis.results import Group, load_run
+from cnmc.analysis.results import Group
+from cnmc.analysis.run_reader import load_run
 from cnmc.analysis.subjects import hardest_cells, persons
 from cnmc.runs.folder import RunFolder
 from cnmc.tracking import keys as names
@@ -52,15 +53,13 @@ def run_results(folder: RunFolder) -> RunResults:
     """Read what a finished run shows.
 
     Raises:
-        CnmcError: What a finished run left is lost or cannot be read.
-        ValueError: The run is not finished.
+        CnmcError: The run is not finished, or a file of it is missing or damaged.
     """
     run = load_run(folder)
-    if run is None:
-        raise ValueError(f"{folder.path} is not finished")
     group = Group(run.info.label, (run,))
-    course = folder.read_metrics()
-    summary = best_summary(course[course["epoch"] == run.best_epoch].iloc[0].dropna().to_dict())
+    summary = best_summary(
+        run.metrics[run.metrics["epoch"] == run.best_epoch].iloc[0].dropna().to_dict()
+    )
     if run.reported is not run.choosing:
         found = evaluate(group.labels, run.logits())
         found["f1_norot"] = evaluate(group.labels, run.logits(rotations=False))["f1"]

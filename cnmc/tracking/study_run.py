@@ -19,6 +19,7 @@ from cnmc.config import LoggerConfig
 from cnmc.reporting.assemble import assemble
 from cnmc.reporting.document import Figure
 from cnmc.reporting.pictures import PICTURES
+from cnmc.runs.folder import without_folders
 from cnmc.tracking import keys as names
 from cnmc.tracking import wandb_run
 
@@ -66,7 +67,11 @@ def log_group(options: LoggerConfig, group: Group, root: Path) -> wandb.Run | No
         job_type=names.STUDY,
         tags=wandb_run.tags(first.info, first.config),
         notes=wandb_run.experiment_notes(group.experiment),
-        config={**shared, "seeds": group.seeds, names.ORIGIN: first.info.identity()},
+        config={
+            **without_folders(shared),
+            "seeds": group.seeds,
+            names.ORIGIN: first.info.identity(),
+        },
     )
     if run is None:
         return None

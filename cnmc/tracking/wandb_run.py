@@ -17,7 +17,7 @@ from pytorch_lightning.loggers import WandbLogger
 
 from cnmc.config import CONFIG_DIR, LoggerConfig
 from cnmc.data.images import Pixels
-from cnmc.runs.folder import RunFolder, RunInfo
+from cnmc.runs.folder import RunFolder, RunInfo, without_folders
 from cnmc.tracking import agent
 from cnmc.tracking import keys as names
 from cnmc.tracking.run_results import RunResults, best_summary
@@ -196,7 +196,7 @@ def start_run(
         job_type=names.TRAIN,
         tags=tags(info, config),
         notes=experiment_notes(info.experiment),
-        config={**config, names.ORIGIN: origin},
+        config={**without_folders(config), names.ORIGIN: origin},
     )
 
 

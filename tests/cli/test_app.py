@@ -6,16 +6,17 @@ import os
 import signal
 import sys
 from contextlib import suppress
+from importlib import import_module
 
 import pytest
 from hydra import compose as hydra_compose
 from hydra import initialize
+from hydra.errors import HydraException
 from omegaconf.errors import ConfigKeyError
 
 import cnmc.predict
 from cnmc.cli.app import (
     compose,
-    one_line,
     run_app,
     with_home,
     with_quotes,
@@ -23,7 +24,7 @@ from cnmc.cli.app import (
     without_multirun,
 )
 from cnmc.config import to_config
-from cnmc.errors import CnmcError
+from cnmc.errors import CnmcError, one_line
 from cnmc.signals import TERMINATED
 
 
@@ -179,3 +180,13 @@ def test_a_signal_is_what_ended_a_command_whatever_it_broke_on_the_way(
     told = capsys.readouterr().err
     assert "interrupted" in told
     assert "half composed" not in told
+
+
+@pytest.mark.parametrize(
+    ("command", "key"), [("report", "data.root"), ("export", "data.root"), ("best", "manifest")]
+)
+def test_data_of_existing_runs_names_the_key_to_use(command: str, key: str) -> None:
+    import_module(f"cnmc.{command}")
+    with initialize(config_path=None, version_base="1.3"), pytest.raises(HydraException) as caught:
+        hydra_compose(command, ["data=/tmp"])
+    assert key in one_line(caught.value)

@@ -1,10 +1,9 @@
 from __future__ import annotations
 
+import errno
 import multiprocessing
 import os
 import pickle
-import shutil
-from collections import namedtuple
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -30,7 +29,12 @@ def manifest(tmp_path: Path) -> Manifest:
 
 
 def cache_of(
-    manifest: Manifest, *, crop: int = 32, resize: int | None = None, num_cells: int | None = None
+    manifest: Manifest,
+    *,
+    crop: int = 32,
+    resize: int | None = None,
+    num_cells: int | None = None,
+    verify_all: bool = False,
 ) -> CellCache:
     return open_cache(
         manifest,
@@ -39,6 +43,7 @@ def cache_of(
         resize=resize,
         work_dir=manifest.root.parent / "work",
         num_workers=2,
+        verify_all=verify_all,
         show_progress=False,
     )
 
@@ -195,7 +200,11 @@ def test_leftovers_of_a_killed_builder_are_removed(manifest: Manifest) -> None:
     for name in (".images-0123456789ab.npy.4711.tmp", ".images-ba9876543210.npy.1.tmp"):
         (work_dir / name).write_bytes(b"half")
     path = cache_of(manifest).path
-    assert {p.name for p in work_dir.glob("*images*")} == {path.name, "images.lock"}
+    assert {p.name for p in work_dir.glob("*images*")} == {
+        path.name,
+        path.with_suffix(".crc32.npy").name,
+        "images.lock",
+    }
 
 
 def test_two_builders_at_once_build_once(manifest: Manifest, decoded: list[int]) -> None:
@@ -205,27 +214,42 @@ def test_two_builders_at_once_build_once(manifest: Manifest, decoded: list[int])
     assert len({cache.path for cache in caches}) == 1
 
 
-def test_a_full_disk_is_refused_beforehand(
-    manifest: Manifest, monkeypatch: pytest.MonkeyPatch, decoded: list[int]
+@pytest.mark.parametrize("change", ["zeroed", "one cell"])
+def test_pixels_that_were_changed_in_place_are_built_again(
+    manifest: Manifest, change: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    usage = namedtuple("usage", "total used free")
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10**6, 10**6, 1000))
-    with pytest.raises(CnmcError, match=r"data\.work_dir.*needs .* GiB.*data\.work_dir=DIR"):
-        cache_of(manifest)
-    assert decoded == []
+    cache = cache_of(manifest)
+    expected = np.array(cache.images)
+    changed = np.lib.format.open_memmap(cache.path, mode="r+")
+    if change == "zeroed":
+        changed[:] = 0
+    else:
+        changed[3, 5, 7, 1] ^= 1
+    changed.flush()
+    np.testing.assert_array_equal(cache_of(manifest).images, expected)
+    assert cache.path.name in caplog.text
 
 
-def test_a_disk_that_fills_up_is_an_error_not_a_crash(
-    manifest: Manifest, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("verify_all", [False, True])
+def test_a_sample_is_verified_or_all(
+    manifest: Manifest, monkeypatch: pytest.MonkeyPatch, verify_all: bool
 ) -> None:
-    def refuse(*_: int) -> None:
-        raise OSError(28, "No space left on device")
+    cache = cache_of(manifest)
+    changed = np.lib.format.open_memmap(cache.path, mode="r+")
+    changed[:] = 0
+    changed.flush()
+    monkeypatch.setattr(module, "_NUM_SAMPLED", 0)
+    assert bool(cache_of(manifest, verify_all=verify_all).images.any()) == verify_all
 
-    monkeypatch.setattr(os, "posix_fallocate", refuse, raising=False)
-    with pytest.raises(CnmcError, match=r"needs .* GiB"):
+
+def test_a_full_disk_is_an_error(manifest: Manifest, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(np.lib.format, "write_array_header_1_0", refuse)
+    with pytest.raises(CnmcError, match=r"data\.work_dir.*space"):
         cache_of(manifest)
-    work_dir = manifest.root.parent / "work"
-    assert list(work_dir.glob("*images-*")) == []
+    assert list((manifest.root.parent / "work").glob("*images-*")) == []
 
 
 def test_an_image_that_vanished_is_named(manifest: Manifest) -> None:

@@ -5,9 +5,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from cnmc.data.names import folder_label, natural_key, parse_uid
+from cnmc.data.names import folder_label, parse_uid
 from cnmc.data.sources.cnmc import join_labels, read_labels, scan_names
 from cnmc.errors import CnmcError
+from cnmc.files import natural_key
 
 from .trees import by_id, real_training_cells, write_labels
 

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from sklearn.metrics import f1_score
 
-from cnmc.analysis.results import read_study
+from cnmc.analysis.loading import read_study
 from cnmc.reporting.assemble import assemble
 from cnmc.reporting.document import Report
 from cnmc.reporting.files import write

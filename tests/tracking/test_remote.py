@@ -139,7 +139,7 @@ def test_reported_cells_never_choose(server: Server, capsys: pytest.CaptureFixtu
 @pytest.mark.parametrize(
     ("changes", "differing", "way"),
     [
-        ({"manifest_fingerprint": OTHER_DATA}, "data", "data=dddddddddddd"),
+        ({"manifest_fingerprint": OTHER_DATA}, "manifest", "manifest=dddddddddddd"),
         ({"split_fingerprint": HONEST_SPLIT}, "split", "split=cccccccccccc"),
         (
             {"split_fingerprint": HONEST_SPLIT, "protocol": "honest"},
@@ -253,7 +253,7 @@ def test_one_checkpoint_is_the_best_of_its_study(
     study.add_run(other, 0.95)
     for run_id in ("proposal0", "proposal3", "proposal7", "norot0"):
         study.stored(run_id).aliases.append(names.BEST_OF_STUDY)
-    _best(promote=True, data="aa")
+    _best(promote=True, manifest="aa")
     crashed, kept = names.artifact_name("proposal3"), [names.artifact_name("norot0")]
     kept.append(names.artifact_name("proposal7"))
     assert study.holders() == [BEST, *kept]
@@ -267,7 +267,7 @@ def test_one_checkpoint_is_the_best_of_its_study(
     assert study.stored("proposal1").metadata["epoch"] == 3
     assert f"no longer: {SECOND}" in capsys.readouterr().out
     study.changes.clear()
-    _best(promote=True, data="aa")
+    _best(promote=True, manifest="aa")
     assert study.changes == []
 
 

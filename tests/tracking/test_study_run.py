@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import wandb
 
+from cnmc.analysis.loading import load_study
 from cnmc.analysis.metrics import METRICS
-from cnmc.analysis.results import load_study, run_table
+from cnmc.analysis.results import run_table
 from cnmc.cli.app import compose
 from cnmc.runs.folder import find_runs
 from cnmc.tracking import keys as names

@@ -18,7 +18,7 @@ from scipy.special import expit
 from cnmc.analysis.metrics import METRICS, auroc
 from cnmc.cli.app import compose
 from cnmc.model.checkpoint import load_checkpoint
-from cnmc.runs.folder import RunFolder
+from cnmc.runs.folder import RunFolder, without_folders
 from cnmc.study.plan import job_folder
 from cnmc.tracking import keys as names
 from cnmc.tracking import wandb_run
@@ -102,11 +102,22 @@ def test_the_configuration_is_logged_with_its_origin(
     for folder, run in zip(two, logged, strict=True):
         info = folder.read_info()
         assert info is not None
-        stored = folder.read_config()
+        stored = without_folders(folder.read_config())
         assert {key: run.config[key] for key in stored} == stored
         origin = run.config[names.ORIGIN]
         assert {key: origin[key] for key in info.identity()} == info.identity()
         assert origin["versions"] == info.versions
+
+
+def test_no_folder_of_the_machine_leaves_it(two: list[RunFolder], logged: list[LoggedRun]) -> None:
+    for folder, run in zip(two, logged, strict=True):
+        root = folder.read_config()["data"]["root"]
+        assert Path(root).is_absolute()
+        assert run.config["data"]["root"] == Path(root).name
+        places = [str(Path(root).parent), str(folder.path.parent)]
+        for path in (folder.best_checkpoint, folder.last_checkpoint):
+            assert not [place for place in places if place.encode() in path.read_bytes()]
+        assert not [place for place in places if place in json.dumps(run.config)]
 
 
 def test_the_history_is_the_metrics_by_epoch(two: list[RunFolder], logged: list[LoggedRun]) -> None:

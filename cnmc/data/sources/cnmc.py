@@ -16,8 +16,9 @@ from pathlib import Path, PurePosixPath
 
 import pandas as pd
 
-from cnmc.data.names import LABEL_COLUMNS, PARTS, Part, natural_key, parse_uid
+from cnmc.data.names import LABEL_COLUMNS, PARTS, Part, parse_uid
 from cnmc.errors import CnmcError
+from cnmc.files import natural_key
 
 # A user sees the archive's own folders, those of a mirror, or those of the paper's code.
 _PART_FOLDERS: dict[Part, re.Pattern[str]] = {
