@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
@@ -33,6 +33,11 @@ def _config_dir() -> Path:
 
 
 CONFIG_DIR = _config_dir()
+
+PATH = {"path": True}
+"""Metadata of a field that holds a path, or other text that Hydra must not interpret."""
+PATHS = {"path": True, "swept": True}
+"""The same, of a field that a study can sweep."""
 
 STANDALONE = ("report", "best", "export", "predict")
 """Commands whose keys may have the names of config groups of training (``data``, ``split``)."""
@@ -104,9 +109,9 @@ class SyntheticConfig:
 class DataConfig:
     """Where the cells are and how they are fed."""
 
-    root: str = MISSING
+    root: str = field(default=MISSING, metadata=PATHS)
     """Folder of the data set, in any of the three layouts of the release."""
-    work_dir: str = MISSING
+    work_dir: str = field(default=MISSING, metadata=PATHS)
     """Folder for what is made from the data: manifest, splits, image cache."""
     crop: int = 300
     """Side of the central crop in pixels (section 2 of the paper)."""
@@ -161,7 +166,7 @@ class SplitConfig:
     """``subject_kfold``: the fold that is set aside, from 0."""
     subjects: list[str] = field(default_factory=list)
     """``subject_holdout``: the subjects that are set aside; empty draws ``val_fraction``."""
-    path: str | None = None
+    path: str | None = field(default=None, metadata=PATHS)
     """A saved split to use as it is instead of making one."""
 
     def __post_init__(self) -> None:
@@ -242,7 +247,7 @@ class ModelConfig:
     """timm's name of the network."""
     pretrained: bool = True
     """Start from ImageNet weights: from ``weights`` where given, else from timm's hub."""
-    weights: str | None = None
+    weights: str | None = field(default=None, metadata=PATHS)
     """Local file of weights (``.safetensors``, or a PyTorch state dict)."""
     drop_rate: float = 0.0
     """Dropout before the head. The paper has none (timm's default for its network is 0.2)."""
@@ -436,8 +441,8 @@ class LoggerConfig:
 class RunConfig:
     """The run folder, ``<root>/<experiment>/<name>``."""
 
-    root: str = "runs"
-    name: str | None = None
+    root: str = field(default="runs", metadata=PATH)
+    name: str | None = field(default=None, metadata=PATH)
     """Name of the run folder; null makes it of the seed and the other swept overrides."""
     overwrite: bool = False
     """Start over where a run folder exists already."""
@@ -499,7 +504,7 @@ class BenchmarkConfig(Config):
 
     stage: str = "all"
     """``data``, ``train``, ``eval``, ``predict``, ``scale``, or ``all`` of them."""
-    output: str = "benchmark"
+    output: str = field(default="benchmark", metadata=PATH)
     """Folder for the table, and for the cells that are made to measure with."""
     repeats: int = 5
     """Pairs of measurements, of which the medians are taken."""
@@ -520,7 +525,7 @@ class BenchmarkConfig(Config):
 class CellsConfig:
     """Where the cells of existing runs are."""
 
-    root: str | None = None
+    root: str | None = field(default=None, metadata=PATH)
     """Folder of the data set that the runs were trained on; null uses the folder of the
     training."""
 
@@ -529,9 +534,9 @@ class CellsConfig:
 class ReportConfig:
     """Everything that ``python -m cnmc.report`` can be told."""
 
-    runs: str = "runs"
+    runs: str = field(default="runs", metadata=PATH)
     """Folder of the run folders, ``run.root`` of their training."""
-    output: str = "report"
+    output: str = field(default="report", metadata=PATH)
     """Folder that the report is written to."""
     experiments: list[str] = field(default_factory=list)
     """Experiments to report; empty takes all."""
@@ -553,7 +558,7 @@ class BestConfig:
     """The experiment whose best run is wanted; null takes all."""
     source: str = "runs"
     """Where to look: ``runs`` (run folders) or ``wandb``."""
-    runs: str = "runs"
+    runs: str = field(default="runs", metadata=PATH)
     """``source=runs``: folder of the run folders, ``run.root`` of their training."""
     project: str = "cnmc"
     """``source=wandb``: the project, ``logger.project`` of their training."""
@@ -561,13 +566,13 @@ class BestConfig:
     """``source=wandb``: user or team of the project; null takes the account's default."""
     protocol: str | None = None
     """Compare runs of this protocol alone, ``paper`` or ``honest``."""
-    manifest: str | None = None
+    manifest: str | None = field(default=None, metadata=PATH)
     """Compare only runs on the data set whose fingerprint begins with these digits."""
-    split: str | None = None
+    split: str | None = field(default=None, metadata=PATH)
     """Compare runs of this split alone: the first digits of its fingerprint."""
     download: bool = False
     """Put the best checkpoint below ``output``, wherever it comes from."""
-    output: str = "best"
+    output: str = field(default="best", metadata=PATH)
     """Folder for the checkpoint, which becomes ``<output>/<experiment>-<name>/best.ckpt``."""
     promote: bool = False
     """Give the best checkpoint the alias ``best-of-study`` at W&B, and take it from those that it
@@ -583,8 +588,7 @@ class BestConfig:
                 value is None or re.fullmatch("[0-9a-f]+", value) is not None,
                 key,
                 value,
-                "the first digits of a fingerprint, 0 to 9 and a to f, in quotes where they look "
-                f"like a number: '{key}=\"12e4\"'",
+                "the first digits of a fingerprint, 0 to 9 and a to f",
             )
 
 
@@ -595,18 +599,18 @@ OUTPUT_FORMATS = ("report", "challenge")
 class PredictConfig:
     """Everything that ``python -m cnmc.predict`` can be told."""
 
-    checkpoint: Any = None
+    checkpoint: Any = field(default=None, metadata=PATH)
     """A checkpoint, a run folder or an exported network (.onnx, .xml of OpenVINO), or a list
     of them, which are an ensemble."""
     experiment: str | None = None
     """Instead of ``checkpoint``: the ``top`` best runs by F1 of this experiment."""
-    root: str = "runs"
+    root: str = field(default="runs", metadata=PATH)
     """``experiment=``: folder of the run folders, ``run.root`` of their training."""
     top: int = 1
     """``experiment=``: number of networks."""
-    input: Any = MISSING
+    input: Any = field(default=MISSING, metadata=PATH)
     """A folder of cells, an image, or a list of either."""
-    output: str = "screening"
+    output: str = field(default="screening", metadata=PATH)
     """Folder for what is found; the same command goes on there with what was begun."""
     threshold: str = "checkpoint"
     """Probability from which a cell is called ALL: ``checkpoint`` (chosen with the network),
@@ -659,11 +663,11 @@ EXPORT_SUFFIXES = {
 class ExportConfig:
     """Everything that ``python -m cnmc.export`` can be told."""
 
-    checkpoint: str = MISSING
+    checkpoint: str = field(default=MISSING, metadata=PATH)
     """A checkpoint, or a run folder, whose best checkpoint is taken."""
     format: str = "onnx"
     """``onnx``, ``openvino``, or ``openvino_int8`` (8-bit numbers: smaller, faster, less exact)."""
-    output: str = MISSING
+    output: str = field(default=MISSING, metadata=PATH)
     """The file to write: ``.onnx``, or ``.xml`` of OpenVINO (with a ``.bin`` beside it)."""
     data: CellsConfig = field(default_factory=CellsConfig)
 
@@ -685,6 +689,30 @@ class PrepareConfig:
 
     data: DataConfig = MISSING
     split: SplitConfig = MISSING
+
+
+SCHEMAS: dict[str, type] = {
+    "config": Config,
+    "benchmark": BenchmarkConfig,
+    "prepare": PrepareConfig,
+    "report": ReportConfig,
+    "best": BestConfig,
+    "predict": PredictConfig,
+    "export": ExportConfig,
+}
+"""Schema of each top-level file of ``conf/``."""
+
+
+def path_keys(schema: type, prefix: str = "") -> dict[str, bool]:
+    """Return the dotted keys that hold paths, and for each whether a study can sweep it."""
+    keys: dict[str, bool] = {}
+    types = get_type_hints(schema)
+    for item in fields(schema):
+        if item.metadata.get("path"):
+            keys[prefix + item.name] = bool(item.metadata.get("swept"))
+        elif is_dataclass(types[item.name]):
+            keys |= path_keys(types[item.name], f"{prefix}{item.name}.")
+    return keys
 
 
 def register() -> None:

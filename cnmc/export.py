@@ -63,4 +63,4 @@ def main(node: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    run_app(main)
+    run_app(main, ExportConfig)

@@ -109,4 +109,4 @@ def main(node: DictConfig) -> None:
 
 if __name__ == "__main__":
     # The first job would end the process with its own exit status.
-    run_app(main, arguments=without_multirun)
+    run_app(main, PredictConfig, arguments=without_multirun)

@@ -1,7 +1,9 @@
-"""Ctrl-C and SIGTERM, which end a command wherever it is and never get lost."""
+"""Signals that end a process: Ctrl-C, SIGTERM, and the end of its parent."""
 
 from __future__ import annotations
 
+import ctypes
+import os
 import signal
 import sys
 from typing import Any
@@ -9,7 +11,21 @@ from typing import Any
 INTERRUPTED, TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM
 """Exit statuses of a process that a signal ended, as shells give them."""
 
+_PR_SET_PDEATHSIG = 1
+"""From ``linux/prctl.h``."""
+
 _received: list[int] = []
+
+
+def end_with_parent(parent: int) -> None:
+    """Ask the system to kill this process as soon as its parent ends, in whatever way.
+
+    Args:
+        parent: Process id of the parent. If it has ended already, this process ends at once.
+    """
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(TERMINATED)
 
 
 def listen() -> None:

@@ -37,6 +37,7 @@ from cnmc.tracking import agent
 from cnmc.tracking.loggers import Tracker, tracked
 from cnmc.training.build import build_classifier, build_datamodule, build_trainer, device_name
 from cnmc.training.checkpoints import EpochCheckpoints, strip_optimizer
+from cnmc.training.ending import first_error
 from cnmc.training.progress import Tell
 from cnmc.training.recorder import RunRecorder, defined
 
@@ -60,12 +61,17 @@ def train(
     Raises:
         CnmcError: The input is at fault, or the folder is another run's.
     """
+    folder.check_place()
+    # Opened before the folder is locked, so that a mistake in the data leaves nothing behind.
+    store = None
+    if config.run.overwrite or not folder.is_finished():
+        store = open_cells(config.data, config.split)
     with folder.lock():
         if config.run.overwrite:
             start_over(folder, config.study.id)
         for retry in range(config.study.max_retries + 1):
             try:
-                return _train_once(config, resolved, folder, tell, retry)
+                return _train_once(config, resolved, folder, store, tell=tell, retry=retry)
             except CnmcError:
                 # Trying again mends no mistake.
                 raise
@@ -80,7 +86,13 @@ def train(
 
 
 def _train_once(
-    config: Config, resolved: dict[str, Any], folder: RunFolder, tell: Tell | None, retry: int
+    config: Config,
+    resolved: dict[str, Any],
+    folder: RunFolder,
+    store: CellStore | None,
+    *,
+    tell: Tell | None,
+    retry: int,
 ) -> Literal["trained", "skipped"]:
     info = find_run(folder, config, resolved)
     if info.status == "finished":
@@ -96,8 +108,8 @@ def _train_once(
             _log_again(config, resolved, folder, info, quiet=tell is not None)
         return "skipped"
     info.retries += retry > 0
+    store = store or open_cells(config.data, config.split)
     with failure_recorded(folder, info):
-        store = open_cells(config.data, config.split)
         resume = begin_run(folder, info, config, resolved, store)
         with tracked(
             config.logger, folder=folder, info=info, config=resolved, quiet=tell is not None
@@ -178,7 +190,7 @@ def fit(
     module = build_classifier(config, data.pos_weight)
     recorder = RunRecorder(folder, info, data.evaluated, config.tta.num_rotations)
     checkpoints = EpochCheckpoints(folder, info, resolved)
-    with claim_gpu(config.trainer.accelerator) as gpu:
+    with claim_gpu(config.trainer.accelerator) as gpu, first_error():
         trainer = build_trainer(
             config,
             callbacks=[recorder, checkpoints],
@@ -213,4 +225,4 @@ def main(node: DictConfig) -> None:
 
 if __name__ == "__main__":
     # A launcher sends the main function to other processes: by its name, which they import.
-    run_app(import_module("cnmc.train").main, arguments=with_multirun, close=close_study)
+    run_app(import_module("cnmc.train").main, Config, arguments=with_multirun, close=close_study)

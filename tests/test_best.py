@@ -48,7 +48,7 @@ def test_the_best_run_and_what_to_do_with_it_are_named(
     path = runs / "proposal" / "seed=1" / "checkpoints" / "best.ckpt"
     assert "best of 2 runs: proposal/seed=1, seed 1, F1 90.00 at epoch 1" in told
     assert f"  checkpoint {path}" in told
-    assert f"python -m cnmc.train 'model.weights=\"{path}\"'" in told
+    assert f"python -m cnmc.train model.weights={path}" in told
     assert "left out: 1 run not finished" in told
     best(BestConfig(runs=str(runs)))
     assert "best of 3 runs: norot/seed=0" in capsys.readouterr().out
@@ -87,7 +87,7 @@ def test_download_copies_what_is_the_runs_own(
     source = runs / "norot/seed=0/checkpoints/best.ckpt"
     assert files_below(output) == ["norot-seed=0/best.ckpt"]
     assert (output / "norot-seed=0/best.ckpt").read_bytes() == source.read_bytes()
-    assert f"'model.weights=\"{output}/norot-seed=0/best.ckpt\"'" in capsys.readouterr().out
+    assert f"model.weights={output}/norot-seed=0/best.ckpt" in capsys.readouterr().out
     (output / "norot-seed=0/best.ckpt").unlink()
     source.write_bytes(source.read_bytes()[:100])
     with pytest.raises(CnmcError, match="broken, so nothing was written"):

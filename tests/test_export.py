@@ -15,6 +15,7 @@ from omegaconf import OmegaConf
 
 from cnmc.config import ExportConfig, to_config
 from cnmc.data.manifest import Manifest
+from cnmc.data.sources import Found
 from cnmc.deploy.agreement import Agreement
 from cnmc.deploy.graph import CellGraph
 from cnmc.deploy.model_card import card_path, model_card
@@ -192,7 +193,7 @@ def test_a_card_tells_of_the_training_cells_and_of_eight_bits(
 ) -> None:
     rows = [("train", 1, "2"), ("train", 1, "2"), ("train", 0, "H1"), ("val", 0, "H2")]
     cells = pd.DataFrame(rows, columns=["role", "label", "subject"])
-    found = CellsOfRun(Manifest(tmp_path, cells, ""), cells, generated=False)
+    found = CellsOfRun(Manifest(tmp_path, cells, "", Found(cells)), cells, generated=False)
     info = GraphInfo("test_resnet", SIZE, precision="int8")
     agreement = Agreement(1.0, 1.0, 1e-6, 0.99, f1=0.8792, f1_of_eager=0.8800)
     trained = read_trained(folder.best_checkpoint)

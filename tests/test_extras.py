@@ -5,8 +5,11 @@ from __future__ import annotations
 import subprocess
 import sys
 import tomllib
+from itertools import chain
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from cnmc.extras import RUNTIMES, TRAIN
 from tests.conftest import ROOT
@@ -14,21 +17,6 @@ from tests.conftest import ROOT
 HIDE = f"import sys; sys.modules.update(dict.fromkeys({(*TRAIN, 'sklearn')!r})); "
 """Importing any of these fails then, as if it were not installed."""
 
-LIGHT = (
-    "app",
-    "config",
-    "data.images",
-    "data.names",
-    "data.progress",
-    "devices",
-    "errors",
-    "extras",
-    "files",
-    "inference.decision",
-    "inference.opening",
-    "inference.runtime",
-    "launchers",
-)
 COMMANDS = ("best", "benchmark", "export", "prepare", "report", "train")
 
 
@@ -38,8 +26,7 @@ def _python(code: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_what_runs_exported_networks_needs_no_more() -> None:
-    modules = ", ".join(f"cnmc.{name}" for name in LIGHT)
-    done = _python(f"{HIDE}import {modules}")
+    done = _python(f"{HIDE}import cnmc.predict")
     assert done.returncode == 0, done.stderr
 
 
@@ -68,3 +55,16 @@ def test_the_extras_bring_what_is_asked_for() -> None:
         items = project["optional-dependencies"][extra]
         brought = {item.partition(">")[0].partition("=")[0].replace("-", "_") for item in items}
         assert brought == modules
+
+
+def test_the_pinned_versions_are_those_that_the_package_accepts() -> None:
+    lines = (ROOT / "constraints.txt").read_text().split()
+    pins = {
+        canonicalize_name(name): pin for name, _, pin in (line.partition("==") for line in lines)
+    }
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    items = [*project["dependencies"], *chain(*project["optional-dependencies"].values())]
+    for requirement in map(Requirement, items):
+        if requirement.name != "cnmc":
+            pin = pins[canonicalize_name(requirement.name)]
+            assert requirement.specifier.contains(pin), f"{requirement}: {pin}"

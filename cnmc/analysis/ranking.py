@@ -8,7 +8,7 @@ they would be as flattered as the paper's are.
 from __future__ import annotations
 
 import math
-import re
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -201,9 +201,8 @@ def _words(cells: Mapping[str, str]) -> str:
 
 
 def override(key: str, value: str) -> str:
-    """Return an override as a shell and Hydra read it: quoted where they would misread it."""
-    plain = re.fullmatch(r"[\w./-]+", value) and not re.fullmatch(r"\d+e\d+", value)
-    return f"{key}={value}" if plain else f"'{key}=\"{value}\"'"
+    """Return an override, quoted for a shell."""
+    return shlex.quote(f"{key}={value}")
 
 
 def describe(ranking: Ranking) -> str:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import os
-import re
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from hydra import compose as hydra_compose
@@ -19,10 +17,12 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
+from cnmc.cli.overrides import quoted
 from cnmc.cli.packages import missing_package
-from cnmc.config import CONFIG_DIR, STANDALONE, register, to_config
+from cnmc.config import CONFIG_DIR, SCHEMAS, STANDALONE, register, to_config
 from cnmc.errors import CnmcError, one_line
 from cnmc.signals import INTERRUPTED, TERMINATED, listen, status_of_signal
+from cnmc.streams import never_fail_to_print
 
 _OF_LAUNCHERS = {
     "TerminatedWorkerError": "a process that trained was lost (out of memory?)",
@@ -31,45 +31,7 @@ _OF_LAUNCHERS = {
     "FailedJobError": "the cluster refused the jobs",
 }
 """What joblib, Ray and submitit raise by its name, and what it means."""
-_PATH = re.compile(r"(?P<key>[^-=][^=]*)=(?P<value>[^\"'()\[\]{},$\\]*=[^\"'()\[\]{},$\\]*)\Z")
-"""An override whose value has a sign of its own, and nothing that means something to Hydra."""
-_PLACE = re.compile(
-    r"(?P<key>\+*(?:.*\.)?(?:checkpoint|data|input|output|path|root|runs|weights|work_dir))="
-    r"(?P<value>[^\"'(){}$\\]*)\Z"
-)
-"""An override whose value is a path, or a list of them."""
-_NO_TEXT = re.compile(
-    r"[-+]?(?:[0-9][0-9_]*\.?|\.[0-9])[0-9_]*(?:e[-+]?[0-9_]+)?|inf|nan|true|false", re.I
-)
-"""What Hydra takes for a number or a truth value, and writes in its own way."""
 _MULTIRUN = ("-m", "--multirun")
-
-
-def with_home(arguments: Sequence[str]) -> list[str]:
-    """Expand ``key=~/path``, which a shell leaves as it is and Hydra cannot read."""
-    return [
-        f"{key}={Path(value).expanduser()}" if value.startswith("~/") else f"{key}{sign}{value}"
-        for key, sign, value in (argument.partition("=") for argument in arguments)
-    ]
-
-
-def with_quotes(arguments: Sequence[str]) -> list[str]:
-    """Quote what Hydra reads otherwise than it stands there.
-
-    It reads the second sign of ``key=runs/proposal/seed=0`` only within quotes, and would make
-    20240512 of a folder ``2024_05_12``.
-    """
-    quoted = [
-        _PATH.sub(lambda found: f'{found["key"]}="{found["value"]}"', text) for text in arguments
-    ]
-    return [_PLACE.sub(_with_quoted_paths, text) for text in quoted]
-
-
-def _with_quoted_paths(found: re.Match[str]) -> str:
-    items = [item.strip() for item in found["value"].strip("[]").split(",")]
-    paths = [f'"{item}"' if "=" in item or _NO_TEXT.fullmatch(item) else item for item in items]
-    whole = ",".join(paths)
-    return f"{found['key']}={f'[{whole}]' if found['value'].startswith('[') else whole}"
 
 
 def without_multirun(arguments: Sequence[str]) -> list[str]:
@@ -116,7 +78,9 @@ def compose(overrides: Sequence[str], config_name: str = "config") -> tuple[Any,
         if config_name in STANDALONE
         else initialize_config_dir(str(CONFIG_DIR), version_base="1.3")
     ):
-        whole = hydra_compose(config_name, list(overrides), return_hydra_config=True)
+        whole = hydra_compose(
+            config_name, quoted(overrides, SCHEMAS[config_name]), return_hydra_config=True
+        )
     node = without_hydra(whole)
     resolved: Any = OmegaConf.to_container(node, resolve=True)
     return to_config(node), resolved
@@ -140,6 +104,7 @@ def user_errors() -> Iterator[None]:
 
 def run_app(
     main: Callable[[], Any],
+    schema: type,
     *,
     arguments: Callable[[list[str]], list[str]] | None = None,
     close: Callable[[], bool] | None = None,
@@ -148,12 +113,14 @@ def run_app(
 
     Args:
         main: The function that ``hydra.main`` made.
+        schema: The dataclass of the command's configuration.
         arguments: Is given the command line without the program's name, and completes it.
         close: Called at the end, whether jobs of the sweep failed or not; returns whether all that
             was asked for is there.
     """
     status = 0
-    sys.argv[1:] = with_quotes(with_home(sys.argv[1:]))
+    never_fail_to_print()
+    sys.argv[1:] = quoted(sys.argv[1:], schema)
     listen()
     # Hydra then raises instead of printing several lines and leaving, so all errors end below.
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")

@@ -1,4 +1,4 @@
-"""What a data set is made of, beside the paper's Table 1."""
+"""Subjects and cells of a data set, beside the paper's Table 1."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from cnmc.data.names import PARTS
+from cnmc.data.names import LABELS, PARTS
 
 COUNTS = ("subjects_all", "subjects_hem", "cells_all", "cells_hem", "cells_unlabelled")
 
@@ -27,21 +27,13 @@ TABLE1 = pd.DataFrame(
 
 PART_TITLES = {"train": "Train", "prelim": "Prelim. test", "final": "Final test"}
 """The names of the parts in Table 1."""
-_HEADS = {
-    "subjects_all": "ALL subjects",
-    "subjects_hem": "HEM subjects",
-    "cells_all": "ALL cells",
-    "cells_hem": "HEM cells",
-    "cells_unlabelled": "unlabelled",
-}
-_WIDTHS = {
-    "subjects_all": 7,
-    "subjects_hem": 7,
-    "cells_all": 7,
-    "cells_hem": 7,
-    "cells_unlabelled": 6,
-}
-_TITLE_WIDTH = 12
+_HEADS = dict(
+    zip(
+        COUNTS,
+        ("ALL subjects", "HEM subjects", "ALL cells", "HEM cells", "unlabelled"),
+        strict=True,
+    )
+)
 
 
 def composition(cells: pd.DataFrame) -> pd.DataFrame:
@@ -55,77 +47,61 @@ def composition(cells: pd.DataFrame) -> pd.DataFrame:
         counts in both.
     """
     counts = pd.DataFrame(0, index=TABLE1.index, columns=pd.Index(COUNTS), dtype="Int64")
-    for part in PARTS:
-        of_part = cells[cells["part"] == part]
-        for name, label in (("all", 1), ("hem", 0)):
-            of_class = of_part[of_part["label"].eq(label).fillna(value=False)]
-            counts.loc[part, f"subjects_{name}"] = of_class["subject"].nunique()
-            counts.loc[part, f"cells_{name}"] = len(of_class)
+    for part, of_part in cells.groupby("part"):
+        for name, label in LABELS.items():
+            subjects = of_part.loc[of_part["label"].eq(label).fillna(value=False), "subject"]
+            counts.loc[part, f"subjects_{name}"] = subjects.nunique()
+            counts.loc[part, f"cells_{name}"] = len(subjects)
         counts.loc[part, "cells_unlabelled"] = int(of_part["label"].isna().sum())
     return counts
 
 
 def format_composition(counts: pd.DataFrame) -> str:
-    """Lay the composition out beside Table 1, and say what is missing against it.
+    """Format the composition beside Table 1, and list the differences.
 
     Args:
-        counts: As :func:`composition` returns them.
+        counts: The result of :func:`composition`.
 
     Returns:
-        Lines of at most 80 columns; in each column of the table the data set's number is
-        followed by the paper's.
+        Lines of at most 80 columns; each number of the data set is followed by the paper's.
     """
-    head = " " * _TITLE_WIDTH
-    subhead = " " * _TITLE_WIDTH
-    for name in COUNTS:
-        width = _WIDTHS[name]
-        head += f"{_HEADS[name]:>{2 * width}}"
-        subhead += f"{'here':>{width}}{'paper':>{width}}"
-    lines = [head, subhead]
-    for part in PARTS:
-        line = f"{PART_TITLES[part]:<{_TITLE_WIDTH}}"
-        for name in COUNTS:
-            width = _WIDTHS[name]
-            line += f"{_number(counts, part, name):>{width}}"
-            line += f"{_published(part, name):>{width}}"
-        lines.append(line)
-    remarks = [textwrap.fill(line, 80, subsequent_indent="  ") for line in _differences(counts)]
+    widths = [7, 7, 7, 7, 6]
+    heads = [f"{head:>{2 * width}}" for head, width in zip(_HEADS.values(), widths, strict=True)]
+    subheads = [f"{'here':>{width}}{'paper':>{width}}" for width in widths]
+    lines = [f"{'':12}{''.join(heads)}", f"{'':12}{''.join(subheads)}"]
+    for part, title in PART_TITLES.items():
+        pairs = [
+            f"{_number(counts, part, name):>{width}}{_number(TABLE1, part, name):>{width}}"
+            for name, width in zip(COUNTS, widths, strict=True)
+        ]
+        lines.append(f"{title:12}{''.join(pairs)}")
+    remarks = [
+        textwrap.fill(f"{title}: {remark}.", 80, subsequent_indent="  ")
+        for part, title in PART_TITLES.items()
+        for remark in _differences(counts.loc[part], TABLE1.loc[part])
+    ]
     return "\n".join([*lines, "", *remarks])
 
 
 def _number(counts: pd.DataFrame, part: str, name: str) -> str:
     value: Any = counts.loc[part, name]
+    if counts is TABLE1 and name == "cells_unlabelled" and part != "final":
+        return "-"
     return "?" if pd.isna(value) else f"{int(value):,}"
 
 
-def _published(part: str, name: str) -> str:
-    if name == "cells_unlabelled" and part != "final":
-        return "-"
-    return _number(TABLE1, part, name)
-
-
-def _differences(counts: pd.DataFrame) -> list[str]:
-    """Say in a line a part how it differs from Table 1."""
-    lines: list[str] = []
-    for part in PARTS:
-        title = PART_TITLES[part]
-        # Subjects and classes of the final part are not public: only its size can be compared.
-        names = ["cells_unlabelled"] if part == "final" else list(COUNTS[:4])
-        have: Any = counts.loc[part]
-        paper: Any = TABLE1.loc[part]
-        short = {name: int(paper[name]) - int(have[name]) for name in names}
-        if have.sum() == 0:
-            lines.append(f"{title}: missing as a whole.")
-            continue
-        if part != "final" and not have[names].any():
-            lines.append(f"{title}: labels missing.")
-            continue
-        missing = [f"{number:,} {_HEADS[name]}" for name, number in short.items() if number > 0]
-        beyond = [f"{-number:,} {_HEADS[name]}" for name, number in short.items() if number < 0]
-        if missing:
-            lines.append(f"{title}: missing {', '.join(missing)}.")
-        if beyond:
-            lines.append(f"{title}: beyond Table 1 {', '.join(beyond)}.")
-        if not missing and not beyond:
-            lines.append(f"{title}: complete.")
-    return lines
+def _differences(here: Any, paper: Any) -> list[str]:
+    """Describe how one part differs from Table 1."""
+    # Subjects and classes of the final part are not public: only its size can be compared.
+    is_final = paper.name == "final"
+    names = ["cells_unlabelled"] if is_final else list(COUNTS[:4])
+    if here.sum() == 0:
+        return ["missing as a whole"]
+    if not is_final and not here[names].any():
+        return ["labels missing"]
+    short = (paper - here)[names]
+    missing = [f"{number:,} {_HEADS[name]}" for name, number in short.items() if number > 0]
+    beyond = [f"{-number:,} {_HEADS[name]}" for name, number in short.items() if number < 0]
+    remarks = [f"missing {', '.join(missing)}"] if missing else []
+    remarks += [f"beyond Table 1 {', '.join(beyond)}"] if beyond else []
+    return remarks or ["complete"]

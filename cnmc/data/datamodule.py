@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
+from functools import partial
+from multiprocessing.context import BaseContext
 from typing import Any
 
 import pandas as pd
@@ -116,8 +120,9 @@ class CellDataModule(pl.LightningDataModule):
             drop_last=True,
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
+            multiprocessing_context=_worker_context() if self.num_workers else None,
             collate_fn=collate,
-            worker_init_fn=set_up_worker,
+            worker_init_fn=partial(set_up_worker, os.getpid()),
             pin_memory=self.pin_memory,
         )
 
@@ -143,3 +148,20 @@ class CellDataModule(pl.LightningDataModule):
             collate_fn=collate,
             pin_memory=self.pin_memory,
         )
+
+
+def _worker_context() -> BaseContext:
+    """Return how the workers are started: forked, also in a process of joblib, which forks none.
+
+    Raises:
+        CnmcError: The system has no room for the locks of the workers.
+    """
+    context = multiprocessing.get_context("fork")
+    try:
+        context.Lock()
+    except OSError as error:
+        raise CnmcError(
+            f"data.num_workers: /dev/shm has no room for the locks of these processes "
+            f"({error.strerror}); free some space there, or set data.num_workers=0"
+        ) from error
+    return context

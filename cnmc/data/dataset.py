@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple, Protocol
+from multiprocessing.reduction import ForkingPickler
+from typing import Any, NamedTuple, Protocol
 
 import cv2
 import numpy as np
@@ -19,6 +20,7 @@ from torch.utils.data import Dataset, Sampler
 
 from cnmc.data.cache import CellCache
 from cnmc.data.motion import Image, Motion
+from cnmc.signals import end_with_parent
 
 
 class Augmentation(Protocol):
@@ -147,12 +149,23 @@ def collate(samples: Sequence[Sample]) -> CellBatch:
     )
 
 
-def set_up_worker(_worker: int) -> None:
-    """Keep OpenCV in a worker process to its own core: the workers are the parallelism.
+def set_up_worker(parent: int, _worker: int) -> None:
+    """Set up a process of a data loader.
 
-    SLURM signals all processes of a job before it ends. Only the one that trains may answer, or
-    the job would be requeued once for each process.
+    The process ends with the one that trains. It gives OpenCV one core, since the workers are the
+    parallelism. It ignores the signals that SLURM sends to all processes of a job before it ends:
+    if every process answered, the job would be requeued once for each. It returns tensors by value:
+    PyTorch's way through ``/dev/shm`` loses a batch when that is full, and training waits forever.
+
+    Args:
+        parent: Process id of the process that trains.
     """
+    end_with_parent(parent)
     cv2.setNumThreads(0)
     for number in (signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)
+    ForkingPickler.register(Tensor, _by_value)
+
+
+def _by_value(tensor: Tensor) -> tuple[Any, ...]:
+    return torch.from_numpy, (tensor.numpy(),)

@@ -1,7 +1,7 @@
-"""Splits: which cells train, which choose the epoch, which are reported.
+"""Splits: the role of every cell, train, val or test.
 
-A split is a saved file that is made once from a seed and read again by every run of a study. No
-group of subjects (see :mod:`cnmc.data.grouping`) ever stands on two sides of it.
+A split is a saved file that is made once from a seed and read by every run of a study. No group of
+subjects (see :mod:`cnmc.data.grouping`) is on two sides of it.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import pandas as pd
 
 from cnmc.config import SplitConfig
 from cnmc.data.grouping import count_by_group, deal_folds, draw_fraction, groups
+from cnmc.data.names import CLASS_NAMES
 from cnmc.data.workdir import writing_to
 from cnmc.errors import CnmcError
 from cnmc.files import natural_key, replacing
@@ -27,7 +28,6 @@ COLUMNS = ["cell_id", "subject", "role"]
 
 Protocol = Literal["paper", "honest"]
 
-_CLASS_NAMES = ("HEM", "ALL")
 # Part of a saved split's name: raise it when the assignment changes for the same seed.
 _VERSION = 1
 
@@ -39,9 +39,9 @@ class Split:
     Attributes:
         cells: One row a labelled cell with ``cell_id``, ``subject`` and ``role`` (``train``,
             ``val`` or ``test``).
-        protocol: ``honest`` where a ``test`` role exists: ``val`` chooses the epoch and ``test``
-            is touched once. Else ``paper``: ``val`` chooses and is reported, which flatters.
-        fingerprint: SHA-256 (hexadecimal) over the rows, in whatever order they are.
+        protocol: ``honest`` if there is a ``test`` role: ``val`` chooses the epoch and ``test`` is
+            evaluated once. Else ``paper``: ``val`` chooses and is reported, which is optimistic.
+        fingerprint: SHA-256 (hexadecimal) over the rows, in any order.
         path: The file it was read from.
     """
 
@@ -65,71 +65,67 @@ def make_split(cells: pd.DataFrame, split: SplitConfig) -> Split:
     ===================  =======================  =========================  ==================
 
     Args:
-        cells: Rows of a manifest; those without a label take no part.
-        split: What is wanted.
+        cells: Rows of a manifest; those without a label get no role.
+        split: The settings.
 
     Raises:
-        CnmcError: The data do not have what is wanted; the message names the key.
+        CnmcError: The data do not allow this split; the message names the key.
     """
     names = groups(cells)
     labelled = cells[cells["label"].notna()]
     train = labelled[labelled["part"] == "train"]
     prelim = labelled[labelled["part"] == "prelim"]
+    uses_prelim = split.kind in {"official", "nested"}
     if train.empty:
         raise CnmcError(
             f"split.kind={split.kind}: no labelled cell of the training part; expected images in "
             "fold_N/{all,hem} below data.root"
         )
-    if split.kind in {"official", "nested"} and prelim.empty:
+    if uses_prelim and prelim.empty:
         raise CnmcError(
             f"split.kind={split.kind}: no labelled cell of the preliminary part below data.root; "
             "add its images and its label file, or give split=subject_holdout or "
             "split=subject_kfold, which do without"
         )
-    if split.kind == "official":
-        roles = ["train"] * len(train)
-    else:
-        aside = _set_aside(train, names, split)
-        roles = ["val" if name in aside else "train" for name in names[train["cell_id"]]]
+    aside = set() if split.kind == "official" else _set_aside(train, names, split)
+    roles = np.where(names[train["cell_id"]].isin(aside), "val", "train")
     chosen = train[["cell_id", "subject"]].assign(role=roles)
-    if split.kind in {"official", "nested"}:
+    if uses_prelim:
         role = "val" if split.kind == "official" else "test"
-        reported = prelim[["cell_id", "subject"]].assign(role=role)
-        chosen = pd.concat([chosen, reported], ignore_index=True)
+        chosen = pd.concat([chosen, prelim[["cell_id", "subject"]].assign(role=role)])
     made = _split(chosen.reset_index(drop=True))
-    wish = f"split.subjects={','.join(split.subjects)}" if split.subjects else ""
-    _verify(made, cells, names, source=wish or f"split.kind={split.kind}")
+    listed = f"split.subjects={','.join(split.subjects)}" if split.subjects else ""
+    _verify(made, cells, names, source=listed or f"split.kind={split.kind}")
     return made
 
 
 def load_split(
     manifest_fingerprint: str, cells: pd.DataFrame, split: SplitConfig, work_dir: Path
 ) -> Split:
-    """Return the saved split, which is made where it is not there yet.
+    """Read the saved split; make and save it first if it does not exist.
 
-    It lies in ``<work_dir>/splits/<kind>-<hash>.csv``, with what it was made from in a JSON file
-    beside it. ``split.path`` names a file of the user's own instead.
+    The file is ``<work_dir>/splits/<kind>-<hash>.csv``; a JSON file beside it holds what it was
+    made from. ``split.path`` names a file of the user instead.
 
     Args:
         manifest_fingerprint: Fingerprint of the data set.
         cells: The usable rows of its manifest.
-        split: What is wanted.
+        split: The settings.
         work_dir: Folder for what is made from the data.
 
     Raises:
-        CnmcError: The split cannot be made, or its file was changed, belongs to other data or
-            lets a group stand on two sides.
+        CnmcError: The split cannot be made, or its file was changed, belongs to other data or has
+            a group on two sides.
     """
     if split.path is not None:
-        path = Path(split.path)
-        own = _split(_read(path, source=f"split.path={path}"), path)
-        _verify(own, cells, groups(cells), source=f"split.path={path}")
+        own = _read(Path(split.path), source=f"split.path={split.path}")
+        _verify(own, cells, groups(cells), source=f"split.path={split.path}")
         return own
 
     made_from = {
         "version": _VERSION,
         "manifest": manifest_fingerprint,
-        # Cells may be left out as unreadable or too small; a split belongs to those that remain.
+        # Unusable cells may be left out; a split belongs to those that remain.
         "cells": _digest(cells["cell_id"].to_list()),
         "kind": split.kind,
         "parameters": _parameters(split),
@@ -140,19 +136,17 @@ def load_split(
     if not path.exists():
         made = make_split(cells, split)
         facts = {"fingerprint": made.fingerprint, "protocol": made.protocol, **made_from}
-        # The table last: its presence means that the JSON file beside it is complete. Two processes
-        # at once write the same.
+        # The table last, since its presence is what counts. Two processes write the same.
         with writing_to(path.parent):
             with replacing(sidecar) as temporary:
                 temporary.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
             with replacing(path) as temporary:
                 made.cells.to_csv(temporary, index=False)
-    saved = _split(_read(path, source=str(path)), path)
-    if saved.fingerprint != _saved_fingerprint(sidecar):
+    saved = _read(path, source=str(path))
+    if not sidecar.exists() or saved.fingerprint not in sidecar.read_text(errors="replace"):
         raise CnmcError(
-            f"{path}: changed since it was made, its fingerprint is not that in {sidecar.name}; "
-            "expected the saved split, remove both files to have it made again, or give a split "
-            "of your own with split.path=FILE"
+            f"{path}: changed since it was made, its fingerprint is not in {sidecar.name}; remove "
+            "both files to make it again, or give a split of your own with split.path=FILE"
         )
     _verify(saved, cells, groups(cells), source=str(path))
     return saved
@@ -169,70 +163,60 @@ def _digest(lines: Sequence[str]) -> str:
 
 
 def _parameters(split: SplitConfig) -> dict[str, Any]:
-    """Return what the assignment depends on; other keys may change without a new split."""
+    """Return what the assignment depends on; other keys do not make another split."""
     match split.kind:
-        case "nested":
-            return {"seed": split.seed, "val_fraction": split.val_fraction}
         case "subject_kfold":
             return {"seed": split.seed, "num_folds": split.num_folds, "fold": split.fold}
         case "subject_holdout" if split.subjects:
-            return {"subjects": sorted(set(_listed(split)), key=natural_key)}
-        case "subject_holdout":
+            return {"subjects": sorted(_listed(split), key=natural_key)}
+        case "nested" | "subject_holdout":
             return {"seed": split.seed, "val_fraction": split.val_fraction}
     return {}
 
 
-def _listed(split: SplitConfig) -> list[str]:
-    return [str(subject).strip().upper() for subject in split.subjects]
+def _listed(split: SplitConfig) -> set[str]:
+    return {str(subject).strip().upper() for subject in split.subjects}
 
 
 def _set_aside(train: pd.DataFrame, names: pd.Series, split: SplitConfig) -> set[str]:
     """Return the groups of the training part that become ``val``."""
-    if split.kind == "subject_holdout" and split.subjects:
-        return _listed_groups(train, names, split)
+    if split.subjects:
+        return _listed_groups(train, names, _listed(split))
     order, counts = count_by_group(
         train["label"].astype(int).to_list(), names[train["cell_id"]].to_list()
     )
-    needed = split.num_folds if split.kind == "subject_kfold" else 2
-    for label, class_name in enumerate(_CLASS_NAMES):
-        number = int((counts[:, label] > 0).sum())
+    is_kfold = split.kind == "subject_kfold"
+    source = f"split.num_folds={split.num_folds}" if is_kfold else f"split.kind={split.kind}"
+    needed = split.num_folds if is_kfold else 2
+    for class_name, number in zip(CLASS_NAMES, (counts > 0).sum(axis=0), strict=True):
         if number < needed:
-            wish = (
-                f"split.num_folds={needed}"
-                if split.kind == "subject_kfold"
-                else f"split.kind={split.kind}"
-            )
             raise CnmcError(
-                f"{wish}: the training part has {number} independent {class_name} "
-                f"{'subject' if number == 1 else 'subjects'}; expected at least {needed} so that "
-                "every side has some (subjects that share an image count as one), "
-                + ("give fewer folds" if number > 1 else "add subjects")
+                f"{source}: independent {class_name} subjects in the training part: {number}; "
+                f"expected at least {needed} (subjects that share an image count as one), "
+                f"{'give fewer folds' if is_kfold and number > 1 else 'add subjects'}"
             )
-    if split.kind == "subject_kfold":
+    if is_kfold:
         folds = deal_folds(counts, num_folds=split.num_folds, seed=split.seed)
         drawn = None if folds is None else np.asarray(folds == split.fold)
     else:
         drawn = draw_fraction(counts, fraction=split.val_fraction, seed=split.seed)
     if drawn is None:
         raise CnmcError(
-            f"split.kind={split.kind}: no division of the {len(order)} independent subjects of the "
-            "training part found that has both classes on every side; expected more subjects, or "
-            "a split of your own with split.path=FILE"
+            f"{source}: no division of the {len(order)} independent subjects of the training part "
+            "has both classes on every side; expected more subjects, or a split of your own with "
+            "split.path=FILE"
         )
     return {name for name, yes in zip(order, drawn, strict=True) if yes}
 
 
-def _listed_groups(train: pd.DataFrame, names: pd.Series, split: SplitConfig) -> set[str]:
-    listed = set(_listed(split))
-    known = set(train["subject"])
-    if unknown := sorted(listed - known, key=natural_key):
+def _listed_groups(train: pd.DataFrame, names: pd.Series, listed: set[str]) -> set[str]:
+    by_subject = dict(zip(train["subject"], names[train["cell_id"]], strict=True))
+    if unknown := sorted(listed - by_subject.keys(), key=natural_key):
         raise CnmcError(
             f"split.subjects: no subject {', '.join(unknown)} in the training part; expected some "
-            f"of {', '.join(sorted(known, key=natural_key))}"
+            f"of {', '.join(sorted(by_subject, key=natural_key))}"
         )
-    by_subject = dict(zip(train["subject"], names[train["cell_id"]], strict=True))
     chosen = {by_subject[subject] for subject in listed}
-    # A list that grew in silence would not be the user's any more.
     joined = {subject for subject, name in by_subject.items() if name in chosen} - listed
     if joined:
         raise CnmcError(
@@ -242,7 +226,7 @@ def _listed_groups(train: pd.DataFrame, names: pd.Series, split: SplitConfig) ->
     return chosen
 
 
-def _read(path: Path, *, source: str) -> pd.DataFrame:
+def _read(path: Path, *, source: str) -> Split:
     try:
         table = pd.read_csv(path, dtype=str, keep_default_na=False)
     except (OSError, ValueError) as error:
@@ -255,20 +239,12 @@ def _read(path: Path, *, source: str) -> pd.DataFrame:
             f"{source}: no column {', '.join(missing)} among {', '.join(table.columns)}; expected "
             f"{','.join(COLUMNS)}"
         )
-    return table[COLUMNS]
-
-
-def _saved_fingerprint(sidecar: Path) -> str | None:
-    try:
-        facts = json.loads(sidecar.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return str(facts.get("fingerprint")) if isinstance(facts, dict) else None
+    return _split(table[COLUMNS], path)
 
 
 def _verify(split: Split, cells: pd.DataFrame, names: pd.Series, *, source: str) -> None:
-    """Refuse a split that does not fit the cells or leaks between its sides."""
-    table = split.cells
+    """Refuse a split that does not fit the cells or has a group on two sides."""
+    table, ids = split.cells, split.cells["cell_id"]
     known = cells[cells["label"].notna()].set_index("cell_id")
 
     def refuse(what: str, some: Sequence[str], expected: str) -> None:
@@ -276,20 +252,15 @@ def _verify(split: Split, cells: pd.DataFrame, names: pd.Series, *, source: str)
             shown = ", ".join(some[:5]) + (f" and {len(some) - 5:,} more" if len(some) > 5 else "")
             raise CnmcError(f"{source}: {what} {shown}; expected {expected}")
 
-    refuse(
-        "unknown role",
-        sorted(set(table["role"]) - set(ROLES)),
-        "train, val or test",
-    )
-    ids = table["cell_id"]
+    refuse("unknown role", sorted(set(table["role"]) - set(ROLES)), "train, val or test")
     refuse("cell twice:", ids[ids.duplicated()].unique().tolist(), "every cell once")
     refuse(
         "no such labelled and usable cell:",
         ids[~ids.isin(known.index)].to_list(),
         "cells of this data set, a split belongs to the data that it was made from",
     )
-    other = table[table["subject"].to_numpy() != known.loc[ids, "subject"].to_numpy()]
-    refuse("another subject than in the data:", other["cell_id"].to_list(), "the data's subjects")
+    other = ids[table["subject"].to_numpy() != known.loc[ids, "subject"].to_numpy()]
+    refuse("another subject than in the data:", other.to_list(), "the data's subjects")
     sides = table["role"].groupby(names[ids].to_numpy()).nunique()
     refuse(
         "subjects on two sides:",
@@ -298,8 +269,5 @@ def _verify(split: Split, cells: pd.DataFrame, names: pd.Series, *, source: str)
     )
     for role in ROLES if split.protocol == "honest" else ROLES[:2]:
         labels = set(known.loc[ids[table["role"] == role], "label"])
-        refuse(
-            f"role {role} without cells of class",
-            [name for label, name in enumerate(_CLASS_NAMES) if label not in labels],
-            "both classes in every role",
-        )
+        missing = [name for label, name in enumerate(CLASS_NAMES) if label not in labels]
+        refuse(f"role {role} without cells of class", missing, "both classes in every role")

@@ -19,7 +19,7 @@ from cnmc.data.splits import Split, load_split
 
 @dataclass(frozen=True)
 class CellSplit:
-    """What tells one data set and split from another."""
+    """What identifies a data set and split."""
 
     manifest: Manifest
     split: Split
@@ -38,7 +38,7 @@ class CellStore(CellSplit):
 
 
 def find_cells(data: DataConfig, *, show_progress: bool = True) -> Manifest:
-    """Return the manifest of the data set; generated data is generated where it is not there."""
+    """Return the manifest of the data set; generate the cells first if they are generated ones."""
     root = Path(data.root)
     workers = max(data.num_workers, 1)
     if data.synthetic is not None:
@@ -48,20 +48,14 @@ def find_cells(data: DataConfig, *, show_progress: bool = True) -> Manifest:
     )
 
 
-def _labelled(manifest: Manifest, data: DataConfig) -> pd.DataFrame:
-    cells = usable_cells(manifest, crop=data.crop, skip_unreadable=data.skip_unreadable)
-    return cells[cells["label"].notna()]
-
-
 def open_split(data: DataConfig, split: SplitConfig, *, show_progress: bool = True) -> CellSplit:
     """Find, check and split the cells without decoding them.
 
     Raises:
-        CnmcError: The data holds what training cannot live with, or the split is impossible.
+        CnmcError: The data are unusable for training, or the split is impossible.
     """
     manifest = find_cells(data, show_progress=show_progress)
-    cells = _labelled(manifest, data)
-    chosen = load_split(manifest.fingerprint, cells, split, Path(data.work_dir))
+    chosen = load_split(manifest.fingerprint, _labelled(manifest, data), split, Path(data.work_dir))
     return CellSplit(manifest=manifest, split=chosen)
 
 
@@ -74,10 +68,10 @@ def read_cells(
         manifest: The data set.
         data: The settings.
         verify_all: Verify all cells of an existing cache instead of a sample.
-        show_progress: Show a progress bar where images are read.
+        show_progress: Show a progress bar while images are read.
 
     Raises:
-        CnmcError: The data holds what training cannot live with.
+        CnmcError: The data are unusable for training.
     """
     labelled = _labelled(manifest, data)
     cache = open_cache(
@@ -94,12 +88,17 @@ def read_cells(
 
 
 def open_cells(data: DataConfig, split: SplitConfig, *, show_progress: bool = True) -> CellStore:
-    """Find, check, split and decode the cells; whatever exists already is read again.
+    """Find, check, split and decode the cells; reuse what exists in the working folder.
 
     Raises:
-        CnmcError: The data holds what training cannot live with, or the split is impossible.
+        CnmcError: The data are unusable for training, or the split is impossible.
     """
     manifest = find_cells(data, show_progress=show_progress)
     cells, cache = read_cells(manifest, data, show_progress=show_progress)
     chosen = load_split(manifest.fingerprint, cells, split, Path(data.work_dir))
     return CellStore(manifest=manifest, cells=cells, split=chosen, cache=cache)
+
+
+def _labelled(manifest: Manifest, data: DataConfig) -> pd.DataFrame:
+    cells = usable_cells(manifest, crop=data.crop, skip_unreadable=data.skip_unreadable)
+    return cells[cells["label"].notna()]

@@ -1,4 +1,4 @@
-"""From the bytes of a cell image to the numbers that a network sees."""
+"""Conversion of uint8 images to the input of a network."""
 
 from __future__ import annotations
 
@@ -15,35 +15,33 @@ def to_float(
     *,
     memory_format: torch.memory_format = torch.contiguous_format,
 ) -> Tensor:
-    """Scale bytes to [0, 1] and, where asked, normalise each channel.
+    """Scale images to [0, 1] and, if mean and std are given, normalize each channel.
 
-    The paper's network sees [0, 1] as it is; ``mean`` and ``std`` serve networks whose ImageNet
-    weights expect otherwise.
+    The paper does not normalize; ``mean`` and ``std`` are for networks whose ImageNet weights
+    expect it.
 
     Args:
-        images: uint8, B x C x H x W, 0 to 255. They travel to the device as bytes: a quarter of
-            the size of floats.
-        mean: C numbers in units of [0, 1] that are subtracted; None for neither.
-        std: C numbers above 0 that divide the difference; None for neither.
-        memory_format: Layout of the result. In another, convolutions round differently.
+        images: uint8, B x C x H x W, 0 to 255. Images travel to the device as bytes, which are a
+            quarter of the size of floats.
+        mean: Mean of each channel in units of [0, 1].
+        std: Standard deviation of each channel in units of [0, 1], above 0.
+        memory_format: Memory layout of the result.
 
     Returns:
         float32, B x C x H x W.
 
     Raises:
-        TypeError: The images are not uint8: they would be scaled a second time.
+        TypeError: The images are not uint8.
         ValueError: Only one of ``mean`` and ``std`` is given.
     """
     if images.dtype != torch.uint8:
         raise TypeError(f"images of {images.dtype}: expected torch.uint8")
     if (mean is None) != (std is None):
         raise ValueError("mean and std go together: give both or neither")
-    # In one memory layout, whatever that of the bytes.
     scaled = images.to(torch.float32, memory_format=memory_format).div_(255.0)
     if mean is None or std is None:
         return scaled
-    # In place on a tensor made here: an evaluation batch of full-size cells is large.
-    # Not waited for: they are copied out of memory that is not pinned, so at once.
+    # The copies need not wait for the device, since their source is not pinned memory.
     shift, divisor = (
         torch.tensor(values, dtype=scaled.dtype).view(-1, 1, 1).to(scaled.device, non_blocking=True)
         for values in (mean, std)

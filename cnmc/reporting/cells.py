@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import pandas as pd
 
@@ -63,18 +60,14 @@ def find_data(root: Path, work_dir: Path, fingerprint: str) -> Manifest | Absent
     try:
         if not root.is_dir():
             return Absent(f"data.root={root}: no such folder here")
-        # Copied, as a report may be made by somebody who may not write beside the data.
-        with TemporaryDirectory(prefix="cnmc-") as copies:
-            with suppress(OSError):
-                for kept in work_dir.glob("manifest-*.csv"):
-                    shutil.copyfile(kept, Path(copies, kept.name))
-            manifest = load_manifest(
-                root,
-                Path(copies),
-                num_workers=min(os.cpu_count() or 1, 8),
-                show_progress=False,
-                max_reads=MAX_READS,
-            )
+        manifest = load_manifest(
+            root,
+            work_dir,
+            num_workers=min(os.cpu_count() or 1, 8),
+            show_progress=False,
+            max_reads=MAX_READS,
+            keep=False,
+        )
     except (OSError, ValueError) as error:
         return Absent(" ".join(str(error).split()))
     if manifest.fingerprint != fingerprint:

@@ -17,11 +17,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
+from tempfile import TemporaryFile
 from types import UnionType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -39,6 +41,9 @@ PREDICTION_KEYS = ("epoch", "role", "cell_id", "subject", "label")
 
 F1, F1_NOROT = "val/f1", "val/f1_norot"
 """Columns of the metrics: weighted F1 of the mean logit, and of the original orientation alone."""
+
+LONGEST_NAME = 240
+"""Bytes of the longest name of a run folder: file systems take 255, and the lock adds some."""
 
 LOCK_PATIENCE = 10.0
 """Seconds to wait for a run's lock: the data loader's processes of a training process that was
@@ -268,6 +273,28 @@ class RunFolder:
         """Remove what a process that was killed left half-written; the lock must be held."""
         for path in self.path.rglob(".*.tmp"):
             path.unlink(missing_ok=True)
+
+    def check_place(self) -> None:
+        """Check that the folder can be made and written; nothing is created.
+
+        Raises:
+            CnmcError: Its name is too long, or ``run.root`` cannot be written.
+        """
+        size = len(os.fsencode(self.path.name))
+        if size > LONGEST_NAME:
+            raise CnmcError(
+                f"run.name: {self.path.name[:40]}... has {size} bytes, at most {LONGEST_NAME} "
+                "fit; give a shorter run.name, or sweep fewer keys"
+            )
+        place = next(path for path in (self.path, *self.path.parents) if path.exists())
+        try:
+            with TemporaryFile(dir=place):
+                pass
+        except OSError as error:
+            raise CnmcError(
+                f"run.root={self.path.parents[1]}: cannot write in {place} ({error.strerror}); "
+                "expected a folder that you may write to"
+            ) from None
 
     @property
     def _lock_path(self) -> Path:

@@ -17,15 +17,10 @@ from cnmc.config import Config, to_config
 from cnmc.errors import CnmcError, RefusedError, is_interruption, one_line
 from cnmc.runs.folder import RunFolder
 from cnmc.runs.provenance import machine
-from cnmc.signals import TERMINATED, end_if_received
+from cnmc.signals import end_if_received
 from cnmc.study.board import Board, JobState
 from cnmc.study.plan import job_folder
 from cnmc.training.progress import SECONDS_BETWEEN_LINES, RunProgress, Tell
-
-
-class LauncherGone(SystemExit):
-    """The process that launched the study is no more."""
-
 
 Train = Callable[[Config, dict[str, Any], RunFolder, Tell], Literal["trained", "skipped"]]
 
@@ -84,12 +79,8 @@ def run_job(node: DictConfig, train: Train) -> None:
         end_if_received()
         if not _is_recorded(state.path):
             traceback.print_exc()
-    except BaseException as error:
+    except BaseException:
         state.status = "interrupted"
-        if isinstance(error, LauncherGone):
-            # Nobody waits for this process any more, and it would wait for further jobs.
-            board.write(state)
-            os._exit(TERMINATED)
         raise
     finally:
         state.seconds = time.time() - state.began
@@ -106,23 +97,17 @@ def _is_recorded(path: str) -> bool:
 
 
 def _teller(board: Board, state: JobState) -> Tell:
-    """Return what a run tells its progress to: the board.
+    """Return a function that writes the progress of a run on the board.
 
-    A process that the launching one started ends with it, or it would go on unseen, and the same
-    command would find its run locked. A process that a cluster started outlives it, and has a log
-    of its own, where its progress belongs too.
+    A process that a cluster started has a log of its own, and prints its progress there too.
     """
     plan = board.plan()
-    here = plan["machine"] == machine()
-    launcher = int(plan["pid"]) if here and plan["pid"] == os.getppid() else None
-    own_log = launcher is None and not (here and plan["pid"] == os.getpid())
+    own_log = plan["machine"] != machine() or plan["pid"] not in (os.getpid(), os.getppid())
     last_line = time.monotonic()
     first = True
 
     def tell(progress: RunProgress) -> None:
         nonlocal first, last_line
-        if launcher is not None and os.getppid() != launcher:
-            raise LauncherGone(TERMINATED)
         if first and progress.epoch > 0:
             # It goes on from this epoch.
             state.first_share = progress.epoch / max(progress.max_epochs, 1)

@@ -78,6 +78,8 @@ def _begin(config: DictConfig, config_name: str | None) -> _Study:
         experiment=config.hydra.runtime.choices.experiment,
         params=list(params),
     )
+    for folder in folders:
+        folder.check_place()
     board = Board(Path(config.run.root), config.study.id or "unnamed")
     lock = board.open(folders)
     monitor = Monitor(board, len(folders))

@@ -3,20 +3,34 @@
 from __future__ import annotations
 
 import os
+from functools import partial
+from importlib import import_module
 from typing import Any
 
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
+from cnmc.signals import end_with_parent
+from cnmc.streams import never_fail_to_print
+
 
 class JobSetup(Callback):
-    """Gives a job the working folder of the command, so that relative paths mean the same."""
+    """Sets up the launcher of a study and the process of each job."""
 
-    def on_multirun_start(self, config: DictConfig, **_: Any) -> None:  # noqa: ARG002
-        """Ask Ray, before it is imported, for every line of every run, and to report nothing."""
+    def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
+        """Let joblib's processes end with this one, and Ray print all lines of all runs."""
         os.environ.setdefault("RAY_DEDUP_LOGS", "0")
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        if "joblib" in config.hydra.launcher._target_:
+            joblib = import_module("joblib")
+            loky = partial(
+                joblib.parallel.BACKENDS["loky"],
+                initializer=end_with_parent,
+                initargs=(os.getpid(),),
+            )
+            joblib.register_parallel_backend("loky", loky)
 
     def on_job_start(self, config: DictConfig, **_: Any) -> None:
-        """Change to the folder of the command: Ray's workers start where its cluster did."""
+        """Change to the folder of the command, where Ray does not start its processes."""
         os.chdir(config.hydra.runtime.cwd)
+        never_fail_to_print()

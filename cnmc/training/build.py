@@ -20,6 +20,7 @@ from cnmc.data.store import CellStore
 from cnmc.errors import CnmcError
 from cnmc.model.backbone import build_network
 from cnmc.model.module import CellClassifier
+from cnmc.model.optimizer import OptimizerOptions
 from cnmc.training.ending import EndOnSignal
 from cnmc.training.progress import BarProgress, StateProgress, Tell
 from cnmc.training.recorder import RunRecorder
@@ -54,22 +55,24 @@ def build_classifier(config: Config, pos_weight: float) -> CellClassifier:
         weights=config.model.weights,
         drop_rate=config.model.drop_rate,
     )
-    return CellClassifier(
-        network,
+    options = OptimizerOptions(
         stages=asdict(config.model.stages),
         rates=config.optimizer.rates,
-        pos_weight=pos_weight,
-        num_rotations=config.tta.num_rotations,
         decay_every=config.optimizer.decay_every,
         decay_factor=config.optimizer.decay_factor,
         weight_decay=config.optimizer.weight_decay,
         fused=config.optimizer.fused,
+    )
+    return CellClassifier(
+        network,
+        optimizer=options,
+        pos_weight=pos_weight,
+        num_rotations=config.tta.num_rotations,
         mean=config.model.mean if config.model.normalize else None,
         std=config.model.std if config.model.normalize else None,
         seed=config.seed,
         channels_last=config.trainer.channels_last,
-        compile=config.trainer.compile,
-        eval_batch_size=config.data.eval_batch_size,
+        compiled_batch=config.data.eval_batch_size if config.trainer.compile else None,
     )
 
 

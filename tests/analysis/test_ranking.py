@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
+import shlex
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from cnmc.analysis.ranking import Candidate, candidates_in, describe, override, rank
 from cnmc.errors import CnmcError
@@ -88,18 +88,11 @@ def test_a_choice_that_fits_no_run_tells_what_there_is() -> None:
         rank([_candidate(0, 0.8)], only={"split": "f"})
 
 
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [
-        ("c0ffee123456", "split=c0ffee123456"),
-        ("1234567e8901", "'split=\"1234567e8901\"'"),
-        ("best/proposal-seed=1/best.ckpt", "'split=\"best/proposal-seed=1/best.ckpt\"'"),
-    ],
-)
-def test_overrides_are_quoted_where_hydra_would_misread_them(value: str, text: str) -> None:
-    assert override("split", value) == text
-    parsed = OverridesParser.create().parse_override(text.strip("'"))
-    assert str(parsed.value()) == value
+def test_overrides_can_be_pasted_into_a_shell() -> None:
+    assert override("split", "1234567e8901") == "split=1234567e8901"
+    assert shlex.split(override("model.weights", "a (b)/it's.ckpt")) == [
+        "model.weights=a (b)/it's.ckpt"
+    ]
 
 
 def test_folders_are_ranked_by_the_cells_that_chose_the_epoch(tmp_path: Path) -> None:

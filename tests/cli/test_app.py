@@ -18,12 +18,9 @@ import cnmc.predict
 from cnmc.cli.app import (
     compose,
     run_app,
-    with_home,
-    with_quotes,
-    without_hydra,
     without_multirun,
 )
-from cnmc.config import to_config
+from cnmc.config import Config, PredictConfig
 from cnmc.errors import CnmcError, one_line
 from cnmc.signals import TERMINATED
 
@@ -77,46 +74,6 @@ def test_a_key_of_another_split_is_refused(override: str) -> None:
         compose([override])
 
 
-def test_home_is_expanded_where_the_shell_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HOME", "/home/me")
-    assert with_home(["data.root=~/x", "-m", "a=b~/c"]) == ["data.root=/home/me/x", "-m", "a=b~/c"]
-
-
-@pytest.mark.parametrize(
-    ("value", "paths"),
-    [
-        ("2024_05_12", ["2024_05_12"]),
-        ("1e3", ["1e3"]),
-        ("0012", ["0012"]),
-        ("1.50", ["1.50"]),
-        ("true", ["true"]),
-        ("nan", ["nan"]),
-        ("cells", ["cells"]),
-        ("[2024_05_12, b/1e3,1e3]", ["2024_05_12", "b/1e3", "1e3"]),
-        ("[runs/a/seed=0,runs/b/seed=0]", ["runs/a/seed=0", "runs/b/seed=0"]),
-        ("[]", None),
-    ],
-)
-def test_a_path_stays_as_it_is_written(value: str, paths: list[str] | None) -> None:
-    overrides = with_quotes(["checkpoint=1_0.onnx", f"input={value}", "++output=2024_05_13"])
-    with initialize(config_path=None, version_base="1.3"):
-        node = without_hydra(hydra_compose("predict", overrides, return_hydra_config=True))
-    if paths is None:
-        with pytest.raises(CnmcError, match=r"^input=\[\]"):
-            to_config(node)
-        return
-    config = to_config(node)
-    assert (config.checkpoint, config.input, config.output) == (["1_0.onnx"], paths, "2024_05_13")
-
-
-def test_paths_of_training_are_quoted_and_its_numbers_are_not() -> None:
-    given = ["data.root=2024_05_12", "run.root=1e3", "optimizer.lr=1e-3", "seed=0,1"]
-    config, _ = compose(with_quotes(given[:2]))
-    assert (config.data.root, config.run.root) == ("2024_05_12", "1e3")
-    assert with_quotes(given[2:]) == given[2:]
-    assert with_quotes(["data.root=a,b"]) == ["data.root=a,b"]
-
-
 @pytest.mark.usefixtures("own_signals")
 @pytest.mark.parametrize("flag", ["-m", "--multirun"])
 def test_several_jobs_are_refused_where_one_status_tells_of_one(
@@ -124,7 +81,7 @@ def test_several_jobs_are_refused_where_one_status_tells_of_one(
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["predict", flag, "checkpoint=a", "input=b,c"])
     with pytest.raises(SystemExit) as ended:
-        run_app(cnmc.predict.main, arguments=without_multirun)
+        run_app(cnmc.predict.main, PredictConfig, arguments=without_multirun)
     assert ended.value.code == 2
     told = capsys.readouterr().err
     assert told == f"error: {flag}: this command does one thing at a time; give it once for each\n"
@@ -175,7 +132,7 @@ def test_a_signal_is_what_ended_a_command_whatever_it_broke_on_the_way(
 
     monkeypatch.setattr(sys, "argv", ["train"])
     with pytest.raises(SystemExit) as ended:
-        run_app(main)
+        run_app(main, Config)
     assert ended.value.code == TERMINATED
     told = capsys.readouterr().err
     assert "interrupted" in told

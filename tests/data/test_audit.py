@@ -48,10 +48,9 @@ def test_sizes_of_the_release_are_expected(root: Path) -> None:
     write_bmp(root / "phase2/2.bmp", pixels(3, 600, 600))
     write_bmp(root / "phase2/3.bmp", pixels(4, 450, 451))
     found = [f for f in audit(load(root), crop=300, skip_unreadable=False) if f.check == "size"]
-    assert [(f.level, f.cells) for f in found] == [
-        ("warning", ("prelim/3",)),
-        ("warning", ("prelim/1", "prelim/2")),
-    ]
+    assert [f.level for f in found] == ["warning", "warning"]
+    assert "phase2/3.bmp" in found[0].message
+    assert "phase2/1.bmp, phase2/2.bmp" in found[1].message
     assert "2 images of the prelim part measure 600 x 600" in found[1].message
 
 
@@ -63,10 +62,8 @@ def test_unreadable_and_small_images(root: Path, skip: bool) -> None:
     found = findings(root, skip_unreadable=skip)
     assert set(found) == {"unreadable", "too_small"}
     assert {f.level for f in found.values()} == {"warning" if skip else "error"}
-    assert found["unreadable"].cells == ("train/UID_1_1_1_all",)
     assert "fold_0/all/UID_1_1_1_all.bmp (" in found["unreadable"].message
     assert "truncated" in found["unreadable"].message
-    assert found["too_small"].cells == ("prelim/3",)
     assert "phase2/3.bmp (31 x 48)" in found["too_small"].message
     if skip:
         left = usable_cells(load(root), crop=32, skip_unreadable=True)["cell_id"]
@@ -87,7 +84,6 @@ def test_long_lists_are_cut(root: Path) -> None:
     assert "14 images are smaller" in found.message
     assert "and 9 more" in found.message
     assert found.message.count(".bmp") == 5
-    assert len(found.cells) == 14
 
 
 def test_labels_and_images_that_miss_each_other(root: Path) -> None:
@@ -96,7 +92,6 @@ def test_labels_and_images_that_miss_each_other(root: Path) -> None:
     assert set(found) == {"label_without_image", "image_without_label"}
     assert {f.level for f in found.values()} == {"warning"}
     assert "1 label in phase2.csv without an image: 77.bmp" in found["label_without_image"].message
-    assert found["image_without_label"].cells == ("prelim/10",)
     assert "phase2/10.bmp" in found["image_without_label"].message
 
 
@@ -115,7 +110,6 @@ def test_conflicting_classes(root: Path) -> None:
     assert set(found) == {"class_conflict"}
     conflict = found["class_conflict"]
     assert conflict.level == "error"
-    assert conflict.cells == ("train/UID_2_1_1_all", "train/UID_H5_1_1_all", "prelim/2")
     assert "UID_2_1_1_all.bmp (folder HEM, name ALL, subject ALL)" in conflict.message
     assert "UID_H5_1_1_all.bmp (folder ALL, name ALL, subject HEM)" in conflict.message
     assert "phase2/2.bmp (label HEM, name ALL, subject ALL)" in conflict.message
@@ -132,7 +126,6 @@ def test_identical_images(root: Path) -> None:
     assert "3 pairs of byte-identical images, 2 of them across subjects, 2 across folds" in (
         found["duplicate"].message
     )
-    assert len(found["duplicate"].cells) == 3
 
 
 def test_an_image_in_both_parts_is_a_leak(root: Path) -> None:
@@ -140,7 +133,7 @@ def test_an_image_in_both_parts_is_a_leak(root: Path) -> None:
     found = findings(root)
     assert set(found) == {"duplicate", "leak"}
     assert found["leak"].level == "warning"
-    assert found["leak"].cells == ("train/UID_1_1_1_all", "prelim/2")
+    assert "train/UID_1_1_1_all = prelim/2" in found["leak"].message
 
 
 def test_identical_images_of_the_final_part_are_no_leak(root: Path) -> None:
@@ -152,7 +145,7 @@ def test_identical_images_of_two_classes_are_an_error(root: Path) -> None:
     write_bmp(root / "fold_0/hem/UID_H1_1_1_hem.bmp", pixels(0))
     found = findings(root)
     assert found["duplicate_label"].level == "error"
-    assert found["duplicate_label"].cells == ("train/UID_1_1_1_all", "train/UID_H1_1_1_hem")
+    assert "train/UID_1_1_1_all = train/UID_H1_1_1_hem" in found["duplicate_label"].message
     assert audit(load(root), crop=32, skip_unreadable=False)[0].check == "duplicate_label"
     with pytest.raises(CnmcError, match="different labels"):
         usable_cells(load(root), crop=32, skip_unreadable=False)
@@ -168,7 +161,7 @@ def test_a_subject_in_both_parts(root: Path) -> None:
     write_bmp(root / "fold_0/all/UID_7_9_1_all.bmp", pixels(50))
     found = findings(root)
     assert set(found) == {"shared_subject"}
-    assert found["shared_subject"].cells == ("train/UID_7_9_1_all", "prelim/2")
+    assert ": 7;" in found["shared_subject"].message
 
 
 def test_files_of_no_part_are_named(root: Path) -> None:

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from cnmc.data.names import folder_label, parse_uid
-from cnmc.data.sources.cnmc import join_labels, read_labels, scan_names
+from cnmc.data.sources.cnmc import classify, read_labels
 from cnmc.errors import CnmcError
 from cnmc.files import natural_key
 
@@ -49,26 +49,25 @@ def test_other_names_are_no_uid(name: str) -> None:
     ],
 )
 def test_part_and_fold(path: str, part: str, fold: str) -> None:
-    scan = scan_names([path])
+    scan = classify([path])
     assert scan.cells[["part", "fold"]].to_numpy().tolist() == [[part, fold]]
     assert scan.cells.loc[0, "path"] == path
 
 
 def test_the_root_may_be_a_folder_of_the_release() -> None:
-    inside = scan_names(["all/UID_1_1_1_all.bmp"], root_name="fold_1").cells
+    inside = classify(["all/UID_1_1_1_all.bmp"], root_name="fold_1").cells
     assert inside[["part", "fold"]].to_numpy().tolist() == [["train", "fold_1"]]
-    assert scan_names(["7.bmp"], root_name="phase2").cells["cell_id"].to_list() == ["prelim/7"]
+    assert classify(["7.bmp"], root_name="phase2").cells["cell_id"].to_list() == ["prelim/7"]
 
 
 def test_images_of_no_part_are_ignored_and_named() -> None:
-    scan = scan_names(["notes.txt", "other/7.bmp", "fold_0/all/overview.bmp", "phase2.csv"])
-    assert scan.cells.empty
-    assert scan.ignored == ("fold_0/all/overview.bmp", "other/7.bmp")
-    assert scan.label_files == ("phase2.csv",)
+    found = classify(["other/7.bmp", "fold_0/all/overview.bmp"])
+    assert found.cells.empty
+    assert found.ignored == ("fold_0/all/overview.bmp", "other/7.bmp")
 
 
 def test_names_in_the_final_part_give_no_label() -> None:
-    cells = scan_names(["phase3/UID_1_1_1_all.bmp"]).cells
+    cells = classify(["phase3/UID_1_1_1_all.bmp"]).cells
     assert cells["label"].isna().all()
     assert cells["subject"].to_list() == [""]
 
@@ -76,15 +75,15 @@ def test_names_in_the_final_part_give_no_label() -> None:
 def test_order_is_by_part_then_by_number_whatever_the_order_of_the_files() -> None:
     paths = ["phase3/1.bmp", "phase2/10.bmp", "phase2/9.bmp", "fold_0/all/UID_1_1_1_all.bmp"]
     expected = ["train/UID_1_1_1_all", "prelim/9", "prelim/10", "final/1"]
-    assert scan_names(paths).cells["cell_id"].to_list() == expected
-    assert scan_names(paths[::-1]).cells["cell_id"].to_list() == expected
+    assert classify(paths).cells["cell_id"].to_list() == expected
+    assert classify(paths[::-1]).cells["cell_id"].to_list() == expected
     assert sorted(["H10", "H2", "3"], key=natural_key) == ["3", "H2", "H10"]
 
 
 def test_the_same_cell_twice_is_refused_with_both_paths() -> None:
     paths = ["a/fold_0/all/UID_1_1_1_all.bmp", "b/fold_0/all/UID_1_1_1_all.bmp"]
-    with pytest.raises(CnmcError, match=r"a/fold_0\S* and b/fold_0\S*: the same cell twice"):
-        scan_names(paths)
+    with pytest.raises(CnmcError, match=r"a/fold_0\S* and b/fold_0\S*"):
+        classify(paths)
 
 
 def test_folder_label() -> None:
@@ -96,36 +95,36 @@ def test_folder_label() -> None:
 def test_labels_are_joined_by_name_not_by_row(tmp_path: Path) -> None:
     rows = [("UID_H9_1_1_hem.bmp", "10.bmp", 0), ("UID_7_2_1_all.bmp", "2.bmp", 1)]
     labels = read_labels(write_labels(tmp_path / "phase2.csv", rows))
-    cells = scan_names(["phase2/2.bmp", "phase2/10.BMP", "phase2/11.bmp", "phase3/2.bmp"]).cells
-    joined, left_over = join_labels(cells, labels)
-    rows_of = by_id(joined)
+    paths = ["phase2/2.bmp", "phase2/10.BMP", "phase2/11.bmp", "phase3/2.bmp"]
+    found = classify(paths, labels)
+    rows_of = by_id(found.cells)
     assert (rows_of["prelim/2"]["subject"], rows_of["prelim/2"]["label"]) == ("7", 1)
     assert (rows_of["prelim/10"]["subject"], rows_of["prelim/10"]["label"]) == ("H9", 0)
     assert rows_of["prelim/10"]["original_name"] == "UID_H9_1_1_hem.bmp"
     assert pd.isna(rows_of["prelim/11"]["label"])
     assert pd.isna(rows_of["final/2"]["label"])
-    assert left_over == ()
-    assert join_labels(cells.iloc[1:], labels)[1] == ("2.bmp",)
+    assert found.labels_without_image == ()
+    assert classify(paths[1:], labels).labels_without_image == ("2.bmp",)
 
 
 @pytest.mark.parametrize(
-    ("text", "message"),
+    ("text", "where"),
     [
-        ("name,label\n1.bmp,1\n", "no column Patient_ID, new_names, labels among name, label"),
-        ("", "no column Patient_ID, new_names, labels among none"),
-        ("Patient_ID,new_names,labels\nUID_1_1_1_all.bmp,1.bmp,yes\n", "line 2: labels=yes"),
-        ("Patient_ID,new_names,labels\nsomebody,1.bmp,1\n", "line 2: Patient_ID=somebody"),
-        ("Patient_ID,new_names,labels\nUID_1_1_1_all.bmp\n", "line 2: labels="),
+        ("name,label\n1.bmp,1\n", "Patient_ID, new_names, labels"),
+        ("", r"phase2\.csv"),
+        ("Patient_ID,new_names,labels\nUID_1_1_1_all.bmp,1.bmp,yes\n", "line 2"),
+        ("Patient_ID,new_names,labels\nsomebody,1.bmp,1\n", "line 2"),
+        ("Patient_ID,new_names,labels\nUID_1_1_1_all.bmp\n", "line 2"),
         (
             "Patient_ID,new_names,labels\nUID_1_1_1_all.bmp,1.bmp,1\nUID_1_1_2_all.bmp,1.bmp,1\n",
-            "line 3: new_names=1.bmp",
+            "line 3",
         ),
     ],
 )
-def test_an_unusable_label_file_is_refused(tmp_path: Path, text: str, message: str) -> None:
+def test_an_unusable_label_file_is_refused(tmp_path: Path, text: str, where: str) -> None:
     path = tmp_path / "phase2.csv"
     path.write_text(text)
-    with pytest.raises(CnmcError, match=message) as caught:
+    with pytest.raises(CnmcError, match=where) as caught:
         read_labels(path)
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -156,9 +155,10 @@ def test_the_real_names(real_train_files: Path) -> None:
 def test_the_real_label_file(real_prelim_labels: Path) -> None:
     labels = read_labels(real_prelim_labels)
     names = [f"C-NMC_test_prelim_phase_data/{number}.bmp" for number in range(1867, 0, -1)]
-    cells, left_over = join_labels(scan_names(names).cells, labels)
+    found = classify(names, labels)
+    cells = found.cells
     by_class = cells.groupby("label")
-    assert left_over == ()
+    assert found.labels_without_image == ()
     assert by_class.size().to_dict() == {0: 648, 1: 1219}
     assert by_class["subject"].nunique().to_dict() == {0: 15, 1: 13}
     second = by_id(cells)["prelim/2"]

@@ -165,9 +165,9 @@ def test_an_overlap_of_the_parts_is_refused(kind: str, shared: str) -> None:
 
 def test_too_few_subjects_for_the_folds() -> None:
     cells = table(TRAIN, copies=[("train/UID_H1_0_0_x", "train/UID_H2_0_0_x")])
-    with pytest.raises(CnmcError, match=r"split\.num_folds=3: .* 2 independent HEM subjects"):
+    with pytest.raises(CnmcError, match=r"split\.num_folds=3: .*HEM.* 2;"):
         make_split(cells, config("subject_kfold"))
-    with pytest.raises(CnmcError, match=r"split\.num_folds=5: .* 1 independent HEM subject;"):
+    with pytest.raises(CnmcError, match=r"split\.num_folds=5: .*HEM.* 1;"):
         make_split(table([*TRAIN[:4], ("H1", 0, 9)]), config("subject_kfold", num_folds=5))
 
 
@@ -257,7 +257,7 @@ def test_a_changed_file_is_refused(tmp_path: Path) -> None:
     path.write_text(text)
     load_split("abc", cells, config("nested"), tmp_path)
     path.with_suffix(".json").unlink()
-    with pytest.raises(CnmcError, match="remove both files"):
+    with pytest.raises(CnmcError, match="remove both"):
         load_split("abc", cells, config("nested"), tmp_path)
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from cnmc.data.images import Pixels
-from cnmc.data.sources.cnmc import scan_names
+from cnmc.data.sources.cnmc import classify
 
 SIDE = 48
 
@@ -129,5 +129,5 @@ def real_training_cells(train_files: Path) -> pd.DataFrame:
         f"C-NMC_training_data/{fold}/{name}/{file}"
         for fold, name, file in zip(listed["fold"], listed["class"], listed["file"], strict=True)
     ]
-    cells = scan_names(listed["path"].to_list()).cells
+    cells = classify(listed["path"].to_list()).cells
     return cells.merge(listed[["path", "sha256"]], on="path", validate="one_to_one")

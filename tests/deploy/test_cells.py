@@ -53,7 +53,7 @@ def test_nothing_is_written_where_the_run_worked(
             path.unlink()
     before = contents(trained.path.parent)
     if lost != "the manifest":  # what is known of the images there is not read again
-        monkeypatch.setattr(manifest, "_read_file", lambda *_: pytest.fail("read"))
+        monkeypatch.setattr(manifest, "_read", lambda *_: pytest.fail("read"))
     cells = find_cells(trained, None).cells
     assert contents(trained.path.parent) == before
     assert len(cells) == 21

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from cnmc.cli.app import compose
 from cnmc.config import STAGES
 from cnmc.model.module import CellClassifier
+from cnmc.model.optimizer import OptimizerOptions
 from cnmc.model.tta import images_at_once
 from cnmc.training.build import build_classifier
 
@@ -34,11 +35,16 @@ class CornerNetwork(nn.Module):
         return (self.body * (images[:, 0, 0, 0] - images[:, 0, -1, -1]) + self.head).unsqueeze(1)
 
 
-def _classifier(num_rotations: int = 8, pos_weight: float = 0.466) -> CellClassifier:
+def _classifier(
+    num_rotations: int = 8, pos_weight: float = 0.466, *, fused: bool = False
+) -> CellClassifier:
     return CellClassifier(
         CornerNetwork(),
-        stages={"stage1": ["body"], "head": ["head"]},
-        rates={"stage1": 1e-6, "head": 1e-2},
+        optimizer=OptimizerOptions(
+            stages={"stage1": ["body"], "head": ["head"]},
+            rates={"stage1": 1e-6, "head": 1e-2},
+            fused=fused,
+        ),
         pos_weight=pos_weight,
         num_rotations=num_rotations,
     )
@@ -65,9 +71,7 @@ def test_pytorch_chooses_the_loop_of_an_optimiser_that_is_not_fused(
     fused: bool, given: bool | None
 ) -> None:
     """False would be taken for a choice against the quick loop of a GPU, too."""
-    module = _classifier()
-    module.fused = fused
-    optimizer = module.configure_optimizers()["optimizer"]
+    optimizer = _classifier(fused=fused).configure_optimizers()["optimizer"]
     assert optimizer.defaults["fused"] is given
     assert optimizer.defaults["foreach"] is None
 
@@ -190,15 +194,17 @@ def test_dropout_draws_depend_on_seed_and_epoch_alone() -> None:
     assert not torch.equal(torch.rand(4), drawn[0])
 
 
-@pytest.mark.parametrize(("whole", "sizes"), [(1, [4, 4, 3]), (3, [4, 4, 3]), (32, [4, 4, 4])])
+@pytest.mark.parametrize(
+    ("compiled", "sizes"), [(None, [4, 4, 3]), (3, [3, 3, 3, 3]), (32, [4, 4, 4])]
+)
 def test_an_evaluation_on_a_cpu_takes_few_cells_at_a_time(
-    monkeypatch: pytest.MonkeyPatch, whole: int, sizes: list[int]
+    monkeypatch: pytest.MonkeyPatch, compiled: int | None, sizes: list[int]
 ) -> None:
     batch = _batch(11)
     expected = _classifier().rotation_logits(batch.images)
     monkeypatch.setattr("cnmc.model.module.images_at_once", lambda _: 4)
     module = _classifier()
-    module.whole_batch = whole
+    module.compiled_batch = compiled
     seen: list[int] = []
     module.network.register_forward_pre_hook(lambda _, given: seen.append(len(given[0])))
     torch.testing.assert_close(module.rotation_logits(batch.images), expected)

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 import sys
@@ -117,7 +116,7 @@ def test_data_of_the_runs_is_found_without_reading_it_again(
     release: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
-    monkeypatch.setattr(manifest_module, "_read_file", None)
+    monkeypatch.setattr(manifest_module, "_read", None)
     found = find_data(release.root, tmp_path / "work", release.fingerprint)
     assert isinstance(found, Manifest)
     assert found.fingerprint == release.fingerprint
@@ -145,19 +144,15 @@ def test_a_work_dir_that_is_gone_is_not_made(release: Manifest, tmp_path: Path) 
 
 
 def test_a_work_dir_that_cannot_be_written_is_no_hindrance(
-    release: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    release: Manifest, tmp_path: Path
 ) -> None:
-    work_dir = tmp_path / "work"
-    # Permissions alone would not stop root.
-    access = os.access
-    monkeypatch.setattr(os, "access", lambda path, mode: path != work_dir and access(path, mode))
     write_bmp(release.root / "fold_0" / "all" / "UID_9_1_1_all.bmp", disc())
     changed = load(release.root, tmp_path / "other").fingerprint
-    work_dir.chmod(0o555)
+    below_a_file = tmp_path / "file" / "work"
+    below_a_file.parent.write_bytes(b"")
     with pytest.raises(CnmcError):
-        load(release.root, work_dir)
-    assert isinstance(find_data(release.root, work_dir, changed), Manifest)
-    assert isinstance(find_data(release.root, tmp_path / "data/x.bmp/work", changed), Manifest)
+        load(release.root, below_a_file)
+    assert isinstance(find_data(release.root, below_a_file, changed), Manifest)
 
 
 def test_a_deleted_image_makes_it_other_data(release: Manifest, tmp_path: Path) -> None:
@@ -168,7 +163,7 @@ def test_a_deleted_image_makes_it_other_data(release: Manifest, tmp_path: Path) 
 
 
 def test_broken_data_is_told_in_one_line(release: Manifest, tmp_path: Path) -> None:
-    (release.root / release.label_file).write_text("a,b\n1,2\n")
+    (release.root / release.found.label_file).write_text("a,b\n1,2\n")
     found = find_data(release.root, tmp_path / "work", release.fingerprint)
     assert isinstance(found, Absent)
     assert "Patient_ID" in found.reason

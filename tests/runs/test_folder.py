@@ -206,3 +206,17 @@ def test_runs_are_found_in_natural_order(tmp_path: Path) -> None:
     RunFolder(tmp_path / "norot" / "seed=1").write_info(_info())
     assert [run.path.name for run in find_runs(tmp_path)] == ["seed=1", "seed=9", "seed=10"]
     assert len(find_runs(tmp_path, ["proposal"])) == 2
+
+
+@pytest.mark.parametrize(
+    ("path", "key"),
+    [("file/runs/proposal/seed=0", "run.root="), ("runs/proposal/" + "ä" * 125, "run.name")],
+)
+def test_a_folder_that_cannot_be_made_is_refused_before(
+    tmp_path: Path, path: str, key: str
+) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(CnmcError, match=key):
+        RunFolder(tmp_path / path).check_place()
+    RunFolder(tmp_path / "runs" / "proposal" / "seed=0").check_place()
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]

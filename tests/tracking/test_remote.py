@@ -176,7 +176,7 @@ def test_the_checkpoint_is_fetched(
     assert path.read_bytes() == study.stored("proposal1").content
     assert load_checkpoint(path)["cnmc"]["run"]["run_id"] == "proposal1"
     told = capfd.readouterr()
-    assert f"'model.weights=\"{path}\"'" in told.out
+    assert f"model.weights={path}" in told.out
     assert told.err == ""
 
 

@@ -21,8 +21,9 @@ from filelock import FileLock, Timeout
 from rich.console import Console
 
 from cnmc.config import SyntheticConfig
-from cnmc.data.names import LABEL_COLUMNS, LABELS, PARTS, Part
+from cnmc.data.names import LABELS, PARTS, Part
 from cnmc.data.parallel import map_threads
+from cnmc.data.sources.cnmc import LABEL_COLUMNS
 from cnmc.data.sources.synthetic_cells import RELEASE_SIZE, draw_cell, subject_traits
 from cnmc.errors import CnmcError
 

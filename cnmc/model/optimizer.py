@@ -1,0 +1,100 @@
+"""Adam with one learning rate for each stage of a network (section 4.1 of the paper).
+
+A stage is a list of shell wildcards over parameter names. The first pattern that matches a
+parameter, in the order of the stages, decides its learning rate. A pattern that decides for no
+parameter and a parameter that no pattern matches are errors: both would silently train a part of
+the network at the wrong rate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any
+
+import torch
+from torch import nn
+
+from cnmc.errors import CnmcError
+
+
+@dataclass(frozen=True)
+class OptimizerOptions:
+    """Options of the optimizer.
+
+    Attributes:
+        stages: Name patterns of the parameters of each stage, in the order in which they are tried.
+        rates: Learning rate of each stage before the first decay.
+        decay_every: Epochs between two decays of all rates.
+        decay_factor: Factor of one decay.
+        weight_decay: Weight decay of Adam.
+        fused: Use Adam's fused kernel.
+    """
+
+    stages: Mapping[str, Sequence[str]]
+    rates: Mapping[str, float]
+    decay_every: int = 2
+    decay_factor: float = 0.1
+    weight_decay: float = 0.0
+    fused: bool = False
+
+
+def parameter_groups(
+    network: nn.Module, stages: Mapping[str, Sequence[str]], rates: Mapping[str, float]
+) -> list[dict[str, Any]]:
+    """Divide the parameters of a network into one optimizer group for each stage.
+
+    Args:
+        network: The network.
+        stages: Patterns by stage. A stage without patterns gets no group.
+        rates: Learning rate by stage.
+
+    Returns:
+        Groups with the keys ``name`` (the stage), ``params`` and ``lr``, in the order of the
+        stages. Each parameter is in exactly one group.
+
+    Raises:
+        CnmcError: A pattern decides for no parameter, no pattern matches a parameter, or a stage
+            has no rate. The message names it.
+    """
+    members: dict[str, list[nn.Parameter]] = {stage: [] for stage in stages}
+    order = [(stage, pattern) for stage, patterns in stages.items() for pattern in patterns]
+    used, unmatched = set(), []
+    for name, parameter in network.named_parameters():
+        match = next((item for item in order if fnmatchcase(name, item[1])), None)
+        if match is None:
+            unmatched.append(name)
+            continue
+        members[match[0]].append(parameter)
+        used.add(match)
+    for stage, pattern in order:
+        if (stage, pattern) not in used:
+            raise CnmcError(
+                f'model.stages.{stage}: the pattern "{pattern}" decides for no parameter (it '
+                "matches none, or only what earlier patterns match); correct or remove it"
+            )
+    if unmatched:
+        more = f" and {len(unmatched) - 5} more" if len(unmatched) > 5 else ""
+        raise CnmcError(
+            f"model.stages: no pattern matches {', '.join(unmatched[:5])}{more}; add a pattern"
+        )
+    groups = []
+    for stage, parameters in members.items():
+        if parameters and stage not in rates:
+            raise CnmcError(f"optimizer.lr.{stage}: missing, but the stage has parameters")
+        if parameters:
+            groups.append({"name": stage, "params": parameters, "lr": rates[stage]})
+    return groups
+
+
+def build_optimizer(groups: Sequence[dict[str, Any]], options: OptimizerOptions) -> dict[str, Any]:
+    """Return Adam over parameter groups and its schedule, in the form that Lightning expects."""
+    # ``fused=None`` leaves the choice to PyTorch; False would select the slow loop on a GPU.
+    optimizer = torch.optim.Adam(
+        groups, weight_decay=options.weight_decay, fused=options.fused or None
+    )
+    scheduler = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda epoch: options.decay_factor ** (epoch // options.decay_every)
+    )
+    return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler}}
