@@ -17,6 +17,7 @@ from cnmc.analysis.calibration import expected_calibration_error
 from cnmc.analysis.decision import Decision
 from cnmc.analysis.metrics import METRICS, evaluate, mean_logits
 from cnmc.analysis.statistics import proportion_interval
+from cnmc.data.names import CLASS_NAMES
 from cnmc.deploy.exported import GraphInfo
 from cnmc.deploy.graph import TrainedNetwork
 from cnmc.deploy.release import Check
@@ -27,7 +28,6 @@ from cnmc.runs.folder import identity, without_folders
 from cnmc.runs.provenance import versions
 
 _NAME = "model_card.md"
-CLASS_NAMES = ("HEM", "ALL")
 _ROLES = {
     "val": "cells that chose the epoch",
     "test": "cells that chose nothing (honest protocol)",

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import onnx
-import openvino
 import pytest
 import torch
 
@@ -23,7 +22,7 @@ from cnmc.deploy.formats import write_network
 from cnmc.deploy.graph import CellGraph
 from cnmc.deploy.networks import open_network
 from cnmc.deploy.release import check_file, check_place, put_in_place
-from cnmc.deploy.runtime import open_exported, openvino_core, run_file
+from cnmc.deploy.runtime import open_exported, openvino_core, require, run_file
 from cnmc.errors import CnmcError
 from cnmc.model.backbone import build_network
 from tests.conftest import ROOT
@@ -41,6 +40,7 @@ from tests.test_extras import HIDE
 SIZE = 40
 DECISION = Decision(temperature=1.5)
 SUFFIXES = (".onnx", ".xml")
+openvino: Any = require("openvino")
 
 
 @pytest.fixture(scope="module")

@@ -544,7 +544,7 @@ def test_the_page_of_many_cells_stays_small(tmp_path: Path, onnx: Path) -> None:
         Image.fromarray(noise).save(folder / f"UID_{number % 3}_1_{number}_all.bmp")
     run(tmp_path, checkpoint=onnx, cells=20)
     page = (tmp_path / "out" / "screening.html").read_text(encoding="utf-8")
-    assert page.count('<li><img') == 20 + 16
+    assert page.count("<li><img") == 20 + 16
     assert "background not black: 60 of 60 cells" in page
     subjects = rows(tmp_path / "out" / "subjects.csv")
     assert [row["subject"] for row in subjects] == ["0", "1", "2"]
