@@ -17,7 +17,7 @@ from cnmc.config import ReportConfig, register, to_config
 from cnmc.errors import CnmcError
 from cnmc.files import replacing
 from cnmc.reporting.assemble import assemble
-from cnmc.reporting.files import write
+from cnmc.reporting.writing import write
 
 register()
 

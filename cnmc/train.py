@@ -9,8 +9,10 @@ import logging
 import sys
 import warnings
 from contextlib import suppress
+from functools import partial
 from importlib import import_module
-from typing import Any, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
 import hydra
 import pytorch_lightning as pl
@@ -20,6 +22,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
+from cnmc.analysis.results import Group, Study
 from cnmc.analysis.summary import summarise
 from cnmc.cli.app import run_app, user_errors
 from cnmc.config import CONFIG_DIR, Config, register
@@ -27,19 +30,22 @@ from cnmc.data.store import CellStore, open_cells, open_split
 from cnmc.devices import claim_gpu
 from cnmc.errors import CnmcError, is_interruption
 from cnmc.model.checkpoint import load_checkpoint
+from cnmc.runs import sweep_agent
 from cnmc.runs.folder import RunFolder, RunInfo
 from cnmc.runs.lifecycle import begin_run, check_origin, failure_recorded, find_run, start_over
 from cnmc.signals import TERMINATED
 from cnmc.study.job import described, run_job
 from cnmc.study.launch import close_study
 from cnmc.study.plan import with_multirun
-from cnmc.tracking import agent
 from cnmc.tracking.loggers import Tracker, tracked
 from cnmc.training.build import build_classifier, build_datamodule, build_trainer, device_name
 from cnmc.training.checkpoints import EpochCheckpoints, strip_optimizer
 from cnmc.training.ending import first_error
 from cnmc.training.progress import Tell
 from cnmc.training.recorder import RunRecorder, defined
+
+if TYPE_CHECKING:
+    from cnmc.reporting.document import Figure
 
 register()
 # Lightning's advice and its notes on the machine would drown the lines about the runs.
@@ -104,7 +110,7 @@ def _train_once(
         else:
             check_origin(folder, info, config, found)
         _tidy(folder)
-        if config.logger.kind == "wandb" and (agent.run_id() is not None or not info.logged):
+        if config.logger.kind == "wandb" and (sweep_agent.run_id() is not None or not info.logged):
             _log_again(config, resolved, folder, info, quiet=tell is not None)
         return "skipped"
     info.retries += retry > 0
@@ -223,6 +229,26 @@ def main(node: DictConfig) -> None:
         print(summarise([folder]).text)
 
 
+def study_figures(group: Group, root: Path, show_cells: bool) -> list[Figure]:
+    """Return the figures of the report on one group of runs.
+
+    Args:
+        group: The runs.
+        root: Folder of the run folders.
+        show_cells: Include the figures that are made of images of cells.
+    """
+    from cnmc.reporting.assemble import assemble  # noqa: PLC0415 - matplotlib takes a second
+    from cnmc.reporting.pictures import PICTURES  # noqa: PLC0415
+
+    figures = assemble(Study((group,), ()), root=root).figures
+    return [figure for figure in figures if show_cells or figure.name not in PICTURES]
+
+
 if __name__ == "__main__":
     # A launcher sends the main function to other processes: by its name, which they import.
-    run_app(import_module("cnmc.train").main, Config, arguments=with_multirun, close=close_study)
+    run_app(
+        import_module("cnmc.train").main,
+        Config,
+        arguments=with_multirun,
+        close=partial(close_study, study_figures),
+    )

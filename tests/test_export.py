@@ -13,7 +13,7 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from cnmc.config import ExportConfig, to_config
+from cnmc.config import ExportConfig, check, to_config
 from cnmc.deploy.exported import GraphInfo
 from cnmc.deploy.graph import read_trained
 from cnmc.deploy.model_card import card_path, model_card
@@ -134,7 +134,7 @@ NAN = float("nan")
 
 
 @pytest.mark.parametrize(
-    ("check", "passed"),
+    ("result", "passed"),
     [
         (Check(INFO, "", logits=1e-5, limit=1e-4, outputs=1e-5), True),
         (Check(INFO, "", logits=2e-4, limit=1e-4, outputs=1e-5), False),
@@ -147,8 +147,8 @@ NAN = float("nan")
         (Check(INT8, "", 3.0, float("inf"), 0.0), False),
     ],
 )
-def test_what_passes_the_check(check: Check, passed: bool) -> None:
-    assert check.is_passed is passed
+def test_what_passes_the_check(result: Check, passed: bool) -> None:
+    assert result.is_passed is passed
 
 
 def test_a_card_that_fails_leaves_neither(
@@ -180,11 +180,11 @@ def test_a_card_of_eight_bits_and_of_training_cells(folder: RunFolder, tmp_path:
     cells = pd.DataFrame(rows, columns=["role", "label", "subject"])
     found = CellsOfRun(tmp_path, cells, generated=False)
     trained = read_trained(folder.best_checkpoint)
-    check = Check(INT8, "512 cells", 1.0, 1.0, 0.0, f1=0.8792, f1_of_torch=0.8800)
-    card = model_card(trained, check, tmp_path / "a.xml", found)
+    result = Check(INT8, "512 cells", 1.0, 1.0, 0.0, f1=0.8792, f1_of_torch=0.8800)
+    card = model_card(trained, result, tmp_path / "a.xml", found)
     assert r"| training cells | 3 \(2 ALL, 1 HEM\) of 2 subjects |" in card
     assert "-0.08 points on 512 cells" in card
-    assert "32-bit network" not in model_card(trained, replace(check, info=INFO), tmp_path, found)
+    assert "32-bit network" not in model_card(trained, replace(result, info=INFO), tmp_path, found)
 
 
 @pytest.mark.parametrize(
@@ -193,7 +193,7 @@ def test_a_card_of_eight_bits_and_of_training_cells(folder: RunFolder, tmp_path:
 )
 def test_formats_and_suffixes(kind: str, output: str) -> None:
     with pytest.raises(CnmcError, match="onnx"):
-        ExportConfig("best.ckpt", kind, output)
+        check(ExportConfig("best.ckpt", kind, output))
 
 
 def test_required_keys_are_named() -> None:

@@ -46,9 +46,6 @@ TORCH = {"torch", "torchvision", "pytorch_lightning", "torchmetrics", "timm", "a
 REMAINING = {
     ("runs", "data"),
     ("runs", "model"),
-    ("tracking", "data"),
-    ("tracking", "reporting"),
-    ("tracking", "model"),
     ("study", "cli"),
     ("study", "analysis"),
     ("study", "tracking"),

@@ -33,7 +33,7 @@ from cnmc.model.module import CellClassifier
 from cnmc.runs.folder import RunFolder, logit_columns
 from cnmc.study.plan import job_folder
 from cnmc.train import train
-from cnmc.training.build import _precision, build_classifier
+from cnmc.training.build import build_classifier, lightning_precision
 from tests.data.trees import write_release
 from tests.test_experiments import EXPERIMENTS
 
@@ -420,8 +420,13 @@ def test_bfloat16_is_for_cards_that_compute_in_it(
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: computes != "none")
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", supported)
-    assert _precision(TrainerConfig(accelerator=accelerator, precision="auto")) == precision
-    assert _precision(TrainerConfig(accelerator=accelerator, precision="16-mixed")) == "16-mixed"
+    assert (
+        lightning_precision(TrainerConfig(accelerator=accelerator, precision="auto")) == precision
+    )
+    assert (
+        lightning_precision(TrainerConfig(accelerator=accelerator, precision="16-mixed"))
+        == "16-mixed"
+    )
 
 
 @pytest.fixture

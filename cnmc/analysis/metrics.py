@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from scipy.special import expit
 from scipy.stats import rankdata
 
 from cnmc.runs.folder import logit_columns
@@ -33,6 +34,11 @@ def mean_logits(predictions: pd.DataFrame, columns: Sequence[str] | None = None)
     chosen = list(columns) if columns is not None else logit_columns(predictions)
     mean: FloatArray = predictions[chosen].to_numpy(dtype=np.float64).mean(axis=1)
     return mean
+
+
+def sigmoid(logits: FloatArray) -> FloatArray:
+    """Return the probabilities of ALL, in double precision, of the same shape."""
+    return np.asarray(expit(np.asarray(logits, dtype=np.float64)))
 
 
 def confusion(

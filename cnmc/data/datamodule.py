@@ -1,4 +1,4 @@
-"""Subject-aware cells for Lightning."""
+"""Training and evaluation batches for Lightning, by the roles of a split."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import pandas as pd
 import pytorch_lightning as pl
 from torch.utils.data import DataLoader
 
+from cnmc.data.augment import CellAugmentation
 from cnmc.data.cache import CellCache
 from cnmc.data.dataset import (
-    Augmentation,
     CellBatch,
     CellDataset,
     EpochSampler,
@@ -27,14 +27,14 @@ from cnmc.errors import CnmcError
 
 
 class CellDataModule(pl.LightningDataModule):
-    """Feeds the roles of a split: ``train`` augmented, ``val`` and ``test`` as they are.
+    """Load the cells of a split: ``train`` augmented, ``val`` and ``test`` unchanged.
 
     Args:
-        cells: The manifest's cells; ``cell_id`` and ``label`` are used.
+        cells: Rows of a manifest; ``cell_id`` and ``label`` are used.
         split: The role of each cell.
         cache: The decoded images.
-        augmentation: Applied to the cells that train.
-        on_device: Draw the augmentation on the host and apply it on the device, to whole batches.
+        augmentation: Changes the training cells.
+        on_device: Draw the augmentation on the host and apply it to whole batches on the device.
         batch_size: Cells in a training batch; the last partial batch is dropped (as published).
         eval_batch_size: Cells in an evaluation batch.
         num_workers: Processes that augment; 0 augments in the training process.
@@ -42,7 +42,7 @@ class CellDataModule(pl.LightningDataModule):
         pin_memory: Copy batches through page-locked memory, for a GPU.
 
     Raises:
-        CnmcError: There are fewer training cells than a batch holds.
+        CnmcError: A training batch is larger than the number of training cells.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class CellDataModule(pl.LightningDataModule):
         split: Split,
         cache: CellCache,
         *,
-        augmentation: Augmentation | None,
+        augmentation: CellAugmentation | None,
         on_device: bool = False,
         batch_size: int,
         eval_batch_size: int,
@@ -63,8 +63,8 @@ class CellDataModule(pl.LightningDataModule):
         num_train = int((split.cells["role"] == "train").sum())
         if num_train < batch_size:
             raise CnmcError(
-                f"data.batch_size={batch_size}: more than the {num_train} training cells, of which "
-                "only whole batches train; give a smaller one"
+                f"data.batch_size={batch_size}: expected at most the number of training cells, "
+                f"{num_train}"
             )
         self.split = split
         self.batch_size = batch_size
@@ -72,30 +72,31 @@ class CellDataModule(pl.LightningDataModule):
         self.num_workers = num_workers
         self.seed = seed
         self.pin_memory = pin_memory
-        labels = cells.set_index("cell_id")["label"]
-        self._roles: dict[str, pd.DataFrame] = {}
-        self._datasets: dict[str, CellDataset] = {}
-        for role, part in split.cells.groupby("role"):
-            table = part[["cell_id", "subject"]].reset_index(drop=True)
-            table["label"] = labels.loc[table["cell_id"]].astype("int64").to_numpy()
-            self._roles[str(role)] = table
-            self._datasets[str(role)] = CellDataset(
+        labels = split.cells["cell_id"].map(cells.set_index("cell_id")["label"])
+        table = split.cells.assign(label=labels.astype("int64"))[["cell_id", "subject", "label"]]
+        self._roles = {
+            str(role): table.loc[rows].reset_index(drop=True)
+            for role, rows in split.cells.groupby("role").groups.items()
+        }
+        self._datasets = {
+            role: CellDataset(
                 cache,
-                table["cell_id"].tolist(),
-                table["label"].tolist(),
+                part,
                 augmentation=augmentation if role == "train" else None,
                 on_device=on_device,
                 seed=seed,
             )
+            for role, part in self._roles.items()
+        }
 
     @property
     def evaluated(self) -> dict[str, pd.DataFrame]:
-        """By role, the cells that are evaluated, in their order: cell_id, subject, label."""
+        """The evaluated cells by role, in order: cell_id, subject, label."""
         return {role: table for role, table in self._roles.items() if role != "train"}
 
     @property
     def has_test(self) -> bool:
-        """Whether the split keeps cells for one evaluation at the end."""
+        """Whether the split has cells for one evaluation at the end."""
         return "test" in self._roles
 
     @property
@@ -109,8 +110,8 @@ class CellDataModule(pl.LightningDataModule):
         dataset = self._datasets["train"]
         sampler = EpochSampler(len(dataset), self.seed)
         if self.trainer is not None:
-            # Lightning tells the sampler the epoch only after it has made the iterator, and workers
-            # fetch ahead from then on: a resumed run would begin with the cells of epoch 0.
+            # Lightning sets the epoch only after it has made the iterator, from which workers fetch
+            # ahead: a resumed run would begin with the cells of epoch 0.
             progress: Any = self.trainer.fit_loop.epoch_progress.current
             sampler.set_epoch(progress.processed)
         return DataLoader(
@@ -135,13 +136,13 @@ class CellDataModule(pl.LightningDataModule):
         return self._eval_dataloader("test")
 
     def on_after_batch_transfer(self, batch: CellBatch, _dataloader_idx: int) -> CellBatch:
-        """Move the pixels of a batch on the device, where the host has left that to it."""
+        """Move the pixels of a batch that the host left unchanged."""
         if batch.sources is None:
             return batch
         return batch._replace(images=warp(batch.images, batch.sources), sources=None)
 
     def _eval_dataloader(self, role: str) -> DataLoader[Any]:
-        # The cache needs no decoding, and a cell costs a network many passes: no workers.
+        # No workers: reading from the cache costs little beside the rotations of a cell.
         return DataLoader(
             self._datasets[role],
             batch_size=self.eval_batch_size,

@@ -1,47 +1,36 @@
-"""Cells as a PyTorch dataset: uint8 pixels from the cache, augmented where they train.
-
-What augments a training cell is drawn here in either case. The pixels are moved here too, or on the
-device, which is sent the cell as it is and where its pixels go.
-"""
+"""Cells as a PyTorch dataset: uint8 pixels from the cache, augmented for training."""
 
 from __future__ import annotations
 
 import signal
 from collections.abc import Iterator, Sequence
 from multiprocessing.reduction import ForkingPickler
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
+from cnmc.data.augment import CellAugmentation
 from cnmc.data.cache import CellCache
-from cnmc.data.motion import Image, Motion
+from cnmc.data.motion import Image
 from cnmc.signals import end_with_parent
 
 
-class Augmentation(Protocol):
-    """A random change of an image that depends on nothing but the seed it is given."""
-
-    def __call__(self, image: Image, *, seed: Sequence[int]) -> Image:
-        """Return a changed copy of ``image`` (H x W x 3, uint8)."""
-
-    def draw(self, seed: Sequence[int]) -> Motion:
-        """Return the motion that a call with this seed applies."""
-
-
 class CellBatch(NamedTuple):
-    """A batch as it travels to the device.
+    """A batch on its way to the device.
 
     Attributes:
-        images: B x H x W x 3, uint8, RGB. The device makes floats of them: a quarter of the bytes.
+        images: B x H x W x 3, uint8, RGB. The device converts them: floats take four times the
+            bytes.
         labels: B, float32; 1 is ALL, 0 is HEM.
-        positions: B, int64; where the cells stand in the dataset.
-        sources: B x 2 x (H + W), int32; where the device shall take the pixels of each image from
-            (see :func:`cnmc.data.motion.warp`). None: the images are as they shall be.
+        positions: B, int64; indices of the cells in the dataset.
+        sources: B x 2 x (H + W), int32; from where the device takes the pixels of each image (see
+            :func:`cnmc.data.motion.warp`), or None if the images are final.
     """
 
     images: Tensor
@@ -60,7 +49,7 @@ class Sample(NamedTuple):
 
 
 class SampleKey(NamedTuple):
-    """What a training sample depends on besides the seed of the run."""
+    """What a training sample depends on, besides the seed of the run."""
 
     epoch: int
     position: int
@@ -71,26 +60,24 @@ class CellDataset(Dataset[Sample]):
 
     Args:
         cache: The decoded images.
-        cell_ids: The cells, in the order of the dataset.
-        labels: 0 or 1 for each of them.
-        augmentation: Changes the images that train; None evaluates them as they are.
-        on_device: Leave the images as they are and draw what the device needs to change them.
+        cells: Rows with ``cell_id`` and ``label``, in the order of the dataset.
+        augmentation: Changes the images; None leaves them unchanged.
+        on_device: Leave the images unchanged and draw what the device needs to change them.
         seed: Seed of the run.
     """
 
     def __init__(
         self,
         cache: CellCache,
-        cell_ids: Sequence[str],
-        labels: Sequence[int],
+        cells: pd.DataFrame,
         *,
-        augmentation: Augmentation | None = None,
+        augmentation: CellAugmentation | None = None,
         on_device: bool = False,
         seed: int = 0,
     ) -> None:
         self.cache = cache
-        self.rows = np.array([cache.rows[cell_id] for cell_id in cell_ids], dtype=np.int64)
-        self.labels = np.asarray(labels, dtype=np.int64)
+        self.rows = cells["cell_id"].map(cache.rows).to_numpy(dtype=np.int64)
+        self.labels = cells["label"].to_numpy(dtype=np.int64)
         self.augmentation = augmentation
         self.on_device = on_device
         self.seed = seed
@@ -103,8 +90,7 @@ class CellDataset(Dataset[Sample]):
         image: Image = np.asarray(self.cache.images[self.rows[position]])
         sources = None
         if self.augmentation is not None:
-            # By run, epoch and cell and not by worker: no two draws are the same stream, and the
-            # number of workers changes nothing.
+            # Independent of the worker, so the number of workers changes nothing.
             seed = (self.seed, epoch, position)
             if self.on_device:
                 sources = self.augmentation.draw(seed).sources(*image.shape[:2])
@@ -114,10 +100,10 @@ class CellDataset(Dataset[Sample]):
 
 
 class EpochSampler(Sampler[SampleKey]):
-    """Every cell once an epoch, in an order that seed and epoch decide.
+    """Every cell once an epoch, in an order that depends on seed and epoch.
 
-    Lightning calls :meth:`set_epoch` before each epoch, also after a resume, so a resumed run sees
-    the order and the augmentation that an uninterrupted one would.
+    Lightning calls :meth:`set_epoch` before each epoch, also after a resume, so a resumed run has
+    the order and the augmentation of an uninterrupted one.
     """
 
     def __init__(self, num_samples: int, seed: int) -> None:
@@ -139,13 +125,12 @@ class EpochSampler(Sampler[SampleKey]):
 
 def collate(samples: Sequence[Sample]) -> CellBatch:
     """Stack samples into a :class:`CellBatch`."""
-    images, labels, positions, _ = zip(*samples, strict=True)
-    sources = [sample.sources for sample in samples if sample.sources is not None]
+    images, labels, positions, sources = zip(*samples, strict=True)
     return CellBatch(
         images=torch.from_numpy(np.stack(images)),
         labels=torch.tensor(labels, dtype=torch.float32),
         positions=torch.tensor(positions, dtype=torch.int64),
-        sources=torch.from_numpy(np.stack(sources)) if sources else None,
+        sources=None if sources[0] is None else torch.from_numpy(np.stack(sources)),
     )
 
 

@@ -126,8 +126,8 @@ def best_runs(root: Path, experiment: str, top: int) -> list[Path]:
     with needs("train", f"experiment={experiment}: ranking its runs"):
         from cnmc.analysis.ranking import candidates_in, rank  # noqa: PLC0415 (pandas)
 
-    candidates, num_unfinished = candidates_in(root, experiment)
-    runs = rank(candidates, num_unfinished=num_unfinished).runs
+    candidates, num_left_out = candidates_in(root, experiment)
+    runs = rank(candidates, num_left_out=num_left_out).runs
     if len(runs) < top:
         raise CnmcError(
             f"top={top}: experiment {experiment} has {len(runs)} finished runs below {root}; "

@@ -1,189 +1,157 @@
-"""Puts a report together."""
+"""The sections of the report, and what a reader must know before reading them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
-from cnmc.analysis.bootstrap import SubjectBootstrap
-from cnmc.analysis.comparisons import comparisons
-from cnmc.analysis.results import NO_ROTATION, ROTATIONS, Group, Study, missing_seeds, run_table
-from cnmc.analysis.subjects import hardest_cells
-from cnmc.data.manifest import Manifest
-from cnmc.reporting import cells, pictures
-from cnmc.reporting.averages import ensembles_section, views_section
-from cnmc.reporting.cells import Absent
-from cnmc.reporting.certainty import intervals_section, selection_section
-from cnmc.reporting.document import Figure, Report, Section
-from cnmc.reporting.paper import comparison_section, results_section
-from cnmc.reporting.screening import (
-    calibration_section,
-    errors_section,
-    persons_section,
-    roc_section,
-)
-from cnmc.reporting.terms import CLASSES, is_generated
+from cnmc.analysis.results import NO_ROTATION, ROTATIONS, Study, missing_seeds
+from cnmc.reporting import averages, certainty, clinical, paper, pictures
+from cnmc.reporting.document import Cell, Figure, Item, Report, Section, Table, duration, shown
+from cnmc.reporting.findings import CLASSES, Findings
+
+SECTIONS: dict[str, Sequence[Callable[[Findings], Item | list[Item]]]] = {
+    "The paper's results": [paper.table2, paper.figure2, paper.figure3, paper.figure4],
+    "Comparisons": [paper.comparisons],
+    "Confidence intervals": [certainty.intervals],
+    "Bias of choosing the epoch": [certainty.selection],
+    "Rotations": [averages.rotations],
+    "Ensembles of runs": [averages.ensembles],
+    "ROC and thresholds": [clinical.roc],
+    "Calibration": [clinical.calibrations],
+    "Persons": [clinical.persons],
+    "Errors": [clinical.errors, pictures.hardest_cells],
+    "The cells": [pictures.table1, pictures.figure1],
+}
+"""The functions that make the tables, figures and paragraphs of each section."""
 
 FEW_SEEDS = 10
-"""Groups of fewer runs are warned of: a p-value of so few says little in either direction."""
+"""Groups with fewer runs get a warning."""
 
 
 def assemble(study: Study, *, root: Path, data: Path | None = None) -> Report:
     """Make the report of a study that has at least one finished run.
 
     Args:
-        study: What the run folders hold.
-        root: Where they lie.
+        study: The runs.
+        root: Folder of the run folders.
         data: Folder of the cells; None looks where the runs found them.
     """
-    table = run_table(study.groups)
-    bootstraps = {
-        group.cells_key: SubjectBootstrap(group.labels, group.subjects[1]) for group in study.groups
-    }
-    rows, refused = comparisons(study, bootstraps)
-    found = _find_data(study.reference, data)
+    findings = Findings(study, data)
     sections = [
-        _with_protocols(section, study)
-        for section in (
-            results_section(study, table),
-            comparison_section(rows, refused),
-            intervals_section(study, bootstraps),
-            selection_section(study),
-            views_section(study),
-            ensembles_section(study),
-            roc_section(study),
-            calibration_section(study),
-            persons_section(study),
-            errors_section(study, _sheet(study.reference, found)),
-        )
+        Section(title, [item for make in makers for item in _items(make(findings), study)])
+        for title, makers in SECTIONS.items()
     ]
-    sections.append(_data_section(study.reference, found))
     if study.gaps:
         sections.append(Section("Runs that are not in this report", study.gaps))
     return Report(
-        title="Classification of leukemic white blood cells: what the runs showed",
-        facts=_facts(study, root),
-        warnings=_warnings(study, refused),
+        title="Classification of leukemic white blood cells: results of the runs",
+        facts={"Run folders": str(root), **_facts(study)},
+        warnings=_warnings(findings),
         sections=sections,
-        runs=_runs(table),
+        runs=_runs(findings),
     )
 
 
-def _with_protocols(section: Section, study: Study) -> Section:
-    """Say below each figure by which protocol its numbers came about."""
-    protocols = {group.label: group.protocol for group in study.groups}
-    if len(set(protocols.values())) == 1:
-        words = f"Protocol {study.reference.protocol}."
-    else:
-        each = ", ".join(f"{label} ({protocol})" for label, protocol in protocols.items())
-        words = f"Protocols: {each}."
-    items = [
-        replace(item, note=f"{item.note} {words}".strip()) if isinstance(item, Figure) else item
-        for item in section.items
+def _items(made: Item | list[Item], study: Study) -> list[Item]:
+    """Return the items of a function, with the protocols below each figure."""
+    protocols = ", ".join(f"{group.label} ({group.protocol})" for group in study.groups)
+    return [
+        replace(item, note=f"{item.note} Protocols: {protocols}.")
+        if isinstance(item, Figure)
+        else item
+        for item in (made if isinstance(made, list) else [made])
+        if item
     ]
-    return Section(section.title, items)
 
 
-def _facts(study: Study, root: Path) -> list[tuple[str, str]]:
-    facts = [("Run folders", str(root))]
-    for group in study.groups:
-        if group is study.reference or group.cells_key != study.reference.cells_key:
-            labels = group.labels
-            counts = f"{len(labels):,} ({labels.sum():,} ALL, {(labels == 0).sum():,} HEM)"
-            words = f"{counts} of {len(group.subjects[0])} subjects; {', '.join(group.cells_key)}"
-            facts.append(("Reported cells", words))
-    facts += [
-        ("Experiments", "; ".join(f"{g.label}: {len(g.runs)} runs" for g in study.groups)),
-        ("Reference", study.reference.label),
-    ]
+def _facts(study: Study) -> dict[str, str]:
+    facts = {}
+    for group in {group.cells_key: group for group in reversed(study.groups)}.values():
+        labels = group.labels
+        counts = f"{len(labels):,} ({labels.sum():,} ALL, {(labels == 0).sum():,} HEM)"
+        words = f"{counts} of {len(group.subjects[0])} subjects; {', '.join(group.cells_key)}"
+        facts[f"Reported cells of {group.label}"] = words
     commits = {run.info.git_commit for group in study.groups for run in group.runs}
     known = sorted(commit[:12] for commit in commits if commit)
-    return [*facts, ("Code of the runs", ", ".join(known) or "unknown")]
+    return {
+        "Experiments": "; ".join(f"{g.label}: {_counted(len(g.runs))}" for g in study.groups),
+        "Reference": study.reference.label,
+        **facts,
+        "Code of the runs": ", ".join(known) or "unknown",
+    }
 
 
-def _warnings(study: Study, refused: Sequence[str]) -> list[str]:
-    lines = []
+def _counted(runs: int) -> str:
+    return f"{runs} run" if runs == 1 else f"{runs} runs"
+
+
+def _warnings(findings: Findings) -> list[str]:
+    study, lines = findings.study, []
     if any(group.protocol == "paper" for group in study.groups):
         lines.append(
-            "Protocol paper: the reported cells also chose the epoch of each run, which flatters; "
-            "how much is shown below."
+            "Protocol paper: the reported cells also chose the epoch of each run, which makes the "
+            "results optimistic. The section on choosing the epoch shows by how much."
         )
-    if any(is_generated(group) for group in study.groups):
+    if findings.is_generated:
         lines.append(
-            "Trained on generated cells: the numbers say nothing of C-NMC 2019, and the published "
-            "ones beside them are no measure for them."
+            "Trained on generated cells: the numbers say nothing about C-NMC 2019 and cannot be "
+            "compared with the published ones."
         )
     for group in study.groups:
         if len(group.runs) < FEW_SEEDS:
-            number = f"{len(group.runs)} run" + ("s" if len(group.runs) > 1 else "")
-            lines.append(
-                f"{group.label}: {number}. The p-values and intervals of so few seeds mean little."
-            )
+            few = "Too few seeds for meaningful p-values and intervals."
+            lines.append(f"{group.label}: {_counted(len(group.runs))}. {few}")
     for label, seeds in missing_seeds(study).items():
         lines.append(f"{label}: no finished run of seed {', '.join(map(str, seeds))}.")
     if study.gaps:
-        number = "1 run is" if len(study.gaps) == 1 else f"{len(study.gaps)} runs are"
-        lines.append(f"{number} missing, failed or unfinished; listed at the end.")
-    lines += [f"{line}." for line in refused]
+        lines.append(
+            f"{_counted(len(study.gaps))} left out; the end of the page gives the reasons."
+        )
+    lines += [f"{line}." for line in findings.compared[1]]
     for group in study.groups:
         lines += [
-            f"{group.label}: no reported cell is {name}, so what needs one is not defined."
+            f"{group.label}: no reported cell is {name}; metrics that need one are not defined."
             for label, name in enumerate(CLASSES)
             if label not in group.labels
         ]
         lines += [
-            f"{run.info.label}: some logits are not numbers (the training diverged); they count "
-            "as HEM."
+            f"{run.info.label}: some logits are NaN because the training diverged; these cells "
+            "count as HEM."
             for run in group.runs
             if np.isnan(run.logits()).any()
         ]
     return lines
 
 
-def _runs(table: pd.DataFrame) -> pd.DataFrame:
-    """Return one row a run, with F1 of both views side by side."""
+def _runs(findings: Findings) -> Table:
+    """Return one row for each run, with F1 with and without rotations side by side."""
     keys = ["group", "run"]
-    headline = table.drop_duplicates(keys)
-    upright = table[table["view"] == NO_ROTATION].set_index(keys)["f1"].rename("f1_norot")
-    rows = headline.join(upright, on=keys)
+    upright = findings.runs[findings.runs["view"] == NO_ROTATION].set_index(keys)["f1"]
+    rows = findings.runs.drop_duplicates(keys).join(upright.rename("f1_norot"), on=keys)
     rows["f1"] = rows["f1"].where(rows["view"] == ROTATIONS)
-    # What tells the run's group from others of its experiment, swept or not.
-    rows["setting"] = [
-        label.removeprefix(experiment).strip()
-        for label, experiment in zip(rows["group"], rows["experiment"], strict=True)
-    ]
-    return rows.reset_index(drop=True)
 
+    def percent(key: str) -> Cell:
+        return lambda row: shown(100 * row[key])
 
-def _find_data(group: Group, data: Path | None) -> Manifest | Absent:
-    config = group.runs[0].config.get("data") or {}
-    fingerprint = group.runs[0].info.manifest_fingerprint or ""
-    root = data or (Path(config["root"]) if config.get("root") else None)
-    if root is None:
-        return Absent("the runs do not say where their cells were; give data.root=DIR")
-    return cells.find_data(root, Path(config.get("work_dir") or "data/cache"), fingerprint)
-
-
-def _crop(group: Group) -> int:
-    return int((group.runs[0].config.get("data") or {}).get("crop") or 300)
-
-
-def _sheet(group: Group, found: Manifest | Absent) -> Figure | str:
-    if isinstance(found, Absent):
-        return f"No pictures: {found.reason}"
-    hardest = hardest_cells(group)
-    most = hardest[hardest["wrong_share"] > 0.5]
-    sheet = pictures.error_sheet(found, most, crop=_crop(group))
-    return sheet or "No pictures: no cell is wrong in more than half of the runs."
-
-
-def _data_section(group: Group, found: Manifest | Absent) -> Section:
-    title = "The cells"
-    if isinstance(found, Absent):
-        return Section(title, [f"Table 1 and Figure 1 are not shown: {found.reason}"])
-    figure = pictures.figure1(found, crop=_crop(group))
-    return Section(title, [cells.table1(found), *([figure] if figure else [])])
+    return Table(
+        "runs",
+        "Runs",
+        rows,
+        {
+            "Experiment": "group",
+            "Seed": "seed",
+            "Protocol": "protocol",
+            "F1 with rotations": percent("f1"),
+            "F1 without": percent("f1_norot"),
+            "Sensitivity": percent("sensitivity"),
+            "Specificity": percent("specificity"),
+            "Best epoch": "best_epoch",
+            "Time": duration("seconds"),
+            "Checkpoint": "checkpoint",
+        },
+        "F1, sensitivity and specificity in %; time as h:mm:ss.",
+    )

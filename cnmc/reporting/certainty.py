@@ -1,185 +1,172 @@
-"""How sure the means are, and what choosing the epoch on the reported cells flatters."""
+"""Confidence intervals of the means, and the bias of choosing the epoch on the reported cells."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
-from cnmc.analysis.bootstrap import SubjectBootstrap
 from cnmc.analysis.metrics import METRICS, aurocs, decision_metrics
 from cnmc.analysis.published import published
-from cnmc.analysis.results import Study
+from cnmc.analysis.results import Group, Study
 from cnmc.analysis.selection import HONEST, is_honest_twin, schemes
 from cnmc.analysis.statistics import CONFIDENCE, difference_interval, mean_interval
-from cnmc.reporting import figures
-from cnmc.reporting.document import (
-    Column,
-    Section,
-    Table,
-    column,
-    count,
-    interval,
-    number,
-    signed,
-    spread,
-)
-from cnmc.reporting.terms import GROUP, TITLES
+from cnmc.reporting import plots
+from cnmc.reporting.document import GROUP, Figure, Item, Table, interval, named, signed, spread
+from cnmc.reporting.findings import Findings, ends
+from cnmc.reporting.terms import TITLES
 
-Bootstraps = Mapping[tuple[str, ...], SubjectBootstrap]
-
-_TWO_INTERVALS = (
-    "The interval over seeds says what another training on the same data would show. What to "
-    "expect for other patients is the second, wider one."
-)
-_FLATTERY = (
-    "The paper chooses each run's epoch by the F1 on the very cells that it reports, which "
-    "flatters. The same runs tell what other rules would have reported."
-)
+_LEVEL = f"{100 * CONFIDENCE:g} % interval"
 
 
-def intervals_section(study: Study, bootstraps: Bootstraps) -> Section:
-    """Return how sure each mean is: over seeds, and over subjects as well."""
-    rows = []
-    for group in study.groups:
-        bootstrap = bootstraps[group.cells_key]
-        values = decision_metrics(group.labels, group.logits)
-        values["auroc"] = aurocs(group.labels, group.logits)
-        resampled = bootstrap.metrics(group.logits)
-        resampled["auroc"] = bootstrap.auroc(group.logits)
-        for metric in METRICS:
-            seeds = mean_interval(values[metric])
-            persons = bootstrap.interval(resampled[metric])
-            rows.append(
-                {
-                    "experiment": group.label,
-                    "protocol": group.protocol,
-                    "metric": metric,
-                    "n": len(group.runs),
-                    "num_subjects": len(group.subjects[0]),
-                    "mean": 100 * values[metric].mean(),
-                    "seeds_low": 100 * seeds[0],
-                    "seeds_high": 100 * seeds[1],
-                    "subjects_low": 100 * persons[0],
-                    "subjects_high": 100 * persons[1],
-                }
-            )
+@plots.styled()
+def intervals(findings: Findings) -> list[Item]:
+    """Return the confidence interval of each mean over seeds, and over subjects and seeds."""
+    rows = [row for group in findings.study.groups for row in _means(findings, group)]
     frame = pd.DataFrame(rows)
+    words = (
+        "The interval over seeds shows what another training on the same data would give. The "
+        "second, wider interval shows what to expect for other patients."
+    )
     table = Table(
-        name="intervals",
-        title="95 % confidence intervals of the mean",
-        frame=frame,
-        columns=[
-            *GROUP,
-            column("metric", "metric", lambda name: TITLES[name], align="left"),
-            column("n", "n", count),
-            column("mean", "mean", number),
-            Column("over seeds", lambda row: interval(row["seeds_low"], row["seeds_high"])),
-            Column(
-                "over subjects and seeds",
-                lambda row: interval(row["subjects_low"], row["subjects_high"]),
-            ),
-        ],
-        note=(
-            "In %. Over seeds: other trainings, the same cells (bootstrap, bias-corrected and "
-            "accelerated). Over subjects and seeds: other patients too; whole subjects are "
-            "resampled within each class, since the cells of one person are not independent, and "
-            "seeds apart from them. Not defined with one run, or with one subject of a class."
-        ),
+        "intervals",
+        "95 % confidence intervals of the mean",
+        frame,
+        GROUP
+        | {"metric": named("metric", TITLES), "n": "n", "mean": "mean"}
+        | {"over seeds": interval("seeds_"), "over subjects and seeds": interval("subjects_")},
+        "In %. Over seeds: bootstrap over other trainings on the same cells, bias-corrected and "
+        "accelerated. Over subjects and seeds: also over other patients; whole subjects are "
+        "resampled within each class, because the cells of one subject are not independent, and "
+        "seeds are resampled separately. Not defined with one run, or with one subject of a class.",
     )
-    drawn = frame[frame["metric"] == "f1"].rename(columns={"experiment": "group", "n": "num_runs"})
-    scale = ["mean", "seeds_low", "seeds_high", "subjects_low", "subjects_high"]
-    drawn = drawn.assign(**{name: drawn[name] / 100 for name in scale})
-    drawn = drawn.assign(**_published_f1(study))
-    return Section(
-        "How sure the means are",
-        [
-            _TWO_INTERVALS,
-            figures.intervals(drawn, level=CONFIDENCE),
-            table,
-        ],
+    return [words, _draw_intervals(frame[frame["metric"] == "f1"], findings.study), table]
+
+
+def _means(findings: Findings, group: Group) -> list[dict[str, Any]]:
+    bootstrap = findings.bootstraps[group.cells_key]
+    values = decision_metrics(group.labels, group.logits)
+    values["auroc"] = aurocs(group.labels, group.logits)
+    resampled = bootstrap.metrics(group.logits)
+    resampled["auroc"] = bootstrap.auroc(group.logits)
+    return [
+        {
+            "experiment": group.label,
+            "protocol": group.protocol,
+            "metric": metric,
+            "n": len(group.runs),
+            "num_subjects": len(group.subjects[0]),
+            "mean": 100 * values[metric].mean(),
+            **ends("seeds_", mean_interval(values[metric])),
+            **ends("subjects_", bootstrap.interval(resampled[metric])),
+        }
+        for metric in METRICS
+    ]
+
+
+def _draw_intervals(frame: pd.DataFrame, study: Study) -> Figure:
+    drawing, (axes,) = plots.panels(0.6 + plots.row_height(list(frame["experiment"]), 0.36))
+    protocols = list(dict.fromkeys(frame["protocol"]))
+    numbers = []
+    for place, (row, group) in enumerate(zip(frame.to_dict("records"), study.groups, strict=True)):
+        style = plots.marks(protocols.index(row["protocol"]), linestyle="")
+        for over, width, alpha in (("subjects", 1.1, 1.0), ("seeds", 4.0, 0.55)):
+            line = {"color": style["color"], "linewidth": width, "alpha": alpha}
+            label = f"{_LEVEL} over {over}" + (" and seeds" if over == "subjects" else "")
+            axes.hlines(place, row[f"{over}_low"], row[f"{over}_high"], label=label, **line)
+        axes.plot(row["mean"], place, label=f"mean, protocol {row['protocol']}", **style)
+        if paper := published(group.experiment, group.protocol, "f1"):
+            grey = plots.hollow({"color": plots.GREY, "marker": "D"}, label="published mean ± std")
+            axes.errorbar(paper.mean, place + 0.25, xerr=paper.std, **grey)
+        numbers.append(f"{row['n']} runs, {row['mean']:.2f} %")
+    plots.label_rows(axes, frame["experiment"], numbers)
+    axes.set_xlabel("F1 in %")
+    return plots.finish(
+        drawing,
+        "intervals",
+        "Mean F1 of each experiment, with intervals",
+        "Mean F1 of each experiment with both intervals, and the published mean.",
     )
 
 
-def _published_f1(study: Study) -> dict[str, list[float]]:
-    found = [published(group.experiment, group.protocol, "f1") for group in study.groups]
-    nan = float("nan")
-    return {
-        "published_mean": [paper.mean / 100 if paper else nan for paper in found],
-        "published_std": [paper.std / 100 if paper else nan for paper in found],
-    }
-
-
-def selection_section(study: Study) -> Section:
-    """Return what choosing the epoch on the reported cells flatters."""
-    rows = []
-    honest = False
+@plots.styled()
+def selection(findings: Findings) -> list[Item]:
+    """Return F1 by the rule that chooses the epoch."""
+    groups = findings.study.groups
     twins = {
         other.label
-        for group in study.groups
-        for other in study.groups
+        for group in groups
+        for other in groups
         if group is not other and is_honest_twin(group, other)
     }
-    for group in study.groups:
-        if group.label in twins:
-            continue
-        found = schemes(group, study.groups)
-        for scheme in found:
-            paired = len(scheme.f1) == len(found[0].f1) and scheme.name != HONEST
-            gain = (
-                mean_interval(scheme.f1 - found[0].f1)
-                if paired
-                else difference_interval(scheme.f1, found[0].f1)
-            )
-            own = mean_interval(scheme.f1)
-            honest |= scheme.name == HONEST
-            rows.append(
-                {
-                    "experiment": group.label,
-                    "protocol": "honest" if scheme.name == HONEST else group.protocol,
-                    "scheme": scheme.name,
-                    "n": len(scheme.f1),
-                    "mean": 100 * scheme.f1.mean(),
-                    "std": 100 * scheme.f1.std(),
-                    "seeds_low": 100 * own[0],
-                    "seeds_high": 100 * own[1],
-                    "difference": 100 * (scheme.f1.mean() - found[0].f1.mean()),
-                    "difference_low": 100 * gain[0],
-                    "difference_high": 100 * gain[1],
-                    "note": scheme.note,
-                }
-            )
+    rows = [row for group in groups if group.label not in twins for row in _rules(group, groups)]
     frame = pd.DataFrame(rows)
-    table = Table(
-        name="selection",
-        title="F1 by the rule that chooses the epoch",
-        frame=frame,
-        columns=[
-            *GROUP,
-            column("rule", "scheme"),
-            column("n", "n", count),
-            Column("F1, mean ± std", lambda row: spread(row["mean"], row["std"])),
-            column("difference", "difference", signed),
-            Column(
-                "95 %, seeds",
-                lambda row: interval(row["difference_low"], row["difference_high"]),
-            ),
-            column("", "note"),
-        ],
-        note=(
-            "In %, on the same reported cells. Difference: from the first rule of the experiment, "
-            "in points of %."
-        ),
+    words = (
+        "The paper chooses the epoch of each run by the F1 on the cells that it reports, which "
+        "makes the results optimistic. This section shows what other rules give for the same runs."
     )
-    drawn = frame.rename(columns={"experiment": "group"})
-    drawn["low"], drawn["high"] = drawn["seeds_low"], drawn["seeds_high"]
-    ends = ["mean", "low", "high"]
-    drawn[ends] = drawn[ends] / 100
-    items: list[Any] = [_FLATTERY, figures.selection(drawn, level=CONFIDENCE), table]
-    if not honest:
+    table = Table(
+        "selection",
+        "F1 by the rule that chooses the epoch",
+        frame,
+        GROUP
+        | {"rule": "scheme", "n": "n", "F1, mean ± std": spread()}
+        | {"difference": signed("difference"), "95 %, seeds": interval("difference_")}
+        | {"note": "note"},
+        "In %, on the same reported cells. Difference: from the first rule of the experiment, in "
+        "points of %.",
+    )
+    items: list[Item] = [words, _draw_rules(frame), table]
+    if HONEST not in set(frame["scheme"]):
         items.append(
-            "No run of the honest protocol on these cells is here: `split=nested` trains one, in "
+            "There is no run of the honest protocol on these cells. `split=nested` trains one, in "
             "which subjects of the training part choose the epoch."
         )
-    return Section("What choosing the epoch flatters", items)
+    return items
+
+
+def _rules(group: Group, groups: tuple[Group, ...]) -> list[dict[str, Any]]:
+    found = schemes(group, groups)
+    first, rows = found[0].f1, []
+    for scheme in found:
+        if len(scheme.f1) == len(first) and scheme.name != HONEST:
+            gain = mean_interval(scheme.f1 - first)
+        else:
+            gain = difference_interval(scheme.f1, first)
+        rows.append(
+            {
+                "experiment": group.label,
+                "protocol": "honest" if scheme.name == HONEST else group.protocol,
+                "scheme": scheme.name,
+                "n": len(scheme.f1),
+                "mean": 100 * scheme.f1.mean(),
+                "std": 100 * scheme.f1.std(),
+                **ends("seeds_", mean_interval(scheme.f1)),
+                "difference": 100 * (scheme.f1.mean() - first.mean()),
+                **ends("difference_", gain),
+                "note": scheme.note,
+            }
+        )
+    return rows
+
+
+def _draw_rules(frame: pd.DataFrame) -> Figure:
+    rules, num_groups = list(dict.fromkeys(frame["scheme"])), frame["experiment"].nunique()
+    least = max(0.36, 0.13 * (num_groups + 1))
+    drawing, (axes,) = plots.panels(0.5 + plots.row_height(rules, least))
+    for position, (style, rows) in enumerate(plots.by_experiment(frame)):
+        shift = (position - (num_groups - 1) / 2) * 0.7 / num_groups
+        place = np.array([rules.index(rule) for rule in rows["scheme"]]) + shift
+        axes.hlines(place, rows["seeds_low"], rows["seeds_high"], color=style["color"], lw=1.3)
+        axes.plot(rows["mean"], place, **style | {"linestyle": ""})
+    plots.label_rows(axes, rules)
+    axes.grid(visible=False, axis="y")
+    axes.set_xlabel("F1 in %")
+    return plots.finish(
+        drawing,
+        "selection",
+        "Mean F1 by the rule that chooses the epoch",
+        "Mean F1 with its interval for each rule that chooses the epoch and each experiment.",
+        f"Bars: {_LEVEL} over seeds.",
+    )

@@ -1,94 +1,81 @@
-"""What a report is made of, whatever it is written as: sections of text, tables and figures."""
+"""The parts of a report, independent of the format in which they are written."""
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import pandas as pd
 
 NOT_DEFINED = "not defined"
 
 Row = Mapping[str, Any]
+Cell = Callable[[Row], str]
+"""Formats a cell of a row."""
 
 
-def _is_missing(value: Any) -> bool:
-    return value is None or value is pd.NA or (isinstance(value, float) and math.isnan(value))
-
-
-def text(value: Any) -> str:
-    """Format whatever is shown as it is; nothing for a missing value."""
-    return "" if _is_missing(value) else str(value)
-
-
-def number(value: Any, digits: int = 2) -> str:
-    """Format a number with so many digits after the point; a missing one is not defined."""
-    return NOT_DEFINED if _is_missing(value) else f"{float(value):.{digits}f}"
-
-
-def signed(value: Any, digits: int = 2) -> str:
-    """Format a difference, its sign always shown."""
-    return NOT_DEFINED if _is_missing(value) else f"{float(value):+.{digits}f}"
-
-
-def count(value: Any) -> str:
-    """Format a whole number."""
-    return NOT_DEFINED if _is_missing(value) else f"{int(value):,}"
-
-
-def spread(mean: Any, std: Any) -> str:
-    """Format a mean and its standard deviation."""
-    return NOT_DEFINED if _is_missing(mean) else f"{number(mean)} ± {number(std)}"
-
-
-def p_value(value: Any) -> str:
-    """Format a p-value; below 0.001 it is only said to be so."""
-    if _is_missing(value):
+def shown(value: Any, form: str = ".2f") -> str:
+    """Format a value: text unchanged, whole numbers with commas, others with two decimals."""
+    if isinstance(value, str):
+        return " ".join(value.split())
+    if pd.isna(value):
         return NOT_DEFINED
-    return "< 0.001" if value < 0.001 else f"{float(value):.3f}"
+    return f"{value:,}" if isinstance(value, int) else f"{value:{form}}"
 
 
-def interval(low: Any, high: Any, digits: int = 2) -> str:
-    """Format the two ends of an interval."""
-    if _is_missing(low) or _is_missing(high):
-        return NOT_DEFINED
-    return f"{float(low):.{digits}f} to {float(high):.{digits}f}"
+def spread(prefix: str = "") -> Cell:
+    """Return the format of ``<prefix>mean`` ± ``<prefix>std``."""
+
+    def cell(row: Row) -> str:
+        mean, std = row[f"{prefix}mean"], row[f"{prefix}std"]
+        return shown(mean) if pd.isna(mean) else f"{shown(mean)} ± {shown(std)}"
+
+    return cell
 
 
-def duration(seconds: Any) -> str:
-    """Format seconds as ``h:mm:ss``."""
-    if _is_missing(seconds):
-        return NOT_DEFINED
-    whole = round(float(seconds))
-    return f"{whole // 3600}:{whole % 3600 // 60:02d}:{whole % 60:02d}"
+def interval(prefix: str) -> Cell:
+    """Return the format of the interval from ``<prefix>low`` to ``<prefix>high``."""
+
+    def cell(row: Row) -> str:
+        low, high = row[f"{prefix}low"], row[f"{prefix}high"]
+        return shown(low) if pd.isna(low) else f"{shown(low)} to {shown(high)}"
+
+    return cell
 
 
-@dataclass(frozen=True)
-class Column:
-    """A column as it is read, which may join several of those that are stored.
-
-    Attributes:
-        head: What stands above it.
-        cell: From a row of the frame to what is shown.
-        align: ``right`` for numbers.
-    """
-
-    head: str
-    cell: Callable[[Row], str]
-    align: Literal["left", "right"] = "right"
+def signed(key: str) -> Cell:
+    """Return the format of a difference, always with its sign."""
+    return lambda row: shown(row[key], "+.2f")
 
 
-def column(
-    head: str,
-    key: str,
-    form: Callable[[Any], str] = text,
-    align: Literal["left", "right"] | None = None,
-) -> Column:
-    """Return the column that shows one stored column; text stands left, numbers right."""
-    return Column(head, lambda row: form(row[key]), align or ("left" if form is text else "right"))
+def p_value(key: str) -> Cell:
+    """Return the format of a p-value, with three decimals."""
+    return lambda row: "< 0.001" if row[key] < 0.001 else shown(row[key], ".3f")
+
+
+def named(key: str, names: Mapping[Any, str] | Sequence[str]) -> Cell:
+    """Return the format of a value that has a name."""
+    return lambda row: names[row[key]]
+
+
+def duration(key: str) -> Cell:
+    """Return the format of seconds as ``h:mm:ss``."""
+
+    def cell(row: Row) -> str:
+        value: float = row[key]
+        if np.isnan(value):
+            return NOT_DEFINED
+        seconds = round(value)
+        return f"{seconds // 3600}:{seconds % 3600 // 60:02d}:{seconds % 60:02d}"
+
+    return cell
+
+
+GROUP: dict[str, str | Cell] = {"experiment": "experiment", "protocol": "protocol"}
+"""The columns that name the group of runs of a row."""
 
 
 @dataclass(frozen=True)
@@ -96,30 +83,41 @@ class Table:
     """A table.
 
     Attributes:
-        name: Name of its files, without suffix.
+        name: File name without suffix.
         title: One line.
-        frame: What is stored: every number, in the units that its note tells.
-        columns: What is shown, as Markdown, LaTeX and on the page.
-        note: What a reader must know to read it: units, definitions, cells, protocol.
-        limit: Rows that are shown; all are stored.
-        folded: Whether the page shows it on demand alone, as it says what a figure shows.
+        frame: The stored numbers, in the units that the note gives.
+        columns: What Markdown, LaTeX and the page show: by title, a column of the frame or a
+            function that formats the cell of a row.
+        note: Units, definitions, cells and protocol.
+        limit: Number of rows to show; the CSV file has all rows.
+        folded: Show the table on the page only on demand, because it repeats a figure.
     """
 
     name: str
     title: str
     frame: pd.DataFrame
-    columns: Sequence[Column]
+    columns: Mapping[str, str | Cell]
     note: str = ""
     limit: int | None = None
     folded: bool = False
 
-    def shown(self) -> list[list[str]]:
-        """Return the rows as they are shown."""
+    def formatted(self) -> pd.DataFrame:
+        """Return the table as text."""
         rows = self.frame.head(self.limit or len(self.frame)).to_dict(orient="records")
-        return [
-            [item.cell({str(k): v for k, v in row.items()}) for item in self.columns]
-            for row in rows
+        cells = [
+            [shown(row[cell]) if isinstance(cell, str) else cell(row) for row in rows]  # type: ignore[arg-type]
+            for cell in self.columns.values()
         ]
+        return pd.DataFrame(dict(zip(self.columns, cells, strict=True)), dtype=str)
+
+
+def alignments(formatted: pd.DataFrame) -> list[str]:
+    """Return ``right`` for columns of numbers and ``left`` for text."""
+    numeric = re.compile(rf"[-+<\d?][^a-zA-Z]*( to .*)?|{NOT_DEFINED}|")
+    return [
+        "right" if all(numeric.fullmatch(cell) for cell in formatted[name]) else "left"
+        for name in formatted
+    ]
 
 
 @dataclass(frozen=True)
@@ -127,12 +125,12 @@ class Figure:
     """A figure.
 
     Attributes:
-        name: Name of its files, without suffix.
+        name: File name without suffix.
         title: One line.
-        svg: The drawing, a whole SVG document.
-        png: The same, rendered.
-        alt: What it shows, in words, for those who cannot see it.
-        note: What stands below it.
+        svg: The SVG document.
+        png: The same figure as PNG.
+        alt: One sentence that describes the figure.
+        note: Text below the figure.
     """
 
     name: str
@@ -143,17 +141,19 @@ class Figure:
     note: str = ""
 
 
+Item = Table | Figure | str
+
+
 @dataclass(frozen=True)
 class Section:
     """A part of the report under one heading."""
 
     title: str
-    items: Sequence[Table | Figure | str]
-    """Tables, figures and paragraphs, in the order in which they are read."""
+    items: Sequence[Item]
 
     @property
     def anchor(self) -> str:
-        """Name of its place on the page."""
+        """The ``id`` of the heading on the page."""
         return re.sub(r"[^a-z0-9]+", "-", self.title.lower()).strip("-")
 
 
@@ -163,26 +163,24 @@ class Report:
 
     Attributes:
         title: Heading of the page.
-        facts: What was reported, as name and value: folder, data, protocol, ...
-        warnings: What a reader must know before any number: few seeds, runs that are missing, ...
-        sections: In the order in which they are read.
-        runs: The runs that can be sorted and filtered, one a row: experiment, setting, seed, run,
-            protocol, f1, f1_norot, sensitivity, specificity (all fractions of 1, NaN where not
-            defined), best_epoch, seconds, checkpoint.
+        facts: Names and values: folder, cells, experiments, reference, code.
+        warnings: What a reader must know before reading any number.
+        sections: In reading order.
+        runs: The sortable table of runs; only the page shows it.
     """
 
     title: str
-    facts: Sequence[tuple[str, str]]
+    facts: Mapping[str, str]
     warnings: Sequence[str]
     sections: Sequence[Section]
-    runs: pd.DataFrame = field(default_factory=pd.DataFrame)
+    runs: Table
 
     @property
     def tables(self) -> list[Table]:
-        """Every table, in the order in which they are read."""
+        """All tables in reading order."""
         return [item for part in self.sections for item in part.items if isinstance(item, Table)]
 
     @property
     def figures(self) -> list[Figure]:
-        """Every figure, in the order in which they are read."""
+        """All figures in reading order."""
         return [item for part in self.sections for item in part.items if isinstance(item, Figure)]

@@ -1,263 +1,267 @@
-"""The paper's tables, figures and tests, recomputed from run folders."""
+"""The paper's Table 2, Figures 2 to 4 and tests, recomputed from run folders."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 
 from cnmc.analysis import published
-from cnmc.analysis.comparisons import Row
+from cnmc.analysis.comparisons import Row as Comparison
 from cnmc.analysis.metrics import METRICS, decision_metrics
-from cnmc.analysis.results import Group, Study
 from cnmc.analysis.statistics import SIGNIFICANCE
 from cnmc.analysis.subjects import best_and_last
-from cnmc.reporting import figures
-from cnmc.reporting.document import (
-    Column,
-    Section,
-    Table,
-    column,
-    count,
-    interval,
-    number,
-    p_value,
-    signed,
-    spread,
-)
-from cnmc.reporting.terms import CLASSES, GROUP, TITLES, best_position, is_generated
+from cnmc.reporting import document, plots
+from cnmc.reporting.document import GROUP, Cell, Figure, Item, Row, Table, interval, spread
+from cnmc.reporting.findings import CLASSES, Findings, best_run, ends, in_percent, moments
+from cnmc.reporting.terms import TITLES
 from cnmc.runs.folder import F1
 
-SOURCE = "Prellberg & Kramer 2019"
 _LARGEST_NUMBER = 10_000
 
 
-def table2(study: Study, table: pd.DataFrame) -> Table:
-    """Return min, mean, standard deviation and max of each metric, beside the paper's.
-
-    Args:
-        study: The groups.
-        table: Rows of :func:`cnmc.analysis.results.run_table`.
-    """
+def table2(findings: Findings) -> Table:
+    """Return min, mean, standard deviation and max of each metric beside the published ones."""
     rows = []
-    for group in study.groups:
-        of_group = table[table["group"] == group.label]
-        headline = of_group[of_group["view"] == of_group["view"].iloc[0]]
+    for group in findings.study.groups:
+        table = findings.runs[findings.runs["group"] == group.label]
+        headline = table[table["view"] == table["view"].iloc[0]]
         for metric in METRICS:
             values = 100 * headline[metric].to_numpy(dtype=float)
+            here = (values.min(), values.mean(), values.std(), values.max())
             paper = published.published(group.experiment, group.protocol, metric)
-            row: dict[str, Any] = {
-                "experiment": group.label,
-                "protocol": group.protocol,
-                "metric": metric,
-                "n": len(values),
-                "min": values.min(),
-                "mean": values.mean(),
-                "std": values.std(),
-                "max": values.max(),
-            }
-            for name in ("min", "mean", "std", "max"):
-                row[f"published_{name}"] = getattr(paper, name) if paper else float("nan")
-            rows.append(row)
+            names = ("min", "mean", "std", "max")
+            row: dict[str, Any] = {"experiment": group.label, "protocol": group.protocol}
+            row |= {"metric": metric, "n": len(values), **dict(zip(names, here, strict=True))}
+            rows.append(row | {f"published_{n}": getattr(paper, n, np.nan) for n in names})
 
-    def of_paper(row: Mapping[str, Any]) -> str:
+    def of_paper(row: Row) -> str:
         if np.isnan(row["published_mean"]):
             return ""
-        text = spread(row["published_mean"], row["published_std"])
-        if np.isnan(row["published_min"]):
-            return text
-        return f"{text} ({row['published_min']:.2f} to {row['published_max']:.2f})"
+        extremes = f" ({row['published_min']:.2f} to {row['published_max']:.2f})"
+        return spread("published_")(row) + ("" if np.isnan(row["published_min"]) else extremes)
 
     return Table(
-        name="table2",
-        title="Table 2: the best epoch of each run",
-        frame=pd.DataFrame(rows),
-        columns=[
-            *GROUP,
-            column("metric", "metric", lambda name: TITLES[name], align="left"),
-            column("n", "n", count),
-            column("min", "min", number),
-            Column("mean ± std", lambda row: spread(row["mean"], row["std"])),
-            column("max", "max", number),
-            Column("published", of_paper),
-        ],
-        note=(
-            "In %. F1, precision and recall are weighted by the cells of each class; ALL is the "
-            "positive class. Standard deviation with ddof 0. Published: mean ± std (min to max) of "
-            f"{published.NUM_SEEDS} runs on the preliminary test set, protocol paper ({SOURCE}, "
-            "Table 2 and section 4.4)."
-        ),
+        "table2",
+        "Table 2: the best epoch of each run",
+        pd.DataFrame(rows),
+        GROUP
+        | {
+            "metric": document.named("metric", TITLES),
+            "n": "n",
+            "min": "min",
+            "mean ± std": spread(),
+        }
+        | {"max": "max", "published": of_paper},
+        "In %. F1, precision and recall are weighted by the number of cells of each class; ALL is "
+        "the positive class. Standard deviation with ddof 0. Published: mean ± std (min to max) of "
+        f"{published.NUM_SEEDS} runs on the preliminary test set, protocol paper (Prellberg & "
+        "Kramer 2019, Table 2 and section 4.4).",
     )
 
 
-def curve_of_best_run(group: Group) -> pd.DataFrame:
-    """Return epoch, train_loss, val_loss and val_f1 of the best run, from its ``metrics.csv``."""
-    metrics = group.runs[best_position(group)].metrics
-    names = {"epoch": "epoch", "train/loss": "train_loss", "val/loss": "val_loss", F1: "val_f1"}
-    return metrics.reindex(columns=list(names)).rename(columns=names)
-
-
-def by_epoch(group: Group) -> pd.DataFrame:
-    """Return mean and std (ddof 0) over runs of each metric by epoch, of the reported cells."""
-    epochs, logits = group.by_epoch
-    scores = decision_metrics(group.labels, logits)
-    return pd.DataFrame(
-        [
-            {"epoch": int(epoch), "metric": metric, "mean": values.mean(), "std": values.std()}
-            for metric, by_run in scores.items()
-            for epoch, values in zip(epochs, by_run, strict=True)
-        ]
+@plots.styled()
+def figure2(findings: Findings) -> Figure:
+    """Draw the losses and the F1 of the best run by epoch."""
+    group = findings.study.reference
+    run = best_run(group)
+    curve = run.metrics.reindex(columns=["epoch", "train/loss", "val/loss", F1])
+    drawing, (left, right) = plots.panels(2.4, columns=2)
+    for position, (key, label) in enumerate((("train", "training"), ("val", "validation"))):
+        left.plot(curve["epoch"], curve[f"{key}/loss"], label=label, **plots.marks(position))
+    left.set(title="Loss", ylabel="weighted cross-entropy")
+    style: plots.Style = {"color": plots.GREY, "linewidth": 0.9, "marker": "D", "markersize": 3}
+    right.plot(100 * np.array(published.CURVE_F1), label="published run", **style)
+    right.plot(curve["epoch"], 100 * curve[F1], **plots.marks(1))
+    reached = 100 * curve.loc[curve["epoch"] == run.best_epoch, F1].max()
+    right.set(title=f"F1: {reached:.2f} % at epoch {run.best_epoch}", ylabel="F1 in %")
+    for axes in (left, right):
+        axes.axvline(run.best_epoch, label=f"best epoch ({run.best_epoch})", **plots.LINE)
+        plots.count_along(axes, "epoch")
+    return plots.finish(
+        drawing,
+        "figure2",
+        f"Figure 2: losses and F1 by epoch of the best run, {group.label}, {run.info.name}",
+        "Two line charts of the best run by epoch: its losses, and its F1 beside the published "
+        "run.",
     )
 
 
-def results_section(study: Study, table: pd.DataFrame) -> Section:
-    """Return Table 2, and Figures 2 to 4."""
-    group = study.reference
-    best = group.runs[best_position(group)]
-    curve = pd.DataFrame({"epoch": range(len(published.CURVE_F1)), "f1": list(published.CURVE_F1)})
-    subjects = best_and_last(group, best_position(group))
-    names = set(subjects["subject"])
-    is_prelim = not is_generated(group) and names <= set(published.SUBJECT_ACCURACY)
-    if is_prelim:
+@plots.styled()
+def figure3(findings: Findings) -> list[Item]:
+    """Draw the accuracy of the best run on the cells of each subject."""
+    group = findings.study.reference
+    best = best_run(group)
+    subjects = best_and_last(group, group.runs.index(best))
+    is_prelim = set(subjects["subject"]) <= set(published.SUBJECT_ACCURACY)
+    if is_prelim and not findings.is_generated:
         subjects["published"] = subjects["subject"].map(published.SUBJECT_ACCURACY)
-    items: list[Any] = [
-        table2(study, table),
-        figures.figure2(
-            curve_of_best_run(group), label=f"{group.label}, {best.info.name}", published=curve
-        ),
-        figures.figure3(subjects, published=is_prelim),
-        Table(
-            name="figure3",
-            folded=True,
-            title="Figure 3 in numbers: cell accuracy by subject of the best run",
-            frame=subjects.assign(
-                **{
-                    name: 100 * subjects[name]
-                    for name in ("best", "last", "published")
-                    if name in subjects
-                }
-            ),
-            columns=[
-                column("subject", "subject"),
-                column("class", "label", lambda label: CLASSES[label], align="left"),
-                column("cells", "num_cells", count),
-                column("best epoch", "best", number),
-                column("last epoch", "last", number),
-                *([column("published, last epoch", "published", number)] if is_prelim else []),
-            ],
-            note=f"In %. The best run is `{best.info.label}`, protocol {group.protocol}.",
-        ),
+    subjects = in_percent(subjects, "best", "last", "published")
+    classes = [label for label in (1, 0) if label in set(subjects["label"])]
+    height = 0.7 + 0.19 * subjects["label"].value_counts().max()
+    drawing, panels = plots.panels(height, columns=len(classes))
+    for axes, label in zip(panels, classes, strict=True):
+        _draw_subjects(axes, subjects[subjects["label"] == label], label)
+    title = "Figure 3: cell accuracy by subject of the best run"
+    alt = "Dot plots of the cell accuracy of each subject at the best and at the last epoch."
+    columns: dict[str, str | Cell] = {
+        "subject": "subject",
+        "class": document.named("label", CLASSES),
+        "cells": "num_cells",
+    }
+    columns |= {"best epoch": "best", "last epoch": "last"}
+    if "published" in subjects:
+        columns["published, last epoch"] = "published"
+    note = f"In %. The best run is `{best.info.label}`, protocol {group.protocol}."
+    return [
+        plots.finish(drawing, "figure3", title, alt),
+        Table("figure3", f"{title}, in numbers", subjects, columns, note, folded=True),
     ]
-    courses = {g.label: by_epoch(g) for g in study.groups if len(g.by_epoch[0]) > 1}
-    if courses:
-        items.append(figures.figure4(courses))
-        items.append(_course_table(courses, study))
-    honest = [g.label for g in study.groups if len(g.by_epoch[0]) == 1]
-    if honest:
-        items.append(
-            f"Not in Figure 4: {', '.join(honest)}. Their reported cells were evaluated once, by "
-            "the chosen checkpoint."
-        )
-    return Section("The paper's results", items)
 
 
-def _course_table(courses: Mapping[str, pd.DataFrame], study: Study) -> Table:
-    protocols = {group.label: group.protocol for group in study.groups}
-    rows = []
-    for label, course in courses.items():
-        for epoch, part in course.groupby("epoch", sort=False):
-            row: dict[str, Any] = {"experiment": label, "protocol": protocols[label]}
-            row["epoch"] = epoch
-            for metric, mean, std in zip(part["metric"], part["mean"], part["std"], strict=True):
-                row |= {f"{metric}_mean": 100 * mean, f"{metric}_std": 100 * std}
+def _draw_subjects(axes: Axes, rows: pd.DataFrame, label: int) -> None:
+    name, style, places = CLASSES[label], plots.CLASS_MARKS[label], range(len(rows))
+    axes.hlines(places, rows["best"], rows["last"], color=style["color"], linestyle=":")
+    ring = plots.hollow(style, markersize=7)
+    axes.plot(rows["last"], places, label=f"{name}, last epoch", **ring)
+    axes.plot(rows["best"], places, linestyle="", label=f"{name}, best epoch", **style)
+    if "published" in rows:
+        tick: plots.Style = {
+            "marker": "|",
+            "markersize": 8,
+            "markeredgecolor": plots.GREY,
+            "linestyle": "",
+        }
+        axes.plot(rows["published"], places, label="published", **tick)
+    axes.set(title=f"{name}, {len(rows)} subjects", xlabel="cell accuracy in %", xlim=(-3, 103))
+    plots.label_rows(axes, rows["subject"], [f"{cells:,} cells" for cells in rows["num_cells"]])
+
+
+@plots.styled()
+def figure4(findings: Findings) -> list[Item]:
+    """Draw each metric by epoch and experiment."""
+    rows, once = [], []
+    for group in findings.study.groups:
+        epochs, logits = group.by_epoch
+        scores = decision_metrics(group.labels, logits)
+        if len(epochs) == 1:
+            once.append(group.label)
+            continue
+        for position, epoch in enumerate(epochs):
+            row = {"experiment": group.label, "protocol": group.protocol, "epoch": int(epoch)}
+            for metric, by_epoch in scores.items():
+                row |= moments(f"{metric}_", by_epoch[position])
             rows.append(row)
-
-    def shown(metric: str) -> Column:
-        mean, std = f"{metric}_mean", f"{metric}_std"
-        return Column(TITLES[metric], lambda row: spread(row[mean], row[std]))
-
+    words: list[Item] = []
+    if once:
+        words.append(
+            f"Not in Figure 4: {', '.join(once)}. Only the chosen checkpoint of these runs was "
+            "evaluated on the reported cells."
+        )
+    if not rows:
+        return words
     frame = pd.DataFrame(rows)
-    return Table(
-        name="figure4",
+    metrics = [metric for metric in METRICS if f"{metric}_mean" in frame]
+    table = Table(
+        "figure4",
+        "Figure 4: metrics after each epoch, in numbers",
+        frame,
+        GROUP | {"epoch": "epoch"} | {TITLES[name]: spread(f"{name}_") for name in metrics},
+        "In %: mean ± std (ddof 0) over runs. Epoch 0 is the untrained network.",
         folded=True,
-        title="Figure 4 in numbers: metrics by epoch",
-        frame=frame,
-        columns=[
-            *GROUP,
-            column("epoch", "epoch", count),
-            *[shown(metric) for metric in METRICS if f"{metric}_mean" in frame.columns],
-        ],
-        note="In %: mean ± std (ddof 0) over runs. Epoch 0 is the network before training.",
+    )
+    return [_draw_by_epoch(frame, metrics), table, *words]
+
+
+def _draw_by_epoch(frame: pd.DataFrame, metrics: list[str]) -> Figure:
+    num_rows = -(-len(metrics) // 3)
+    drawing, panels = plots.panels(1.7 * num_rows, rows=num_rows, columns=3)
+    for axes, metric in zip(panels, metrics, strict=False):
+        for style, rows in plots.by_experiment(frame):
+            trained = rows[rows["epoch"] > 0] if (rows["epoch"] > 0).any() else rows
+            mean, std = trained[f"{metric}_mean"], trained[f"{metric}_std"]
+            plots.band(axes, trained["epoch"], (mean - std, mean + std), style["color"])
+            axes.plot(trained["epoch"], mean, **style)
+        title = TITLES[metric]
+        axes.set(title=title[0].upper() + title[1:], ylabel="mean in %")
+        plots.count_along(axes, "epoch")
+    return plots.finish(
+        drawing,
+        "figure4",
+        "Figure 4: metrics after each epoch",
+        "One line chart for each metric by epoch, one line for each experiment.",
+        "Lines are means over runs; the shaded area is one standard deviation.",
     )
 
 
-def comparison_table(rows: Sequence[Row]) -> Table:
+def comparisons(findings: Findings) -> list[Item]:
     """Return every comparison with its tests, intervals and effect size."""
-    frame = pd.DataFrame([_comparison(row) for row in rows])
+    rows, refused = findings.compared
+    items: list[Item] = [_comparison_table(rows)] if rows else []
+    if not rows:
+        items.append("Nothing to compare: there is one group of runs, without rotations.")
+    items += [f"Refused: {line}." for line in refused]
+    return items + [
+        f"{row.first} against {row.second}: with {row.num_first} and {row.num_second} runs no "
+        f"result can be significant at p = {SIGNIFICANCE}."
+        for row in rows
+        if not row.found.can_tell
+    ]
 
-    def needed(row: Mapping[str, Any]) -> str:
+
+def _comparison_table(rows: list[Comparison]) -> Table:
+    def needed(row: Row) -> str:
         if row["p_holm"] <= SIGNIFICANCE:
-            return "seen"
+            return "significant"
         wanted = row["num_needed"]
-        if np.isnan(wanted):
-            return number(wanted)
-        return f"more than {_LARGEST_NUMBER:,}" if wanted > _LARGEST_NUMBER else count(wanted)
+        return (
+            f"> {_LARGEST_NUMBER:,}" if wanted > _LARGEST_NUMBER else document.shown(wanted, ",.0f")
+        )
 
     return Table(
-        name="comparisons",
-        title="Comparisons of F1",
-        frame=frame,
-        columns=[
-            column("first", "first"),
-            column("second", "second"),
-            column("protocol", "protocol"),
-            Column("n", lambda row: f"{row['num_first']}, {row['num_second']}"),
-            column("difference", "difference", signed),
-            Column("95 %, seeds", lambda row: interval(row["seeds_low"], row["seeds_high"])),
-            Column(
-                "95 %, subjects and seeds",
-                lambda row: interval(row["subjects_low"], row["subjects_high"]),
-            ),
-            column("P(first beats second)", "superiority", number),
-            Column("95 %", lambda row: interval(row["superiority_low"], row["superiority_high"])),
-            column("test", "test"),
-            column("p, one-sided", "p_one_sided", p_value),
-            column("p, two-sided", "p_two_sided", p_value),
-            column("p, Holm", "p_holm", p_value),
-            column("published p, one-sided", "published_p"),
-            Column("seeds to see it", needed),
-        ],
-        note=(
-            "Difference: mean F1 of the first less that of the second, in points of %, with "
-            "bootstrap intervals over seeds alone, and over subjects as well. One-sided, as in the "
-            "paper: that the first is lower. Holm's correction is over the two-sided p-values of "
-            "this table. P(first beats second): that a run of the first has a higher F1 than a run "
-            "of the second (of paired runs: than its own partner), 0.5 without a difference; "
-            "Newcombe's interval (Wilson's for pairs). Seeds to see it: runs in each group, or "
-            "pairs, for a power of 80 % at p = 0.05 if the difference is as large as here (Noether "
-            "1987); a guess from few runs is itself rough."
-        ),
+        "comparisons",
+        "Comparisons of F1",
+        pd.DataFrame([_comparison(row) for row in rows]),
+        {
+            "first": "first",
+            "second": "second",
+            "protocol": "protocol",
+            "n": lambda row: f"{row['num_first']}, {row['num_second']}",
+            "difference": document.signed("difference"),
+            "95 %, seeds": interval("seeds_"),
+            "95 %, subjects and seeds": interval("subjects_"),
+            "P(first beats second)": "superiority",
+            "95 % of P": interval("superiority_"),
+            "test": "test",
+            "p, one-sided": document.p_value("p_one_sided"),
+            "p, two-sided": document.p_value("p_two_sided"),
+            "p, Holm": document.p_value("p_holm"),
+            "published p, one-sided": "published_p",
+            "seeds needed": needed,
+        },
+        "Difference: mean F1 of the first minus mean F1 of the second, in points of %, with "
+        "bootstrap intervals over seeds, and over subjects and seeds. The one-sided test is the "
+        "paper's: the first is lower. Holm's correction covers the two-sided p-values of this "
+        "table. P(first beats second): probability that a run of the first has a higher F1 than a "
+        "run of the second (paired runs: than its partner), 0.5 without a difference; Newcombe's "
+        "interval (Wilson's for pairs). Seeds needed: runs in each group, or pairs, for a power of "
+        "80 % at p = 0.05 if the true difference is the observed one (Noether 1987); with few runs "
+        "this is a rough estimate.",
     )
 
 
-def _comparison(row: Row) -> dict[str, Any]:
+def _comparison(row: Comparison) -> dict[str, Any]:
     found = row.found
+    names = ("first", "second", "protocol", "test", "num_first", "num_second")
     return {
-        "first": row.first,
-        "second": row.second,
-        "protocol": row.protocol,
-        "test": row.test,
-        "num_first": row.num_first,
-        "num_second": row.num_second,
+        **{name: getattr(row, name) for name in names},
         "mean_first": 100 * row.mean_first,
         "mean_second": 100 * row.mean_second,
         "difference": 100 * found.difference,
-        "seeds_low": 100 * row.seeds[0],
-        "seeds_high": 100 * row.seeds[1],
-        "subjects_low": 100 * row.subjects[0],
-        "subjects_high": 100 * row.subjects[1],
+        **ends("seeds_", row.seeds),
+        **ends("subjects_", row.subjects),
         "superiority": found.superiority,
         "superiority_low": found.superiority_interval[0],
         "superiority_high": found.superiority_interval[1],
@@ -267,18 +271,3 @@ def _comparison(row: Row) -> dict[str, Any]:
         "published_p": published.P_VALUES.get(row.experiment, ""),
         "num_needed": found.num_needed,
     }
-
-
-def comparison_section(rows: Sequence[Row], refused: Sequence[str]) -> Section:
-    """Return the tests, the paper's and others."""
-    items: list[Any] = [comparison_table(rows)] if rows else []
-    if not rows:
-        items.append("There is nothing to compare: one group of runs, without rotations.")
-    items += [f"Refused: {line}." for line in refused]
-    items += [
-        f"{row.first} against {row.second}: so few runs ({row.num_first} and {row.num_second}) "
-        f"cannot come below p = {SIGNIFICANCE} whatever they show."
-        for row in rows
-        if not row.found.can_tell
-    ]
-    return Section("Comparisons", items)

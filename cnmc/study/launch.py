@@ -29,7 +29,7 @@ from cnmc.runs.folder import RunFolder
 from cnmc.study.board import SUCCEEDED, Board
 from cnmc.study.monitor import Monitor
 from cnmc.study.plan import planned_runs, settings
-from cnmc.tracking.loggers import log_study
+from cnmc.tracking.loggers import Figures, log_study
 
 
 @dataclass
@@ -108,8 +108,11 @@ def check_settings(overrides: Sequence[str], config_name: str | None) -> None:
         HydraConfig.instance().cfg = before
 
 
-def close_study() -> bool:
-    """Print the summary of the study that this process launched.
+def close_study(figures: Figures) -> bool:
+    """Print the summary of the study that this process launched, and log the study.
+
+    Args:
+        figures: Returns the figures of a group for W&B.
 
     Returns:
         Whether every planned run is finished; True where there was no study.
@@ -136,5 +139,5 @@ def close_study() -> bool:
     with suppress(OSError):
         # A process that a killed command left behind may have held its board when this one began.
         study.board.remove_others()
-    log_study(study.logger, loaded, study.root)
+    log_study(study.logger, loaded, study.root, figures)
     return result.complete

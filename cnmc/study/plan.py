@@ -14,8 +14,8 @@ from hydra.core.override_parser.types import Override
 
 from cnmc.config import Config
 from cnmc.errors import CnmcError
+from cnmc.runs import sweep_agent
 from cnmc.runs.folder import RunFolder, run_name
-from cnmc.tracking import agent
 
 _OTHER_COMMANDS = ("-h", "--help", "--hydra-help", "-c", "--cfg", "-i", "--info", "-r", "--run")
 _MULTIRUN = ("-m", "--multirun")
@@ -73,7 +73,7 @@ def with_multirun(arguments: Sequence[str], study_id: str | None = None) -> list
     from_file = STUDY_FILES in given
     if any(argument.split("=")[0] in _OTHER_COMMANDS for argument in arguments):
         return list(arguments)
-    parameters = agent.parameters()
+    parameters = sweep_agent.parameters()
     if parameters is not None:
         _check_trial(parameters, given, keys, multirun=asked or from_file)
         keys = parameters

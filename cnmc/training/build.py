@@ -108,7 +108,7 @@ def build_trainer(
     options: dict[str, Any] = {
         "accelerator": config.trainer.accelerator,
         "devices": 1 if gpu is None else [gpu],
-        "precision": _precision(config.trainer),
+        "precision": lightning_precision(config.trainer),
         "deterministic": config.trainer.deterministic,
         "max_epochs": config.trainer.max_epochs,
         "limit_train_batches": config.trainer.limit_train_batches,
@@ -138,7 +138,8 @@ def build_trainer(
         ) from error
 
 
-def _precision(trainer: TrainerConfig) -> str:
+def lightning_precision(trainer: TrainerConfig) -> str:
+    """Return Lightning's name of the precision, with ``auto`` resolved for this machine."""
     if trainer.precision != "auto":
         return trainer.precision
     on_gpu = trainer.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()

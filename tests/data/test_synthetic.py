@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import threading
 from collections import Counter
 from dataclasses import replace
@@ -148,7 +147,7 @@ def test_part_without_cells_is_left_out(tmp_path: Path) -> None:
 
 
 def test_table_1_is_planned_exactly() -> None:
-    cells, labels = synthetic._plan(SyntheticConfig())
+    cells = synthetic._plan(SyntheticConfig())
     assert Counter((cell.part, cell.label) for cell in cells) == {
         (0, 1): 7272,
         (0, 0): 3389,
@@ -162,7 +161,6 @@ def test_table_1_is_planned_exactly() -> None:
     )
     assert subjects == {(0, 1): 47, (0, 0): 26, (1, 1): 13, (1, 0): 15, (2, 1): 9, (2, 0): 8}
     assert len({cell.path for cell in cells}) == len(cells) == 10_661 + 1_867 + 2_586
-    assert len(labels) == 1867
     by_fold = Counter(cell.path.split("/")[1] for cell in cells if cell.part == 0)
     assert all(3200 < count < 3900 for count in by_fold.values())
 
@@ -197,7 +195,7 @@ def test_folder_with_anything_else_is_never_touched(tmp_path: Path) -> None:
     with pytest.raises(CnmcError, match="not empty"):
         generate(tmp_path, SMALL, show_progress=False)
     assert contents(tmp_path) == {"notes.txt": b"mine"}
-    with pytest.raises(CnmcError, match="a file"):
+    with pytest.raises(CnmcError, match=r"notes\.txt"):
         generate(tmp_path / "notes.txt", SMALL, show_progress=False)
 
 
@@ -267,18 +265,6 @@ def test_of_two_at_once_one_generates(
         thread.join()
     assert len(drawn) == 67
     assert contents(tmp_path / "cells") == contents(root)
-
-
-def test_full_disk_is_told_before_anything_is_written(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    class Usage:
-        free = 500_000
-
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage)
-    with pytest.raises(CnmcError, match=r"0\.0 GB are free"):
-        generate(tmp_path / "cells", SMALL, show_progress=False)
-    assert not (tmp_path / "cells").exists()
 
 
 def test_unwritable_folder_is_named(tmp_path: Path) -> None:

@@ -65,9 +65,9 @@ class Forbid:
         if name.partition(".")[0] in {FORBIDDEN!r}:
             raise ModuleNotFoundError(name, name=name)
 sys.meta_path.insert(0, Forbid())
-from cnmc.cli.app import run_app
-from cnmc.predict import main
-run_app(main)
+import runpy
+sys.argv[0] = "predict"
+runpy.run_module("cnmc.predict", run_name="__main__")
 """
     arguments = [f"checkpoint={onnx}", f"input={folder}", f"output={tmp_path / 'out'}"]
     done = subprocess.run(

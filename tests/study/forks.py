@@ -18,6 +18,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any
 
 from tests.conftest import ROOT
@@ -102,7 +103,7 @@ def _child(arguments: Sequence[str], request: Request, output: int) -> None:
     cnmc.runs.folder.LOCK_PATIENCE = request.patience
     if request.broken_seed is not None:
         _break(request.broken_seed, request.broken_times)
-    run_app(main, Config, arguments=with_multirun, close=close_study)
+    run_app(main, Config, arguments=with_multirun, close=partial(close_study, lambda *_: []))
 
 
 def _break(seed: int, times: int) -> None:

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from cnmc.errors import CnmcError
+from cnmc.runs import sweep_agent
 from cnmc.study.plan import planned_runs, settings, swept_keys, with_multirun
-from cnmc.tracking import agent as tracking_agent
 
 
 def _planned(*overrides: str) -> list[str]:
@@ -113,7 +113,7 @@ GIVEN = ["split=nested", "optimizer.lr.head=0.003", "++optimizer.lr.stage3=1e-05
 
 @pytest.mark.usefixtures("agent")
 def test_what_an_agent_chose_is_swept_in_a_single_run() -> None:
-    assert tracking_agent.run_id() == "r1"
+    assert sweep_agent.run_id() == "r1"
     keys = "run.swept=[optimizer.lr.head,optimizer.lr.stage3,seed]"
     assert with_multirun(GIVEN) == [*GIVEN, keys]
     assert with_multirun([*GIVEN, "--cfg", "job"]) == [*GIVEN, "--cfg", "job"]
@@ -123,8 +123,8 @@ def test_what_an_agent_chose_is_swept_in_a_single_run() -> None:
 @pytest.mark.usefixtures("agent")
 def test_without_an_agent_nothing_is_swept(variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(variable)
-    assert tracking_agent.parameters() is None
-    assert tracking_agent.run_id() is None
+    assert sweep_agent.parameters() is None
+    assert sweep_agent.run_id() is None
     assert with_multirun(GIVEN) == GIVEN
 
 

@@ -18,10 +18,10 @@ from wandb_workspaces.workspaces.internal import View
 
 from cnmc.analysis.metrics import METRICS
 from cnmc.config import STAGES, Config
-from cnmc.reporting import figures
 from cnmc.runs.folder import F1_NOROT
 from cnmc.tracking import keys as names
 from cnmc.tracking.study_run import STATISTICS
+from tests.reporting.test_assemble import FIGURES
 from tests.studies import write_run
 
 ROOT = Path(__file__).parents[2]
@@ -247,7 +247,7 @@ def test_every_number_is_one_that_a_run_logs(
 def test_every_figure_is_one_of_the_report(dashboard: ModuleType, protocol: str) -> None:
     (browser,) = _panels(_section(dashboard, protocol), "Media Browser")
     assert len(browser["mediaKeys"]) > 4
-    assert set(browser["mediaKeys"]) <= {names.figure(name) for name in figures.__all__}
+    assert set(browser["mediaKeys"]) <= {names.figure(name) for name in FIGURES}
 
 
 def test_the_text_names_the_protocol(dashboard: ModuleType, protocol: str) -> None:

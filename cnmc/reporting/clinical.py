@@ -1,0 +1,288 @@
+"""ROC curves, calibration, results by person, and the cells that are most often wrong."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from cnmc.analysis import calibration, subjects
+from cnmc.analysis.metrics import FloatArray, aurocs, decision_metrics
+from cnmc.analysis.published import TABLE2
+from cnmc.analysis.results import Group
+from cnmc.reporting import plots
+from cnmc.reporting.document import GROUP, Figure, Item, Table, named, spread
+from cnmc.reporting.findings import CLASSES, Findings, head, in_percent, moments
+
+SPECIFICITIES = (80, 90, 95)
+"""In %."""
+_SHOWN_CELLS = 24
+Point = tuple[Any, Any]
+"""False and true positive rates in percent, of one or of several runs."""
+
+
+@plots.styled()
+def roc(findings: Findings) -> list[Item]:
+    """Return ROC curves, operating points, and sensitivity at fixed specificity."""
+    rows, curves = [], []
+    points: dict[str, Point] = {}
+    for group in findings.study.groups:
+        labels, logits = group.labels, group.logits
+        scores = decision_metrics(labels, logits)
+        row = head(group) | moments("auroc_", aurocs(labels, logits))
+        row |= moments("sensitivity_", scores["sensitivity"])
+        row |= moments("specificity_", scores["specificity"])
+        for target in SPECIFICITIES:
+            at_target = [calibration.sensitivity_at(labels, run, target / 100) for run in logits]
+            row |= moments(f"sensitivity_at_{target}_", at_target)
+        rows.append(row)
+        curve = 100 * calibration.mean_roc(labels, logits)
+        if len(curve):
+            curves.append(curve.assign(experiment=group.label))
+            points[group.label] = 100 * (1 - scores["specificity"]), 100 * scores["sensitivity"]
+    columns = GROUP | {"n": "n", "AUROC": spread("auroc_")}
+    columns |= {name: spread(f"{name}_") for name in ("sensitivity", "specificity")}
+    for target in SPECIFICITIES:
+        columns[f"sensitivity at specificity {target}"] = spread(f"sensitivity_at_{target}_")
+    table = Table(
+        "roc",
+        "Operating point and other thresholds",
+        pd.DataFrame(rows),
+        columns,
+        "In %, mean ± std (ddof 0) over runs at the best epoch. The operating point is a mean "
+        "logit of 0. Sensitivity at a specificity is read off the curve of the reported cells; on "
+        "new cells the threshold that reaches this specificity is not known in advance.",
+    )
+    if not curves:
+        return ["The reported cells have only one class: no ROC curve is defined.", table]
+    return [_draw_roc(pd.concat(curves), points), table]
+
+
+def _draw_roc(curves: pd.DataFrame, points: dict[str, Point]) -> Figure:
+    paper: Point = 100 - TABLE2["specificity"].mean, TABLE2["sensitivity"].mean
+    farthest = max(np.max([fpr, 100 - tpr]) for fpr, tpr in (paper, *points.values()))
+    side = min(100, 10 * math.ceil(farthest / 10 + 0.3))
+    drawing, (whole, enlarged) = plots.panels(3.0, columns=2)
+    for axes in (whole, enlarged):
+        axes.plot([0, 100], [0, 100], **plots.LINE)
+        for style, curve in plots.by_experiment(curves):
+            plots.band(axes, curve["fpr"], (curve["tpr_low"], curve["tpr_high"]), style["color"])
+            axes.plot(curve["fpr"], curve["tpr_mean"], **style | {"marker": "", "label": ""})
+            fpr, tpr = points[style["label"]]
+            if axes is enlarged:
+                dots = style | {"linestyle": "", "markersize": 3.5, "label": "", "alpha": 0.6}
+                axes.plot(fpr, tpr, **dots)
+            axes.plot(fpr.mean(), tpr.mean(), zorder=5, **style | {"markersize": 7})
+        grey = plots.hollow({"color": plots.GREY, "marker": "D"}, zorder=6, label="published")
+        axes.plot(*paper, **grey)
+        axes.set(xlabel="false positive rate in %", ylabel="sensitivity in %")
+    whole.set_title("Whole curve")
+    limits = {"xlim": (-0.02 * side, 1.02 * side), "ylim": (100 - 1.02 * side, 100 + 0.02 * side)}
+    enlarged.set(title="Around the operating points", **limits)
+    return plots.finish(
+        drawing,
+        "roc",
+        "ROC curves",
+        "ROC curves of each experiment, and the region of the operating points enlarged.",
+        "Curves are means over runs; the shaded area spans all runs. Large marks: mean operating "
+        "point at logit 0; small marks: single runs.",
+    )
+
+
+@plots.styled()
+def calibrations(findings: Findings) -> list[Item]:
+    """Return reliability diagrams, expected calibration errors and temperatures."""
+    measured = [_measure(group) for group in findings.study.groups]
+    bins = pd.concat([diagram for _, diagram in measured], ignore_index=True)
+
+    table = Table(
+        "calibration",
+        "Calibration of the probability of ALL",
+        pd.DataFrame([row for row, _ in measured]),
+        GROUP
+        | {"n": "n", "ECE": spread("ece_"), "temperature": spread("temperature_")}
+        | {"calibrated ECE": spread("calibrated_ece_")},
+        "ECE: expected calibration error in points of %, over ten bins of equal width; mean ± std "
+        "over runs. A temperature divides the logits. It is fitted for the lowest log loss on the "
+        "cells that chose the epoch, never on the reported cells. Under the paper's protocol these "
+        "are the same cells, so no temperature is fitted.",
+    )
+    diagram = Table(
+        "reliability",
+        "The reliability diagram in numbers",
+        bins,
+        GROUP
+        | {"probability": lambda row: f"{row['low']:.1f} to {row['high']:.1f}"}
+        | {"cells": "num_cells", "mean probability": "mean_probability"}
+        | {"fraction of ALL": "fraction"},
+        "Cells of all runs together; fractions of 1.",
+        folded=True,
+    )
+    return [_draw_reliability(bins), table, diagram]
+
+
+def _measure(group: Group) -> tuple[dict[str, Any], pd.DataFrame]:
+    """Return the row of the table of calibration, and the reliability diagram over all runs."""
+    labels = group.labels
+    repeated = np.tile(labels, len(group.runs))
+
+    def errors(probs: FloatArray) -> list[float]:
+        return [calibration.expected_calibration_error(labels, row) for row in probs]
+
+    before = calibration.probabilities(group.logits)
+    diagram = calibration.reliability(repeated, before.ravel())
+    diagram.insert(0, "experiment", group.label)
+    diagram.insert(1, "protocol", group.protocol)
+    row = head(group) | moments("ece_", errors(before))
+    if group.protocol != "honest":
+        names = ("temperature_mean", "temperature_std", "calibrated_ece_mean", "calibrated_ece_std")
+        return row | dict.fromkeys(names, np.nan), diagram
+    fit = calibration.fit_temperature
+    fitted = [fit(r.choosing.labels, r.choosing.mean_at(r.best_epoch)) for r in group.runs]
+    pairs = zip(group.logits, fitted, strict=True)
+    after = np.stack([calibration.probabilities(logits, t) for logits, t in pairs])
+    row |= {"temperature_mean": np.mean(fitted), "temperature_std": np.std(fitted)}
+    calibrated = calibration.reliability(repeated, after.ravel())
+    diagram["calibrated_probability"] = calibrated["mean_probability"]
+    diagram["calibrated_fraction"] = calibrated["fraction"]
+    return row | moments("calibrated_ece_", errors(after)), diagram
+
+
+def _draw_reliability(bins: pd.DataFrame) -> Figure:
+    parts = list(bins.groupby("experiment", sort=False))
+    across, down = min(len(parts), 4), -(-len(parts) // 4)
+    size: plots.Style = {"rows": 2 * down, "columns": across, "height_ratios": [4, 1] * down}
+    drawing, panels = plots.panels(2.4 * down, sharex=True, **size)
+    for axes in panels:
+        axes.set_axis_off()
+    kinds = {"as predicted": ("mean_probability", "fraction")}
+    kinds["calibrated"] = ("calibrated_probability", "calibrated_fraction")
+    for position, (title, frame) in enumerate(parts):
+        place = position // across * 2 * across + position % across
+        upper, lower = panels[place], panels[place + across]
+        upper.set_axis_on()
+        lower.set_axis_on()
+        upper.set_title(plots.wrapped(title, 60 // across))
+        upper.plot([0, 100], [0, 100], label="perfect calibration", **plots.LINE)
+        for kind, (label, (x, y)) in enumerate(kinds.items()):
+            # A line connects the bins with cells, across empty ones.
+            if x in frame and len(drawn := frame.dropna(subset=[x])):
+                upper.plot(100 * drawn[x], 100 * drawn[y], label=label, **plots.marks(2 * kind))
+        width = 100 * (frame["high"] - frame["low"])
+        lower.bar(100 * frame["low"], frame["num_cells"], width, align="edge", alpha=0.5)
+        lower.set_xlabel("predicted ALL in %")
+    panels[0].set_ylabel("ALL cells in %")
+    panels[across].set_ylabel("cells")
+    return plots.finish(
+        drawing,
+        "reliability",
+        "Fraction of ALL cells by predicted probability",
+        "Reliability diagram of each experiment, above the number of cells in each bin.",
+        "Below: the number of cells in each bin of predicted probability.",
+    )
+
+
+@plots.styled()
+def persons(findings: Findings) -> list[Item]:
+    """Return the AUROC over persons, and the results of each person."""
+    group = findings.study.reference
+    by_person = in_percent(subjects.persons(group), "mean_accuracy", "wrong_share")
+    rows = [
+        head(other)
+        | {"num_subjects": len(other.subjects[0])}
+        | moments("auroc_", subjects.person_aurocs(other))
+        for other in findings.study.groups
+    ]
+    summary = Table(
+        "person_roc",
+        "AUROC over persons",
+        pd.DataFrame(rows),
+        GROUP | {"n": "n", "subjects": "num_subjects", "AUROC over persons": spread("auroc_")},
+        "In %, mean ± std (ddof 0) over runs. The score of a person is the mean probability of ALL "
+        "over the person's cells. C-NMC contains only cells of B-lineage, so this is not a "
+        "diagnosis.",
+    )
+    away = (by_person["mean_probability"] - by_person["label"]).abs()
+    order = by_person.assign(away=away).sort_values(
+        ["wrong_share", "away"], ascending=False, kind="stable", ignore_index=True
+    )
+    table = Table(
+        "subjects",
+        "Persons, the most often wrong first",
+        order.drop(columns="away"),
+        {
+            "subject": "subject",
+            "class": named("label", CLASSES),
+            "cells": "num_cells",
+            "correct cells, %": "mean_accuracy",
+            "probability of ALL": lambda row: (
+                f"{row['mean_probability']:.2f} ± {row['std_probability']:.2f}"
+            ),
+            "wrong runs, %": "wrong_share",
+        },
+        f"{group.label}, protocol {group.protocol}, {len(group.runs)} runs at their best epoch. "
+        "Probability: mean over the person's cells, then mean ± std over runs. A run is wrong "
+        "about a person if this mean is on the wrong side of 0.5.",
+    )
+    curve = calibration.mean_roc(*subjects.person_scores(group))
+    return [_draw_persons(by_person, 100 * curve), summary, table]
+
+
+def _draw_persons(by_person: pd.DataFrame, curve: pd.DataFrame) -> Figure:
+    rows = by_person.sort_values("mean_probability", ascending=False, ignore_index=True)
+    drawing, (left, right) = plots.panels(0.6 + max(2.0, 0.17 * len(rows)), columns=2)
+    left.axvline(50, **plots.LINE)
+    for label in (1, 0):
+        part = rows[rows["label"] == label]
+        mean, std = 100 * part["mean_probability"], 100 * part["std_probability"]
+        style = plots.CLASS_MARKS[label] | {"linestyle": ""}
+        name = f"{CLASSES[label]}, mean ± std over runs"
+        left.errorbar(mean, part.index, xerr=std, label=name, **style)
+    numbers = zip(rows["num_cells"], rows["wrong_share"], strict=True)
+    words = [f"{cells:,} cells, {wrong:.0f} %" for cells, wrong in numbers]
+    plots.label_rows(left, rows["subject"], words)
+    left.set(title="Mean probability of ALL", xlabel="mean over cells in %", xlim=(-3, 103))
+    right.plot([0, 100], [0, 100], **plots.LINE)
+    plots.band(right, curve["fpr"], (curve["tpr_low"], curve["tpr_high"]), plots.INK)
+    right.plot(curve["fpr"], curve["tpr_mean"], color=plots.INK, marker="", linestyle="-")
+    labels = {"xlabel": "false positive rate in %", "ylabel": "sensitivity in %"}
+    right.set(title="ROC over persons", box_aspect=1, anchor="N", **labels)
+    return plots.finish(
+        drawing,
+        "persons",
+        "Results by person: the mean over the person's cells",
+        "Mean probability of ALL of each person, and the ROC curve over persons.",
+        "Beside each row: the person's cells, and the share of runs in which the mean is on the "
+        "wrong side of 50 %.",
+    )
+
+
+def errors(findings: Findings) -> list[Item]:
+    """Return the cells that at least one run gets wrong."""
+    group = findings.study.reference
+    cells = subjects.hardest_cells(group)
+    most = (cells["wrong_share"] > 0.5).sum()
+    words = (
+        f"Of {len(group.labels)} cells, {most} are wrong in more than half of the "
+        f"{len(group.runs)} runs of {group.label} (protocol {group.protocol}), and {len(cells)} in "
+        "at least one."
+    )
+    table = Table(
+        "errors",
+        "Cells that most runs get wrong",
+        in_percent(cells, "wrong_share"),
+        {
+            "cell": "cell_id",
+            "subject": "subject",
+            "class": named("label", CLASSES),
+            "wrong runs, %": "wrong_share",
+            "probability of ALL": "mean_probability",
+        },
+        f"The first {_SHOWN_CELLS}; the CSV file has every cell that at least one run gets wrong. "
+        "Probability: mean over runs.",
+        limit=_SHOWN_CELLS,
+        folded=True,
+    )
+    return [words, table] if len(cells) else [words]
