@@ -149,16 +149,15 @@ def _part(title: str, part: pd.DataFrame, info: GraphInfo) -> dict[str, Any]:
     labels, logits = part["label"].to_numpy(dtype=np.int64), part["logit"].to_numpy()
     bootstrap = SubjectBootstrap(labels, np.unique(part["subject"], return_inverse=True)[1])
     scores, upright = evaluate(labels, logits), evaluate(labels, part["logit_0"].to_numpy())
-    resampled = bootstrap.metrics(logits[np.newaxis])
-    resampled["auroc"] = bootstrap.auroc(logits[np.newaxis])
+    resampled = bootstrap.all_metrics(logits[np.newaxis])
     metrics = [
         (
-            name.upper() if name in ("f1", "auroc") else name,
+            metric.title,
             _percent(scores[name]),
             _interval(*bootstrap.interval_of_run(resampled[name][:, 0])),
             _percent(upright[name]),
         )
-        for name in METRICS
+        for name, metric in METRICS.items()
     ]
     subjects = []
     correct = part.assign(correct=(part["logit"] > 0) == (part["label"] == 1))
