@@ -47,10 +47,6 @@ REMAINING = {
     ("runs", "data"),
     ("runs", "model"),
     ("deploy", "reporting"),
-    ("study", "cli"),
-    ("study", "analysis"),
-    ("study", "tracking"),
-    ("cli", "study"),
 }
 
 
