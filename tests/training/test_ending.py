@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 
 from cnmc.cli.app import compose
+from cnmc.data.datamodule import CellDataModule
+from cnmc.model.module import CellClassifier
 from cnmc.signals import TERMINATED, listen
 from cnmc.study.plan import job_folder
 from cnmc.train import train
@@ -49,3 +51,24 @@ def test_a_run_ends_even_if_the_exception_of_its_signal_was_lost(
     assert info is not None
     assert info.status == "running"
     assert info.epochs_done == 1
+
+
+def test_the_first_error_of_a_training_is_raised(
+    tiny: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise ValueError("cause")
+
+    def fail_too(_module: object, stage: str) -> None:
+        if stage == "fit":
+            raise RuntimeError("consequence")
+
+    monkeypatch.setattr(CellClassifier, "training_step", fail)
+    monkeypatch.setattr(CellDataModule, "teardown", fail_too)
+    config, resolved = compose(tiny)
+    folder = job_folder(config, [], {})
+    with pytest.raises(ValueError, match="cause"):
+        train(config, resolved, folder)
+    info = folder.read_info()
+    assert info is not None
+    assert str(info.reason).endswith("cause")
