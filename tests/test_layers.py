@@ -46,11 +46,6 @@ TORCH = {"torch", "torchvision", "pytorch_lightning", "torchmetrics", "timm", "a
 REMAINING = {
     ("runs", "data"),
     ("runs", "model"),
-    ("deploy", "reporting"),
-    ("study", "cli"),
-    ("study", "analysis"),
-    ("study", "tracking"),
-    ("cli", "study"),
 }
 
 

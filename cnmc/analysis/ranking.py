@@ -237,9 +237,9 @@ def describe(ranking: Ranking) -> str:
 
 
 def _table(ranking: Ranking, scores: Sequence[Mapping[str, float]]) -> list[str]:
-    titles = {"f1": "F1", F1_NOROT: "no rotation", "auroc": "AUROC"}
+    titles = {name: metric.title for name, metric in METRICS.items()} | {F1_NOROT: "no rotation"}
     names = ["f1", F1_NOROT, *(name for name in METRICS if name != "f1")]
-    rows = [["", "run", "seed", "epoch", *(titles.get(name, name) for name in names)]]
+    rows = [["", "run", "seed", "epoch", *(titles[name] for name in names)]]
     for position, (run, values) in enumerate(zip(ranking.runs, scores, strict=True), start=1):
         known = [str(position), run.label, str(run.origin["seed"]), str(run.epoch)]
         rows.append([*known, *(_percent(values.get(name, math.nan)) for name in names)])
