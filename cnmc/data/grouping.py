@@ -62,10 +62,8 @@ def count_by_group(labels: Sequence[int], names: Sequence[str]) -> tuple[list[st
         Groups in order, and their counts, of shape (groups, 2).
     """
     order = sorted(set(names), key=natural_key)
-    row = {name: i for i, name in enumerate(order)}
-    counts = np.zeros((len(order), 2), dtype=np.int64)
-    np.add.at(counts, ([row[name] for name in names], list(labels)), 1)
-    return order, counts
+    table = pd.crosstab(np.array(names), np.array(labels))
+    return order, table.reindex(index=order, columns=[0, 1], fill_value=0).to_numpy(np.int64)
 
 
 def draw_fraction(counts: Counts, *, fraction: float, seed: int) -> NDArray[np.bool_] | None:
