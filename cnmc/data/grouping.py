@@ -52,11 +52,7 @@ def groups(cells: pd.DataFrame) -> pd.Series:
 
 
 def count_by_group(labels: Sequence[int], names: Sequence[str]) -> tuple[list[str], Counts]:
-    """Count the cells of each class in each group.
-
-    Args:
-        labels: 1 or 0 by cell.
-        names: Group by cell.
+    """Count the cells of each class in each group, from label and group by cell.
 
     Returns:
         Groups in order, and their counts, of shape (groups, 2).
@@ -71,11 +67,6 @@ def draw_fraction(counts: Counts, *, fraction: float, seed: int) -> NDArray[np.b
 
     Shuffled groups are added one after another while they bring the drawn share of the classes
     closer to the fraction.
-
-    Args:
-        counts: Shape (groups, 2).
-        fraction: Wanted share in (0, 1).
-        seed: Seed of the shuffle.
 
     Returns:
         Whether a group is drawn, of shape (groups,), with both classes among the drawn and among
@@ -114,11 +105,6 @@ def draw_fraction(counts: Counts, *, fraction: float, seed: int) -> NDArray[np.b
 
 def deal_folds(counts: Counts, *, num_folds: int, seed: int) -> NDArray[np.int64] | None:
     """Deal shuffled groups into folds, each into the fold with the fewest cells of its classes.
-
-    Args:
-        counts: Shape (groups, 2).
-        num_folds: Number of folds.
-        seed: Seed of the shuffle.
 
     Returns:
         Fold by group, of shape (groups,), each with both classes; None if no shuffle gives that.
