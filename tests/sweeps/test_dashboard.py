@@ -113,7 +113,7 @@ class Saved:
         workspace = dashboard.ws.Workspace
         monkeypatch.setattr(wandb, "login", lambda **_: True)
         monkeypatch.setattr(wandb, "Api", lambda: self)
-        monkeypatch.setattr(workspace, "save", lambda view: self.views.append(view))
+        monkeypatch.setattr(workspace, "save", lambda view: self.views.append(view))  # noqa: PLW0108 - bound
         monkeypatch.setattr(workspace, "url", f"https://{HOST}/saved")
 
         def from_url(url: str) -> Any:
