@@ -23,12 +23,21 @@ from pytorch_lightning.utilities.exceptions import SIGTERMException
 from cnmc.analysis.summary import summarise
 from cnmc.cli.app import run_app, user_errors
 from cnmc.config import CONFIG_DIR, Config, register
-from cnmc.data.store import CellStore, open_cells, open_split
+from cnmc.data.store import CellSplit, CellStore, open_cells, open_split
 from cnmc.devices import claim_gpu
 from cnmc.errors import CnmcError, is_interruption
 from cnmc.model.checkpoint import load_checkpoint
 from cnmc.runs.folder import RunFolder, RunInfo
-from cnmc.runs.lifecycle import begin_run, check_origin, failure_recorded, find_run, start_over
+from cnmc.runs.lifecycle import (
+    Origin,
+    begin_run,
+    check_origin,
+    check_place,
+    failure_recorded,
+    file_digest,
+    find_run,
+    start_over,
+)
 from cnmc.signals import TERMINATED
 from cnmc.study.job import described, run_job
 from cnmc.study.launch import close_study
@@ -61,7 +70,7 @@ def train(
     Raises:
         CnmcError: The input is at fault, or the folder is another run's.
     """
-    folder.check_place()
+    check_place(folder)
     # Opened before the folder is locked, so that a mistake in the data leaves nothing behind.
     store = None
     if config.run.overwrite or not folder.is_finished():
@@ -102,7 +111,7 @@ def _train_once(
             # Data that have moved since are not needed either.
             print(f"{folder.path}: its data were not compared: {error}", file=sys.stderr)
         else:
-            check_origin(folder, info, config, found)
+            check_origin(folder, info, _origin(config, found))
         _tidy(folder)
         if config.logger.kind == "wandb" and (agent.run_id() is not None or not info.logged):
             _log_again(config, resolved, folder, info, quiet=tell is not None)
@@ -110,7 +119,9 @@ def _train_once(
     info.retries += retry > 0
     store = store or open_cells(config.data, config.split)
     with failure_recorded(folder, info):
-        resume = begin_run(folder, info, config, resolved, store)
+        last = folder.last_checkpoint
+        epochs = int(load_checkpoint(last, lazy=True)["cnmc"]["epoch"]) if last.is_file() else 0
+        begin_run(folder, info, resolved, _origin(config, store), epochs)
         with tracked(
             config.logger, folder=folder, info=info, config=resolved, quiet=tell is not None
         ) as tracker:
@@ -122,7 +133,7 @@ def _train_once(
                     store,
                     info,
                     tracker=tracker,
-                    resume=resume,
+                    resume=epochs > 0,
                     tell=tell,
                 )
             except SIGTERMException:
@@ -134,6 +145,15 @@ def _train_once(
             tracker.conclude(store.pixels)
     _note_logged(folder, info, tracker)
     return "trained"
+
+
+def _origin(config: Config, cells: CellSplit) -> Origin:
+    return Origin(
+        cells.split.protocol,
+        cells.manifest.fingerprint,
+        cells.split.fingerprint,
+        file_digest(config.model.weights),
+    )
 
 
 def _log_again(

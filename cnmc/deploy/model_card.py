@@ -26,7 +26,7 @@ from cnmc.errors import CnmcError
 from cnmc.files import natural_key
 from cnmc.reporting.prose import one_line
 from cnmc.reporting.terms import CLASSES, TITLES
-from cnmc.runs.folder import identity
+from cnmc.runs.identity import identity
 from cnmc.runs.provenance import versions
 
 UNKNOWN = "not known: the checkpoint lies outside its run folder"

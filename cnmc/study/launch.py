@@ -26,6 +26,7 @@ from cnmc.cli.app import without_hydra
 from cnmc.config import LoggerConfig, to_config
 from cnmc.errors import CnmcError, one_line
 from cnmc.runs.folder import RunFolder
+from cnmc.runs.lifecycle import check_place
 from cnmc.study.board import SUCCEEDED, Board
 from cnmc.study.monitor import Monitor
 from cnmc.study.plan import planned_runs, settings
@@ -79,7 +80,7 @@ def _begin(config: DictConfig, config_name: str | None) -> _Study:
         params=list(params),
     )
     for folder in folders:
-        folder.check_place()
+        check_place(folder)
     board = Board(Path(config.run.root), config.study.id or "unnamed")
     lock = board.open(folders)
     monitor = Monitor(board, len(folders))

@@ -14,7 +14,8 @@ from hydra.core.override_parser.types import Override
 
 from cnmc.config import Config
 from cnmc.errors import CnmcError
-from cnmc.runs.folder import RunFolder, run_name
+from cnmc.runs.folder import RunFolder
+from cnmc.runs.identity import run_name
 from cnmc.tracking import agent
 
 _OTHER_COMMANDS = ("-h", "--help", "--hydra-help", "-c", "--cfg", "-i", "--info", "-r", "--run")

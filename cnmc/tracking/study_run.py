@@ -19,7 +19,7 @@ from cnmc.config import LoggerConfig
 from cnmc.reporting.assemble import assemble
 from cnmc.reporting.document import Figure
 from cnmc.reporting.pictures import PICTURES
-from cnmc.runs.folder import without_folders
+from cnmc.runs.identity import without_folders
 from cnmc.tracking import keys as names
 from cnmc.tracking import wandb_run
 

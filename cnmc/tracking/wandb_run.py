@@ -17,7 +17,8 @@ from pytorch_lightning.loggers import WandbLogger
 
 from cnmc.config import CONFIG_DIR, LoggerConfig
 from cnmc.data.images import Pixels
-from cnmc.runs.folder import RunFolder, RunInfo, without_folders
+from cnmc.runs.folder import RunFolder, RunInfo
+from cnmc.runs.identity import without_folders
 from cnmc.tracking import agent
 from cnmc.tracking import keys as names
 from cnmc.tracking.run_results import RunResults, best_summary
