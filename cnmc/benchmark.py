@@ -1,4 +1,4 @@
-"""``python -m cnmc.benchmark``: what this machine does, and what the study will take on it."""
+"""``python -m cnmc.benchmark``: the speed of this machine, and how long the study takes on it."""
 
 from __future__ import annotations
 
@@ -14,12 +14,9 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig
 
-from cnmc.benchmarking.apart import end
-from cnmc.benchmarking.bench import Bench
 from cnmc.benchmarking.forecast import forecast
-from cnmc.benchmarking.measure import Row, compare_all
-from cnmc.benchmarking.stages import STAGES
-from cnmc.benchmarking.table import table
+from cnmc.benchmarking.measure import Row, compare_all, table
+from cnmc.benchmarking.stages import STAGES, Bench
 from cnmc.cli.app import run_app, user_errors
 from cnmc.config import CONFIG_DIR, BenchmarkConfig, register, to_config
 from cnmc.data.store import open_cells
@@ -33,7 +30,7 @@ warnings.filterwarnings("ignore", module="pytorch_lightning")
 
 
 def benchmark(config: BenchmarkConfig) -> list[Row]:
-    """Measure the stages that are asked for, and write ``benchmark.json`` after each.
+    """Measure the chosen stages, and write ``benchmark.json`` after each.
 
     Raises:
         CnmcError: The output folder cannot be written.
@@ -45,17 +42,14 @@ def benchmark(config: BenchmarkConfig) -> list[Row]:
             bench = Bench(config, open_cells(config.data, config.split), gpu)
             for name, stage in STAGES.items():
                 if config.stage in ("all", name):
-                    found, comparisons = stage(bench)
-                    rows += [*found, *compare_all(comparisons, config.repeats)]
+                    rows += compare_all(name, stage(bench), config.repeats)
                     _write(output / "benchmark.json", rows)
-                    end()
     except OSError as error:
         raise CnmcError(
-            f"output={output}: cannot write {error.filename or output} ({error.strerror}); give a "
-            "folder with free space that you may write to"
+            f"output={output}: cannot write {error.filename or output} ({error.strerror})"
         ) from error
     print(table(rows))
-    print("\n".join(["", *forecast(rows, _study(config))]))
+    print(f"\n{forecast(rows, config.model.name)}")
     return rows
 
 
@@ -64,18 +58,9 @@ def _write(path: Path, rows: Sequence[Row]) -> None:
         temporary.write_text(json.dumps([asdict(row) for row in rows], indent=2) + "\n")
 
 
-def _study(config: BenchmarkConfig) -> str:
-    """Return ``PROPOSAL``, or what was measured instead of its network, size and rotations."""
-    name, views = config.model.name, config.tta.num_rotations
-    side = config.data.resize or config.data.crop
-    if (name, side, views) == ("legacy_seresnext50_32x4d", 300, 8):
-        return "PROPOSAL"
-    return f"{name} at {side} x {side} with {views} rotations"
-
-
 @hydra.main(version_base="1.3", config_path=str(CONFIG_DIR), config_name="benchmark")
 def main(node: DictConfig) -> None:
-    """Measure what a composed configuration asks for."""
+    """Run the benchmark that a configuration describes."""
     with user_errors():
         benchmark(to_config(node))
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import cnmc.cli.needs_train  # isort: skip # noqa: F401
 
+import shutil
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import hydra
 from omegaconf import DictConfig
@@ -13,63 +15,116 @@ from cnmc.analysis.ranking import Candidate, candidates_in, describe, override, 
 from cnmc.cli.app import run_app, user_errors
 from cnmc.config import BestConfig, register, to_config
 from cnmc.errors import CnmcError
+from cnmc.files import replacing
 from cnmc.runs.folder import RunFolder
-from cnmc.tracking.download import download
 from cnmc.tracking.keys import BEST_OF_STUDY
-from cnmc.tracking.remote import Project
+
+if TYPE_CHECKING:
+    from cnmc.tracking.remote import Project
 
 register()
 
 
 def best(config: BestConfig) -> None:
-    """Name the best run; fetch or promote its checkpoint where that is asked for.
+    """Print the best run; copy or promote its checkpoint if wanted.
 
     Raises:
-        CnmcError: There is no run, the runs cannot be compared, the checkpoint is lost or cannot be
-            written, or W&B cannot be asked.
+        CnmcError: There is no run, the runs cannot be compared, the checkpoint is missing or cannot
+            be written, or W&B cannot be asked.
     """
-    project = Project(config.project, config.entity) if config.source == "wandb" else None
+    project = _project(config.project, config.entity) if config.source == "wandb" else None
     if project is not None:
-        candidates, num_unfinished = project.candidates(config.experiment)
+        candidates, num_left_out = project.candidates(config.experiment)
     else:
-        candidates, num_unfinished = candidates_in(Path(config.runs), config.experiment)
+        candidates, num_left_out = candidates_in(Path(config.runs), config.experiment)
     only = {"protocol": config.protocol, "manifest": config.manifest, "split": config.split}
-    ranking = rank(candidates, num_unfinished=num_unfinished, only=only)
+    ranking = rank(candidates, num_left_out=num_left_out, only=only)
     print(describe(ranking))
     run = ranking.runs[0]
-    where = run.checkpoint
-    if project is None and not Path(where).is_file():
+    path = run.checkpoint
+    if project is None and not Path(path).is_file():
         raise CnmcError(
-            f"{where}: the checkpoint of the best run is lost; source=wandb download=true fetches "
-            "it where it was sent there, run.overwrite=true trains the run again"
+            f"{path}: the checkpoint of the best run is missing; source=wandb download=true "
+            "downloads it if it was sent there, run.overwrite=true trains the run again"
         )
     if config.download:
-        where = str(download(run, project, Path(config.output)))
-        print(f"\nwritten: {where}")
+        path = str(_download(run, project, Path(config.output)))
+        print(f"\nwritten: {path}")
     if project is None or config.download:
-        print(f"starts another run: python -m cnmc.train {override('model.weights', where)}")
+        print(f"start from it: python -m cnmc.train {override('model.weights', path)}")
     else:
-        print("download=true fetches the checkpoint")
+        print("download=true downloads the checkpoint")
     if config.promote:
-        taken = (project or _project_of(run)).promote(run, config.experiment)
+        others = (project or _project_of(run)).promote(run, config.experiment)
         print(f"{BEST_OF_STUDY} at W&B: the checkpoint of {run.label}")
-        print("".join(f"  no longer: {name}\n" for name in taken), end="")
+        print("".join(f"  no longer: {name}\n" for name in others), end="")
+
+
+def _project(name: str, entity: str | None) -> Project:
+    from cnmc.tracking.remote import Project  # noqa: PLC0415 - wandb takes a second
+
+    return Project(name, entity)
 
 
 def _project_of(run: Candidate) -> Project:
-    """Open the project that a run of the run folders was logged to."""
+    """Return the W&B project that a local run was logged to."""
     logger = RunFolder(run.folder).read_config().get("logger", {}) if run.folder else {}
     if logger.get("kind") != "wandb":
         raise CnmcError(
             f"promote=true: {run.label} was trained with logger={logger.get('kind')}, so W&B has "
             "no checkpoint of it; logger=wandb trains runs that can be promoted"
         )
-    return Project(logger["project"], logger["entity"])
+    return _project(logger["project"], logger["entity"])
+
+
+def _download(run: Candidate, project: Project | None, output: Path) -> Path:
+    """Write a run's best checkpoint to ``<output>/<experiment>-<name>/best.ckpt``.
+
+    Args:
+        run: The run.
+        project: The W&B project to download from; None copies the file of the run folder.
+        output: The folder.
+
+    Raises:
+        CnmcError: The checkpoint is missing, damaged or of another run, or cannot be written.
+    """
+    path = output / run.label.replace("/", "-") / "best.ckpt"
+    try:
+        with replacing(path) as temporary:
+            if project is not None:
+                project.download(run, temporary)
+            else:
+                shutil.copyfile(run.checkpoint, temporary)
+            _verify(temporary, run)
+    except OSError as error:
+        raise CnmcError(
+            f"output={output}: the checkpoint cannot be written ({error.filename or path}: "
+            f"{error.strerror}); give a folder with free space that you may write to"
+        ) from error
+    return path
+
+
+def _verify(path: Path, run: Candidate) -> None:
+    """Refuse a file that is not the checkpoint of this run, its best epoch and its cells."""
+    from cnmc.model.checkpoint import load_checkpoint  # noqa: PLC0415 - torch takes seconds
+
+    try:
+        origin = load_checkpoint(path, lazy=True)["cnmc"]
+    except CnmcError as error:
+        raise CnmcError(f"{run.checkpoint}: damaged, so nothing was written") from error
+    expected = {**run.origin, "epoch": run.epoch}
+    found = {**origin.get("run", {}), "epoch": origin.get("epoch")}
+    for key in ("run_id", "manifest_fingerprint", "split_fingerprint", "epoch"):
+        if found.get(key) != expected[key]:
+            raise CnmcError(
+                f"{run.checkpoint}: its {key} is {found.get(key)}, but {expected[key]} in the run "
+                f"{run.label}, so nothing was written; run.overwrite=true trains the run again"
+            )
 
 
 @hydra.main(version_base="1.3", config_path=None, config_name="best")
 def main(node: DictConfig) -> None:
-    """Name the best run of those that a composed configuration names."""
+    """Print the best of the runs that a composed configuration names."""
     with user_errors():
         best(to_config(node))
 

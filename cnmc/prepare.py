@@ -22,7 +22,7 @@ register()
 
 
 def prepare(config: PrepareConfig) -> None:
-    """Print what the data set holds and what is wrong with it; build split and cache."""
+    """Print the composition and the problems of the data set; build split and cache."""
     manifest = find_cells(config.data)
     print(
         f"{len(manifest.cells)} cells in {manifest.root} (fingerprint {manifest.fingerprint[:12]})"
@@ -37,7 +37,7 @@ def prepare(config: PrepareConfig) -> None:
         print(f"  {row.path}: {row.error}")
     errors = sum(finding.level == "error" for finding in findings)
     if errors:
-        sys.stderr.write(f"error: {errors} of the findings above must be mended before training\n")
+        sys.stderr.write(f"error: {errors} of the findings above prevent training\n")
         sys.exit(1)
     cells, cache = read_cells(manifest, config.data, verify_all=True)
     side = config.data.resize or config.data.crop

@@ -146,9 +146,9 @@ def _course(protocol: Protocol) -> ws.Section:
         panels=[
             _by_epoch("F1: mean and standard deviation", [F1]),
             _by_epoch("F1 without rotations: mean and standard deviation", [F1_NOROT]),
-            _by_epoch("Validation loss: mean and standard deviation", [names.val("loss")]),
+            _by_epoch("Validation loss: mean and standard deviation", ["val/loss"]),
             _by_epoch("F1: median, lowest and highest run", [F1], "minmax"),
-            _by_epoch("AUROC: mean and standard deviation", [names.val("auroc")]),
+            _by_epoch("AUROC: mean and standard deviation", ["val/auroc"]),
             wr.MarkdownPanel(markdown=reading),
         ],
     )
@@ -188,7 +188,7 @@ def _comparison(reported: Callable[[str], str]) -> ws.Section:
         wr.ParallelCoordinatesPlotColumn(wr.Config("experiment")),
         *(wr.ParallelCoordinatesPlotColumn(wr.SummaryMetric(reported(name))) for name in METRICS),
     ]
-    of_studies = [names.over_runs("f1", name) for name in ("ci_low", "mean", "ci_high")]
+    of_studies = [f"f1/{name}" for name in ("ci_low", "mean", "ci_high")]
     return ws.Section(
         name="Comparison of experiments",
         is_open=True,
@@ -209,7 +209,7 @@ def _comparison(reported: Callable[[str], str]) -> ws.Section:
                 max_bars_to_show=NUM_RUNS,
             ),
             wr.ParallelCoordinatesPlot(title="Every run, by experiment", columns=axes),
-            wr.WeavePanelSummaryTable(table_name=names.METRICS),
+            wr.WeavePanelSummaryTable(table_name=names.METRICS_TABLE),
             wr.MediaBrowser(
                 title="The report's figures of each study",
                 media_keys=[names.figure(name) for name in _FIGURES],
@@ -257,10 +257,10 @@ def _optimisation() -> ws.Section:
     return ws.Section(
         name="Optimisation",
         panels=[
-            _by_epoch("Loss in training and validation", ["train/loss", names.val("loss")]),
+            _by_epoch("Loss in training and validation", ["train/loss", "val/loss"]),
             _by_epoch(
                 "Learning rates by stage",
-                [names.learning_rate(stage) for stage in STAGES],
+                [f"lr/{stage}" for stage in STAGES],
                 log=True,
             ),
         ],

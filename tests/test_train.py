@@ -33,7 +33,7 @@ from cnmc.model.module import CellClassifier
 from cnmc.runs.folder import RunFolder, logit_columns
 from cnmc.study.plan import job_folder
 from cnmc.train import train
-from cnmc.training.build import _precision, build_classifier
+from cnmc.training.build import build_classifier, lightning_precision
 from tests.data.trees import write_release
 from tests.test_experiments import EXPERIMENTS
 
@@ -294,7 +294,7 @@ def test_starting_over_removes_run_folders_alone(run: Run, tmp_path: Path) -> No
     precious = tmp_path / "runs" / "proposal" / "precious"
     precious.mkdir(parents=True)
     (precious / "thesis.tex").touch()
-    with pytest.raises(CnmcError, match="is no run folder"):
+    with pytest.raises(CnmcError, match="precious"):
         run("run.name=precious", "run.overwrite=true")
     assert (precious / "thesis.tex").is_file()
 
@@ -411,8 +411,13 @@ def test_bfloat16_is_for_cards_that_compute_in_it(
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: computes != "none")
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", supported)
-    assert _precision(TrainerConfig(accelerator=accelerator, precision="auto")) == precision
-    assert _precision(TrainerConfig(accelerator=accelerator, precision="16-mixed")) == "16-mixed"
+    assert (
+        lightning_precision(TrainerConfig(accelerator=accelerator, precision="auto")) == precision
+    )
+    assert (
+        lightning_precision(TrainerConfig(accelerator=accelerator, precision="16-mixed"))
+        == "16-mixed"
+    )
 
 
 @pytest.fixture

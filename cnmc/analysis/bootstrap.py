@@ -11,7 +11,7 @@ import numpy as np
 from scipy.stats import norm
 from scipy.stats import t as student
 
-from cnmc.analysis.metrics import FloatArray, IntArray, confusion, count_metrics
+from cnmc.analysis.metrics import METRICS, FloatArray, IntArray, confusion, count_metrics
 from cnmc.analysis.statistics import CONFIDENCE, NOT_DEFINED, Interval
 
 NUM_RESAMPLES = 2000
@@ -107,13 +107,19 @@ class SubjectBootstrap:
         )
 
     def metrics(self, logits: FloatArray) -> dict[str, FloatArray]:
-        """Return every metric of each run but the AUROC in each resample, shape (B, R).
+        """Return every metric of counts of each run in each resample, shape (B, R).
 
         Args:
             logits: Shape (R, N).
         """
         counts = confusion(self.labels, logits > 0.0, self.subjects)
         return count_metrics(np.einsum("bs,rsc->brc", self.weights, counts, optimize=True))
+
+    def all_metrics(self, logits: FloatArray) -> dict[str, FloatArray]:
+        """Return :meth:`metrics` and :meth:`auroc`; any other metric of scores is NaN."""
+        found = {**self.metrics(logits), "auroc": self.auroc(logits)}
+        undefined = np.full((self.number, len(logits)), np.nan)
+        return {name: found.get(name, undefined) for name in METRICS}
 
     def auroc(self, logits: FloatArray) -> FloatArray:
         """Return the AUROC of each run in each resample, shape (B, R).

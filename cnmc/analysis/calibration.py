@@ -9,9 +9,8 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 from scipy.optimize import minimize_scalar
-from scipy.special import expit
 
-from cnmc.analysis.metrics import FloatArray, IntArray, weighted_bce
+from cnmc.analysis.metrics import FloatArray, IntArray, sigmoid, weighted_bce
 
 NUM_BINS = 10
 TEMPERATURES = (0.01, 100.0)
@@ -82,8 +81,7 @@ def fit_temperature(labels: IntArray, logits: FloatArray) -> float:
 
 def probabilities(logits: FloatArray, temperature: float = 1.0) -> FloatArray:
     """Return the probabilities of ALL."""
-    probs: FloatArray = expit(np.asarray(logits, dtype=np.float64) / temperature)
-    return probs
+    return sigmoid(np.asarray(logits, dtype=np.float64) / temperature)
 
 
 def roc_points(labels: IntArray, scores: FloatArray) -> tuple[FloatArray, FloatArray]:

@@ -1,17 +1,19 @@
 """Metrics of binary classification, as section 4 of the paper reports them.
 
-ALL is the positive class, label 1. The weighted scores average the score of each class by its
-number of cells. A metric that the cells do not define (no cell of a class) is NaN, never 0.
+ALL is the positive class, label 1. A metric that is not defined for the cells (a class is missing)
+is NaN, never 0.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from scipy.special import expit
 from scipy.stats import rankdata
 
 from cnmc.runs.folder import logit_columns
@@ -19,8 +21,99 @@ from cnmc.runs.folder import logit_columns
 FloatArray = npt.NDArray[np.floating]
 IntArray = npt.NDArray[np.integer]
 
-METRICS = ("accuracy", "sensitivity", "specificity", "f1", "precision", "recall", "auroc")
-"""The metrics of :func:`evaluate`, in the order of the paper's Table 2."""
+
+class Counts(NamedTuple):
+    """Numbers of cells, which may be weighted; arrays of one shape."""
+
+    tn: FloatArray
+    fp: FloatArray
+    fn: FloatArray
+    tp: FloatArray
+
+    @property
+    def negatives(self) -> FloatArray:
+        """Cells with label 0."""
+        return self.tn + self.fp
+
+    @property
+    def positives(self) -> FloatArray:
+        """Cells with label 1."""
+        return self.fn + self.tp
+
+    @property
+    def total(self) -> FloatArray:
+        """All cells."""
+        return self.negatives + self.positives
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A metric, a fraction of 1.
+
+    Attributes:
+        title: Its name in tables and figures.
+        of_counts: Computes it from the counts of each decision; the result has their shape.
+        of_scores: Computes it from labels (N,) and scores (N,) instead, whatever the threshold.
+    """
+
+    title: str
+    of_counts: Callable[[Counts], FloatArray] | None = None
+    of_scores: Callable[[IntArray, FloatArray], float] | None = None
+
+
+def _ratio(numerator: FloatArray, denominator: FloatArray, default: float = np.nan) -> FloatArray:
+    defined = np.asarray(denominator) > 0
+    ratio: FloatArray = np.where(defined, numerator / np.where(defined, denominator, 1.0), default)
+    return ratio
+
+
+def _weighted(of_class: Callable[[FloatArray, FloatArray, FloatArray], FloatArray]) -> Any:
+    """Return the mean of a score of each class, weighted by the number of cells of the class.
+
+    The score is a function of true positives, false positives and false negatives of the class. A
+    class that is never predicted has precision 0, as in scikit-learn.
+    """
+
+    def of_counts(n: Counts) -> FloatArray:
+        negative, positive = of_class(n.tn, n.fn, n.fp), of_class(n.tp, n.fp, n.fn)
+        return _ratio(n.negatives * negative + n.positives * positive, n.total)
+
+    return of_counts
+
+
+def auroc(labels: IntArray, scores: FloatArray) -> float:
+    """Return the area under the ROC curve by the Mann-Whitney statistic; a tie counts half.
+
+    Args:
+        labels: 0 or 1, shape (N,).
+        scores: Logits or probabilities, shape (N,).
+    """
+    truth = np.asarray(labels) == 1
+    num_positive = int(truth.sum())
+    num_negative = len(truth) - num_positive
+    if num_positive == 0 or num_negative == 0:
+        return float("nan")
+    ranks = rankdata(scores)
+    wins = ranks[truth].sum() - num_positive * (num_positive + 1) / 2
+    return float(wins / (num_positive * num_negative))
+
+
+METRICS = {
+    "accuracy": Metric("accuracy", lambda n: _ratio(n.tn + n.tp, n.total)),
+    "sensitivity": Metric("sensitivity", lambda n: _ratio(n.tp, n.positives)),
+    "specificity": Metric("specificity", lambda n: _ratio(n.tn, n.negatives)),
+    "f1": Metric("F1", _weighted(lambda tp, fp, fn: _ratio(2 * tp, 2 * tp + fn + fp, 0.0))),
+    "precision": Metric("precision", _weighted(lambda tp, fp, _: _ratio(tp, tp + fp, 0.0))),
+    "recall": Metric("recall", _weighted(lambda tp, _, fn: _ratio(tp, tp + fn, 0.0))),
+    "auroc": Metric("AUROC", of_scores=auroc),
+}
+"""All metrics by name, in the order of the paper's Table 2. Another entry appears in
+``metrics.csv``, in the tables and figures of the report, and at W&B."""
+
+
+def sigmoid(logits: FloatArray) -> FloatArray:
+    """Return the probabilities of ALL, in double precision, of the same shape."""
+    return np.asarray(expit(np.asarray(logits, dtype=np.float64)))
 
 
 def mean_logits(predictions: pd.DataFrame, columns: Sequence[str] | None = None) -> FloatArray:
@@ -28,7 +121,7 @@ def mean_logits(predictions: pd.DataFrame, columns: Sequence[str] | None = None)
 
     Args:
         predictions: Rows with ``logit_<k>`` columns.
-        columns: The columns to average; all that are there by default.
+        columns: The columns to average; all by default.
     """
     chosen = list(columns) if columns is not None else logit_columns(predictions)
     mean: FloatArray = predictions[chosen].to_numpy(dtype=np.float64).mean(axis=1)
@@ -43,7 +136,7 @@ def confusion(
     Args:
         labels: 0 or 1, shape (N,).
         positive: Whether a cell is called ALL, shape (..., N).
-        subjects: Number of each cell's subject, from 0, shape (N,): counts are kept apart by it.
+        subjects: Number of each cell's subject, from 0, shape (N,), to count by subject.
 
     Returns:
         Shape (..., 4), or (..., S, 4) with subjects.
@@ -60,75 +153,18 @@ def confusion(
     return whole[..., 0, :] if subjects is None else whole
 
 
-def _ratio(numerator: FloatArray, denominator: FloatArray, default: float) -> FloatArray:
-    defined = np.asarray(denominator) > 0
-    ratio: FloatArray = np.where(defined, numerator / np.where(defined, denominator, 1.0), default)
-    return ratio
-
-
 def count_metrics(counts: npt.NDArray[Any]) -> dict[str, FloatArray]:
-    """Return every metric of :data:`METRICS` but the AUROC, as fractions of 1.
+    """Return every metric of counts by name, shape (...).
 
     Args:
-        counts: True negatives, false positives, false negatives and true positives along the last
-            axis, shape (..., 4); they may be weighted, and so no whole numbers.
-
-    Returns:
-        By metric, shape (...).
+        counts: The order of :class:`Counts` along the last axis, shape (..., 4).
     """
-    tn, fp, fn, tp = np.moveaxis(np.asarray(counts, dtype=np.float64), -1, 0)
-    nan = float("nan")
-    # A class that is never predicted has precision 0, as in the definition that scikit-learn uses.
-    precisions = _ratio(tn, tn + fn, 0.0), _ratio(tp, tp + fp, 0.0)
-    recalls = _ratio(tn, tn + fp, 0.0), _ratio(tp, tp + fn, 0.0)
-    f1s = _ratio(2 * tn, 2 * tn + fn + fp, 0.0), _ratio(2 * tp, 2 * tp + fn + fp, 0.0)
-    negatives, positives = tn + fp, tp + fn
-    total = negatives + positives
-
-    def weighted(scores: tuple[FloatArray, FloatArray]) -> FloatArray:
-        return _ratio(negatives * scores[0] + positives * scores[1], total, nan)
-
-    return {
-        "accuracy": _ratio(tn + tp, total, nan),
-        "sensitivity": _ratio(tp, positives, nan),
-        "specificity": _ratio(tn, negatives, nan),
-        "f1": weighted(f1s),
-        "precision": weighted(precisions),
-        "recall": weighted(recalls),
-    }
-
-
-def auroc(labels: IntArray, scores: FloatArray) -> float:
-    """Return the area under the ROC curve, ties counted half (the Mann-Whitney statistic).
-
-    Args:
-        labels: 0 or 1, shape (N,).
-        scores: Any increasing score (logits or probabilities), shape (N,).
-    """
-    truth = np.asarray(labels) == 1
-    num_positive = int(truth.sum())
-    num_negative = len(truth) - num_positive
-    if num_positive == 0 or num_negative == 0:
-        return float("nan")
-    ranks = rankdata(scores)
-    wins = ranks[truth].sum() - num_positive * (num_positive + 1) / 2
-    return float(wins / (num_positive * num_negative))
-
-
-def weighted_bce(labels: IntArray, logits: FloatArray, pos_weight: float) -> float:
-    """Return the paper's loss (section 4.1), averaged over cells.
-
-    ``-(w y ln s(x) + (1 - y) ln(1 - s(x)))`` with the sigmoid ``s``, in the form that does not
-    overflow.
-    """
-    x = np.asarray(logits, dtype=np.float64)
-    y = np.asarray(labels, dtype=np.float64)
-    loss = pos_weight * y * np.logaddexp(0.0, -x) + (1.0 - y) * np.logaddexp(0.0, x)
-    return float(loss.mean())
+    named = Counts(*np.moveaxis(np.asarray(counts, dtype=np.float64), -1, 0))
+    return {name: metric.of_counts(named) for name, metric in METRICS.items() if metric.of_counts}
 
 
 def decision_metrics(labels: IntArray, logits: FloatArray) -> dict[str, FloatArray]:
-    """Return what :func:`count_metrics` does, of cells that are ALL where their logit is above 0.
+    """Return :func:`count_metrics` of cells that are called ALL if their logit is above 0.
 
     Args:
         labels: 0 (HEM) or 1 (ALL), shape (N,).
@@ -145,23 +181,46 @@ def aurocs(labels: IntArray, scores: FloatArray) -> FloatArray:
     return np.array([auroc(labels, row) for row in scores])
 
 
-def evaluate(labels: IntArray, logits: FloatArray) -> dict[str, float]:
-    """Return every metric of :data:`METRICS` as a fraction of 1.
+def evaluate_each(labels: IntArray, logits: FloatArray) -> dict[str, FloatArray]:
+    """Return every metric of each run, shape (R,), in the order of :data:`METRICS`.
 
     Args:
         labels: 0 (HEM) or 1 (ALL), shape (N,).
-        logits: One logit a cell, shape (N,); a cell is ALL where it is above 0.
+        logits: Shape (R, N); a cell is called ALL if its logit is above 0.
     """
     logits = np.asarray(logits, dtype=np.float64)
-    scores = decision_metrics(labels, logits)
-    return {
-        **{name: float(value) for name, value in scores.items()},
-        "auroc": auroc(labels, logits),
-    }
+    found = decision_metrics(labels, logits)
+    for name, metric in METRICS.items():
+        if metric.of_scores is not None:
+            found[name] = np.array([metric.of_scores(labels, row) for row in logits])
+    return {name: found[name] for name in METRICS}
+
+
+def evaluate(labels: IntArray, logits: FloatArray) -> dict[str, float]:
+    """Return every metric of one run, see :func:`evaluate_each`.
+
+    Args:
+        labels: 0 (HEM) or 1 (ALL), shape (N,).
+        logits: Shape (N,).
+    """
+    scores = evaluate_each(labels, np.asarray(logits)[np.newaxis])
+    return {name: float(values[0]) for name, values in scores.items()}
+
+
+def weighted_bce(labels: IntArray, logits: FloatArray, pos_weight: float) -> float:
+    """Return the paper's loss (section 4.1), averaged over cells.
+
+    ``-(w y ln s(x) + (1 - y) ln(1 - s(x)))`` with the sigmoid ``s``, in the form that does not
+    overflow.
+    """
+    x = np.asarray(logits, dtype=np.float64)
+    y = np.asarray(labels, dtype=np.float64)
+    loss = pos_weight * y * np.logaddexp(0.0, -x) + (1.0 - y) * np.logaddexp(0.0, x)
+    return float(loss.mean())
 
 
 def reported_role(predictions: pd.DataFrame) -> str:
-    """Return the role whose cells a run reports: ``test`` where it has one, else ``val``."""
+    """Return the role of the reported cells: ``test`` if a run has it, otherwise ``val``."""
     return "test" if (predictions["role"] == "test").any() else "val"
 
 
@@ -174,7 +233,7 @@ def evaluate_run(
         predictions: A run's predictions.
         epoch: The epoch to evaluate.
         role: The cells to evaluate; the reported ones by default.
-        rotations: Average all stored rotations, or take the original orientation alone.
+        rotations: Average all stored rotations, or use only the original orientation.
     """
     role = role or reported_role(predictions)
     rows = predictions[(predictions["epoch"] == epoch) & (predictions["role"] == role)]

@@ -70,7 +70,7 @@ class Ranking:
     """Runs that can be compared, the best first."""
 
     runs: tuple[Candidate, ...]
-    num_unfinished: int
+    num_left_out: int
     """Runs beside them that are not finished or cannot be read."""
     num_unscored: int
     """Finished runs beside them that have no F1."""
@@ -122,14 +122,14 @@ def _scores(run: Run, logits: Logits) -> dict[str, float]:
 def rank(
     candidates: Sequence[Candidate],
     *,
-    num_unfinished: int = 0,
+    num_left_out: int = 0,
     only: Mapping[str, str | None] | None = None,
 ) -> Ranking:
     """Rank runs by the F1 that chose their epochs; of equals the lowest seed comes first.
 
     Args:
         candidates: Finished runs.
-        num_unfinished: Runs beside them that are not.
+        num_left_out: Runs beside them that are not.
         only: First characters of ``protocol``, ``manifest`` and ``split`` of the runs to rank.
 
     Raises:
@@ -137,7 +137,7 @@ def rank(
     """
     if not candidates:
         raise CnmcError(
-            f"no run is finished yet, of {num_unfinished} that were begun; the command that began "
+            f"no run is finished yet, of {num_left_out} that were begun; the command that began "
             "them goes on with what is missing"
         )
     wanted = {name: start for name, start in (only or {}).items() if start is not None}
@@ -158,7 +158,7 @@ def rank(
             f"{_count(len(chosen), 'finished run')}, but none with an F1, so none is best"
         )
     scored.sort(key=lambda run: (-run.f1, run.origin["seed"], run.label))
-    return Ranking(tuple(scored), num_unfinished, len(chosen) - len(scored))
+    return Ranking(tuple(scored), num_left_out, len(chosen) - len(scored))
 
 
 def _refuse_mixtures(candidates: Sequence[Candidate]) -> None:
@@ -229,7 +229,7 @@ def describe(ranking: Ranking) -> str:
         flattered = f"the reported cells also chose this run among {count}, so its F1 is optimistic"
         lines += [f"protocol {best.cells['protocol']}: {flattered}; {of_all}: {spread}"]
     left_out = {
-        "not finished or not readable": ranking.num_unfinished,
+        "not finished or not readable": ranking.num_left_out,
         "finished without an F1": ranking.num_unscored,
     }
     lines += [f"left out: {_count(n, 'run')} {what}" for what, n in left_out.items() if n]
@@ -237,9 +237,9 @@ def describe(ranking: Ranking) -> str:
 
 
 def _table(ranking: Ranking, scores: Sequence[Mapping[str, float]]) -> list[str]:
-    titles = {"f1": "F1", F1_NOROT: "no rotation", "auroc": "AUROC"}
+    titles = {name: metric.title for name, metric in METRICS.items()} | {F1_NOROT: "no rotation"}
     names = ["f1", F1_NOROT, *(name for name in METRICS if name != "f1")]
-    rows = [["", "run", "seed", "epoch", *(titles.get(name, name) for name in names)]]
+    rows = [["", "run", "seed", "epoch", *(titles[name] for name in names)]]
     for position, (run, values) in enumerate(zip(ranking.runs, scores, strict=True), start=1):
         known = [str(position), run.label, str(run.origin["seed"]), str(run.epoch)]
         rows.append([*known, *(_percent(values.get(name, math.nan)) for name in names)])

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
-from scipy.special import expit
 
-from cnmc.analysis.metrics import FloatArray, IntArray, aurocs
+from cnmc.analysis.metrics import FloatArray, IntArray, aurocs, sigmoid
 from cnmc.analysis.results import Group
 from cnmc.files import natural_key
 
@@ -31,7 +30,7 @@ def persons(group: Group) -> pd.DataFrame:
     """
     table, rows, labels = _rows(group)
     right = (group.logits > 0.0) == (group.labels == 1)
-    probs = _by_subject(expit(group.logits), rows)
+    probs = _by_subject(sigmoid(group.logits), rows)
     table["mean_accuracy"] = _by_subject(right.astype(float), rows).mean(axis=0)
     table["mean_probability"] = probs.mean(axis=0)
     table["std_probability"] = probs.std(axis=0)
@@ -42,7 +41,7 @@ def persons(group: Group) -> pd.DataFrame:
 def person_scores(group: Group) -> tuple[IntArray, FloatArray]:
     """Return the label of each row of :func:`persons`, and its mean probability by run, (R, S)."""
     _, rows, labels = _rows(group)
-    return labels, _by_subject(expit(group.logits), rows)
+    return labels, _by_subject(sigmoid(group.logits), rows)
 
 
 def person_aurocs(group: Group) -> FloatArray:
@@ -99,7 +98,7 @@ def hardest_cells(group: Group) -> pd.DataFrame:
     """
     wrong = (group.logits > 0.0) != (group.labels == 1)
     table = group.cells.assign(
-        wrong_share=wrong.mean(axis=0), mean_probability=expit(group.logits).mean(axis=0)
+        wrong_share=wrong.mean(axis=0), mean_probability=sigmoid(group.logits).mean(axis=0)
     )
     # Among cells that equally many runs get wrong, those first of which they are surest.
     surest = (table["mean_probability"] - table["label"]).abs()

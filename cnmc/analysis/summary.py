@@ -9,17 +9,14 @@ import numpy as np
 import pandas as pd
 
 from cnmc.analysis.loading import load_study
+from cnmc.analysis.metrics import METRICS
 from cnmc.analysis.results import NO_ROTATION, ROTATIONS, Group, Study, run_table
 from cnmc.analysis.statistics import compare
 from cnmc.runs.folder import RunFolder
 
-METRICS = {
-    "f1": "F1",
-    "sensitivity": "sensitivity",
-    "specificity": "specificity",
-    "accuracy": "accuracy",
-    "auroc": "AUROC",
-}
+_FIRST = ("f1", "sensitivity", "specificity", "accuracy", "auroc")
+_NOT_SHOWN = ("precision", "recall")
+"""They add little to F1 and accuracy."""
 _TOO_FEW = " (so few runs can show nothing)"
 
 
@@ -73,15 +70,16 @@ def _table(groups: Mapping[str, pd.DataFrame]) -> list[str]:
     width = max(len("experiment"), *map(len, groups))
     line = f"{{:<{width}}}  {{:<11}}  {{:>3}}  {{:<11}}  {{:>6}}  {{:>14}}  {{:>6}}"
     lines = [line.format("experiment", "view", "n", "metric", "min", "mean ± std", "max")]
+    names = [*_FIRST, *(name for name in METRICS if name not in (*_FIRST, *_NOT_SHOWN))]
     for label, part in groups.items():
         first: str = label
         for name_of_view, rows in part.groupby("view", sort=False):
             view, count = str(name_of_view), str(len(rows))
-            for name, title in METRICS.items():
+            for name in names:
                 values = rows[name].to_numpy(dtype=float)
                 spread = f"{_percent(np.mean(values))} ± {_percent(np.std(values)):>5}"
                 low, high = _percent(np.min(values)), _percent(np.max(values))
-                lines += [line.format(first, view, count, title, low, spread, high)]
+                lines += [line.format(first, view, count, METRICS[name].title, low, spread, high)]
                 # Said once, in the first line of theirs.
                 first, view, count = "", "", ""
     return lines

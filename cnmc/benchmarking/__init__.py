@@ -1,1 +1,1 @@
-"""How fast each stage is, beside a baseline that is measured in the same minutes."""
+"""Measurements of this project beside the paper's description of the same work."""

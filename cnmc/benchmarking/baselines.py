@@ -1,15 +1,14 @@
-"""What the paper describes, done the usual way: the baselines that the stages are measured against.
+"""The baselines: the work that the paper describes, written with the usual libraries.
 
-Written from sections 2 and 4.1 of the paper with the libraries that one would take: images are
-opened anew in every epoch, cropped, flipped, turned and shifted by torchvision, and travel to the
-device as floats; for an evaluation, eight turned copies of each.
+Sections 2 and 4.1 of the paper: image files are opened in every epoch, cropped, flipped, rotated
+and shifted by torchvision, and sent to the device as floats; eight rotated copies of each image
+are evaluated.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from PIL import Image
@@ -17,48 +16,32 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
-NUM_ROTATIONS = 8
 
-
-class FileDataset(Dataset[Tensor]):
-    """Cells that are opened, cropped and augmented each time.
+class ImageFiles(Dataset[Tensor]):
+    """Images that are opened each time they are used.
 
     Args:
         files: The images.
         crop: Side of the central crop in pixels.
-        resize: Side that the crop is then brought to; None leaves it.
-        translate: Shifts are uniform over plus and minus this share of each side.
+        resize: Side that the crop is resized to; None leaves it.
+        rotated: Return the eight rotations of an image (8 x 3 x S x S floats) instead of an
+            augmented image (3 x S x S floats).
     """
 
     def __init__(
-        self, files: Sequence[Path], *, crop: int, resize: int | None, translate: float = 0.2
+        self, files: Sequence[Path], *, crop: int, resize: int | None, rotated: bool = False
     ) -> None:
         self.files = list(files)
-        self.transform = transforms.Compose(
+        self.rotated = rotated
+        size = [] if resize is None else [transforms.Resize((resize, resize))]
+        self.crop = transforms.Compose([transforms.CenterCrop(crop), *size])
+        self.augment = transforms.Compose(
             [
-                _cropped(crop, resize),
                 transforms.RandomHorizontalFlip(),
                 transforms.RandomVerticalFlip(),
-                transforms.RandomAffine(degrees=(0, 360), translate=(translate, translate)),
-                transforms.ToTensor(),
+                transforms.RandomAffine(degrees=(0, 360), translate=(0.2, 0.2)),
             ]
         )
-
-    def __len__(self) -> int:
-        return len(self.files)
-
-    def __getitem__(self, position: int) -> Tensor:
-        with Image.open(self.files[position]) as image:
-            changed: Tensor = self.transform(image.convert("RGB"))
-        return changed
-
-
-class RotatedDataset(Dataset[Tensor]):
-    """Cells as the eight float views of an evaluation: 8 x 3 x S x S."""
-
-    def __init__(self, files: Sequence[Path], *, crop: int, resize: int | None) -> None:
-        self.files = list(files)
-        self.crop = _cropped(crop, resize)
         self.to_tensor = transforms.ToTensor()
 
     def __len__(self) -> int:
@@ -67,44 +50,25 @@ class RotatedDataset(Dataset[Tensor]):
     def __getitem__(self, position: int) -> Tensor:
         with Image.open(self.files[position]) as image:
             cropped = self.crop(image.convert("RGB"))
-        angles = [turn * 360 / NUM_ROTATIONS for turn in range(NUM_ROTATIONS)]
-        return torch.stack([self.to_tensor(cropped.rotate(angle)) for angle in angles])
+        if self.rotated:
+            return torch.stack([self.to_tensor(cropped.rotate(45 * turn)) for turn in range(8)])
+        augmented: Tensor = self.to_tensor(self.augment(cropped))
+        return augmented
 
 
-def _cropped(crop: int, resize: int | None) -> transforms.Compose:
-    size = [] if resize is None else [transforms.Resize((resize, resize))]
-    return transforms.Compose([transforms.CenterCrop(crop), *size])
+def train_steps(network: nn.Module, loader: DataLoader[Tensor]) -> Callable[[], None]:
+    """Return a function that trains a network in 32 bits with the next batch of a loader."""
+    device = next(network.parameters()).device
+    optimizer = torch.optim.Adam(network.parameters(), lr=1e-4)
+    weight = torch.tensor(0.5, device=device)
+    batches = (batch for _ in iter(int, 1) for batch in loader)
 
+    def step() -> None:
+        logits = network(next(batches).to(device)).squeeze(1)
+        labels = torch.arange(len(logits), device=device).remainder(2).float()
+        loss = nn.functional.binary_cross_entropy_with_logits(logits, labels, pos_weight=weight)
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
 
-def batches_of(dataset: Dataset[Tensor], batch_size: int, num_workers: int) -> DataLoader[Tensor]:
-    """Return shuffled whole batches of a dataset."""
-    return DataLoader(
-        dataset,
-        batch_size=batch_size,
-        shuffle=True,
-        drop_last=True,
-        num_workers=num_workers,
-        persistent_workers=num_workers > 0,
-    )
-
-
-def train_step(
-    network: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    images: Tensor,
-    labels: Tensor,
-    pos_weight: Tensor,
-) -> None:
-    """Do one step of the recipe in 32 bits."""
-    logits = network(images).squeeze(1)
-    loss = nn.functional.binary_cross_entropy_with_logits(logits, labels, pos_weight=pos_weight)
-    optimizer.zero_grad()
-    loss.backward()  # type: ignore[no-untyped-call]
-    optimizer.step()
-
-
-def mean_logits(network: nn.Module, views: Any) -> Tensor:
-    """Return the mean logit of each cell from its views: B x 8 x 3 x S x S to B."""
-    with torch.no_grad():
-        logits: Tensor = network(views.flatten(0, 1)).reshape(len(views), -1).mean(dim=1)
-    return logits
+    return step

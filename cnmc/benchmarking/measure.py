@@ -1,35 +1,38 @@
-"""Two ways to do the same work, timed in turns."""
+"""Compare two ways to do the same work, measured in turns."""
 
 from __future__ import annotations
 
 import statistics
+import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
-
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from typing import Any, NamedTuple
 
 from cnmc.errors import CnmcError
 
-Rate = Callable[[], float]
-"""Does some work and returns how much of it was done in a second."""
+
+class Comparison(NamedTuple):
+    """Two rates to measure. A call does some work and returns the items per second."""
+
+    name: str
+    unit: str
+    baseline: Callable[[], float]
+    ours: Callable[[], float]
 
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table, as ``benchmark.json`` holds it.
+    """One row of ``benchmark.json``.
 
     Attributes:
         stage: ``data``, ``train``, ``eval``, ``predict`` or ``scale``.
         name: What was measured.
-        unit: Of ``baseline`` and ``ours``.
+        unit: Unit of ``baseline`` and ``ours``.
         baseline: Median over the repeats.
         ours: Median over the repeats.
-        ratio: How many times better ours is: the median over pairs of repeats.
-        spread: Half the range of that ratio over the pairs.
+        ratio: Median over the repeats of how many times better ``ours`` is.
+        spread: Half the range of that ratio over the repeats.
     """
 
     stage: str
@@ -38,138 +41,72 @@ class Row:
     baseline: float
     ours: float
     ratio: float
-    spread: float
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """What is to be measured.
-
-    Attributes:
-        stage: As in :class:`Row`.
-        name: As in :class:`Row`.
-        unit: Of the rates, such as ``images/s``.
-        baseline: The work done as it is usually done.
-        ours: The same work done by this program.
-    """
-
-    stage: str
-    name: str
-    unit: str
-    baseline: Rate
-    ours: Rate
+    spread: float = 0.0
 
 
 def timed(
     work: Callable[[], Any],
     items: int,
     *,
-    at_least: float = 0.0,
-    clock: Callable[[], float] = time.perf_counter,
+    at_least: float = 1.0,
     wait: Callable[[], None] = lambda: None,
-) -> Rate:
-    """Return the rate of a piece of work that is repeated until it took long enough.
+) -> Callable[[], float]:
+    """Return the rate of work that is repeated for a given time.
 
     Args:
         work: The work.
-        items: How much of it one call does.
+        items: Number of items that one call processes.
         at_least: Seconds.
-        clock: Tells the seconds; ``time.process_time`` those that the process was at work.
-        wait: Returns when a device has done what the work asked of it.
+        wait: Returns when the device has finished the work.
     """
 
     def rate() -> float:
-        done, start = 0, clock()
-        while True:
+        done, start = 0, time.perf_counter()
+        while not done or time.perf_counter() - start < at_least:
             work()
             done += items
-            if clock() - start >= at_least:
-                wait()
-                return done / (clock() - start)
+        wait()
+        return done / (time.perf_counter() - start)
 
     return rate
 
 
-def compare(comparison: Comparison, repeats: int, tick: Callable[[], None]) -> Row:
-    """Measure both sides in turns, so that what else the machine does falls on both.
+def compare(stage: str, comparison: Comparison, repeats: int) -> Row:
+    """Measure both rates in turns, so that other load on the machine affects both.
 
-    Args:
-        comparison: What to measure. Each side is done once before, which warms caches up and
-            compiles what is to be compiled.
-        repeats: Pairs of measurements.
-        tick: Called after each measurement, those of the warm-up included.
+    One more pair is measured first and discarded, since it fills caches and compiles networks.
     """
-    for rate in (comparison.baseline, comparison.ours):
-        rate()
-        tick()
-    pairs: list[tuple[float, float]] = []
-    for _ in range(repeats):
-        baseline = comparison.baseline()
-        tick()
-        pairs.append((baseline, comparison.ours()))
-        tick()
-    ratios = [ours / baseline for baseline, ours in pairs]
-    return Row(
-        stage=comparison.stage,
-        name=comparison.name,
-        unit=comparison.unit,
-        baseline=statistics.median(baseline for baseline, _ in pairs),
-        ours=statistics.median(ours for _, ours in pairs),
-        ratio=statistics.median(ratios),
-        spread=(max(ratios) - min(ratios)) / 2,
-    )
+    name, unit, baseline, ours = comparison
+    pairs = [(baseline(), ours()) for _ in range(repeats + 1)][1:]
+    ratios = [second / first for first, second in pairs]
+    medians = [statistics.median(rates) for rates in zip(*pairs, strict=True)]
+    spread = (max(ratios) - min(ratios)) / 2
+    return Row(stage, name, unit, medians[0], medians[1], statistics.median(ratios), spread)
 
 
-def counted(stage: str, name: str, unit: str, *, baseline: float, ours: float) -> Row:
-    """Return the row of what is counted and not timed, of which less is better."""
-    return Row(stage, name, unit, baseline, ours, baseline / ours, 0.0)
-
-
-@contextmanager
-def doing(what: str) -> Iterator[None]:
-    """Show that something takes its time: a spinner; where there is no terminal, a line after."""
-    console = Console(stderr=True)
-    start = time.perf_counter()
-    if console.is_terminal:
-        with console.status(what):
-            yield
-    else:
-        yield
-        console.print(f"{what}: {time.perf_counter() - start:,.1f} s", highlight=False)
-
-
-def left_out(stage: str, name: str, reason: str) -> None:
-    """Say why a row is missing."""
-    Console(stderr=True, soft_wrap=True).print(
-        f"{stage}: {name}: left out: {reason}", highlight=False, markup=False
-    )
-
-
-@contextmanager
-def _ticking(name: str, total: int) -> Iterator[Callable[[], None]]:
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    if console.is_terminal:
-        left = (TextColumn("left"), TimeRemainingColumn())
-        with Progress(*columns, *left, console=console) as progress:
-            task = progress.add_task(name, total=total)
-            yield lambda: progress.advance(task)
-        return
-    start = time.perf_counter()
-    yield lambda: None
-    console.print(f"{name}: {time.perf_counter() - start:,.1f} s", highlight=False)
-
-
-def compare_all(comparisons: Sequence[Comparison], repeats: int) -> list[Row]:
-    """Measure one after another, with a progress bar; where there is no terminal, a line each.
-
-    What cannot be done here, such as runs that do not fit on a GPU at once, is left out.
-    """
+def compare_all(stage: str, found: Iterable[Comparison | Row], repeats: int) -> list[Row]:
+    """Measure all comparisons of a stage; omit those that fail, such as for lack of GPU memory."""
     rows = []
-    for comparison in comparisons:
+    for item in found:
+        print(f"{stage}: {item.name}", file=sys.stderr, flush=True)
         try:
-            with _ticking(f"{comparison.stage}: {comparison.name}", 2 * (repeats + 1)) as tick:
-                rows.append(compare(comparison, repeats, tick))
-        except CnmcError as error:
-            left_out(comparison.stage, comparison.name, str(error))
+            rows.append(item if isinstance(item, Row) else compare(stage, item, repeats))
+        except (CnmcError, RuntimeError) as error:
+            reason = " ".join(str(error).split())[:200]
+            print(f"{stage}: {item.name}: omitted: {reason}", file=sys.stderr, flush=True)
     return rows
+
+
+def table(rows: Sequence[Row]) -> str:
+    """Return the rows as text; a ratio above 1 is better than the baseline."""
+    width = max([len(row.name) for row in rows], default=0)
+    lines = [f"{'stage':7}  {'what':{width}}  {'unit':8}  {'baseline':>8}  {'ours':>8}  ratio"]
+    for row in rows:
+        baseline, ours = (
+            f"{x:8,.0f}" if x >= 100 else f"{x:8.3g}" for x in (row.baseline, row.ours)
+        )
+        ratio = f"{row.ratio:.2f}" + (f" ± {row.spread:.2f}" if row.spread else "")
+        lines.append(
+            f"{row.stage:7}  {row.name:{width}}  {row.unit:8}  {baseline}  {ours}  {ratio}"
+        )
+    return "\n".join(lines)

@@ -134,9 +134,6 @@ class BenchmarkConfig(Config):
     """Folder for the table and for the generated cells."""
     repeats: int = number(5, above=0)
     """Pairs of measurements; the medians are reported."""
-    runs_at_once: int | None = number(None, above=0)
-    """Runs that train at the same time with ``trainer=fast``, as with ``hydra.launcher.n_jobs``;
-    null measures four on a GPU and none elsewhere."""
 
 
 @dataclass

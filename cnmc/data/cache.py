@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from filelock import AcquireReturnProxy, FileLock, Timeout
+from filelock import FileLock
 
 from cnmc.data.images import Pixels, UnreadableImageError, crop_and_resize, decode, read_file
 from cnmc.data.manifest import Manifest
@@ -106,7 +106,7 @@ def open_cache(
             ) from error
 
     if not _is_intact(path, shape, num_verified, num_workers, show_progress):
-        with writing_to(work_dir), _lock(work_dir):
+        with writing_to(work_dir), FileLock(work_dir / "images.lock"):
             # Another process may have built the cache while this one waited.
             if not _is_intact(path, shape, num_verified, num_workers, show_progress):
                 images = stream_threads(
@@ -114,16 +114,6 @@ def open_cache(
                 )
                 _write(path, shape, images, show_progress=show_progress)
     return CellCache(path, {cell_id: row for row, cell_id in enumerate(ids)})
-
-
-def _lock(work_dir: Path) -> AcquireReturnProxy[Any]:
-    """Acquire the lock of all caches of the folder, and say so if another process holds it."""
-    lock = FileLock(work_dir / "images.lock")
-    try:
-        return lock.acquire(timeout=0)
-    except Timeout:
-        _logger.info("Waiting for another process that builds an image cache in %s", work_dir)
-        return lock.acquire()
 
 
 def _checksum_path(path: Path) -> Path:

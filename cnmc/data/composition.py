@@ -65,16 +65,16 @@ def format_composition(counts: pd.DataFrame) -> str:
     Returns:
         Lines of at most 80 columns; each number of the data set is followed by the paper's.
     """
-    widths = [7, 7, 7, 7, 6]
-    heads = [f"{head:>{2 * width}}" for head, width in zip(_HEADS.values(), widths, strict=True)]
-    subheads = [f"{'here':>{width}}{'paper':>{width}}" for width in widths]
-    lines = [f"{'':12}{''.join(heads)}", f"{'':12}{''.join(subheads)}"]
+    heads = [
+        f"{head:>14}" if name in COUNTS[:4] else f"{head:>12}" for name, head in _HEADS.items()
+    ]
+    lines = [f"{'':12}{''.join(heads)}", f"{'':12}{'   here  paper' * 4}  here paper"]
     for part, title in PART_TITLES.items():
-        pairs = [
-            f"{_number(counts, part, name):>{width}}{_number(TABLE1, part, name):>{width}}"
-            for name, width in zip(COUNTS, widths, strict=True)
-        ]
-        lines.append(f"{title:12}{''.join(pairs)}")
+        line = f"{title:12}"
+        for name in COUNTS:
+            width = 7 if name in COUNTS[:4] else 6
+            line += f"{_number(counts, part, name):>{width}}{_number(TABLE1, part, name):>{width}}"
+        lines.append(line)
     remarks = [
         textwrap.fill(f"{title}: {remark}.", 80, subsequent_indent="  ")
         for part, title in PART_TITLES.items()

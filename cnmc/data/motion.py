@@ -1,10 +1,9 @@
-"""A flip, rotation, scale and shift as one motion, and the two ways to apply it.
+"""Flip, rotate, scale and shift images in one motion: one on the CPU, or a batch on any device.
 
-OpenCV moves one image on the CPU; :func:`warp` moves a batch on whatever device it lies. Both
-resample by nearest neighbour with black fill, in the same fixed-point arithmetic: the steps that
-round are taken once, on the host, and the device adds and compares whole numbers. So a motion gives
-the same pixels on every device, and as OpenCV's where that rounds as it does on x86-64; elsewhere
-they could differ where a source lies on the border between two pixels.
+OpenCV moves one image; :func:`warp` moves a batch. Both resample by nearest neighbour with black
+fill, in the same fixed-point arithmetic: the host rounds, and the device only adds and compares
+integers. A motion therefore gives the same pixels on every device, and those of OpenCV on x86-64;
+on other processors OpenCV may round a source between two pixels differently.
 """
 
 from __future__ import annotations
@@ -29,12 +28,11 @@ class Motion:
     """One flip, rotation, scale and shift, in this order.
 
     Attributes:
-        hflip: Whether left and right are exchanged.
-        vflip: Whether top and bottom are exchanged.
+        hflip: Whether to exchange left and right.
+        vflip: Whether to exchange top and bottom.
         angle: Counter-clockwise rotation about the centre of the image in degrees.
         scale: Factor about the centre.
-        shift: Shift along the axes of the image, after the rotation, as shares of width and
-            height; positive to the right and down.
+        shift: Shift to the right and down, as shares of width and height.
     """
 
     hflip: bool = False
@@ -57,10 +55,9 @@ class Motion:
         return np.column_stack([linear, center + shift - linear @ center])
 
     def sources(self, height: int, width: int) -> npt.NDArray[np.int32]:
-        """Return where the pixels of a moved image come from, for :func:`warp`.
+        """Return from where the pixels of a moved image come, for :func:`warp`.
 
-        The source of a pixel is linear in its row and its column, so that one term for each row
-        and one for each column are enough.
+        The source of a pixel is linear in its row and its column: one term for each is enough.
 
         Returns:
             2 x (height + width): the terms of x, then those of y, of the rows and then of the
@@ -74,7 +71,7 @@ class Motion:
 
 
 def move(image: Image, motion: Motion) -> Image:
-    """Apply a motion by nearest neighbour, black where nothing comes from.
+    """Apply a motion by nearest neighbour with black fill.
 
     Args:
         image: H x W x 3, uint8.
@@ -84,7 +81,7 @@ def move(image: Image, motion: Motion) -> Image:
         A new image of the same shape.
     """
     height, width = image.shape[:2]
-    # A pixel of four bytes is moved as one number, in two thirds of the time of three bytes.
+    # A pixel of four bytes moves as one number, in two thirds of the time of three bytes.
     packed = cv2.cvtColor(image, cv2.COLOR_RGB2RGBA).view(np.float32)[..., 0]
     moved = cv2.warpAffine(
         packed,
@@ -99,7 +96,7 @@ def move(image: Image, motion: Motion) -> Image:
 
 
 def warp(images: Tensor, sources: Tensor) -> Tensor:
-    """Apply a motion to each image of a batch by one gather; what :func:`move` does to one image.
+    """Apply a motion to each image of a batch by one gather, as :func:`move` does to one image.
 
     Args:
         images: B x H x W x C, any dtype, on any device.
@@ -114,7 +111,7 @@ def warp(images: Tensor, sources: Tensor) -> Tensor:
     outside = (x < 0) | (x >= width) | (y < 0) | (y >= height)
     first = torch.arange(num_images, dtype=sources.dtype, device=sources.device) * (height * width)
     pixel = y * width + x + first.view(-1, 1, 1)
-    # One black pixel behind the last image is the source of all that come from outside.
+    # One black pixel after the last image is the source of all that come from outside.
     pixels = torch.cat([images.flatten(0, 2), images.new_zeros(1, num_channels)])
     black = num_images * height * width
     return pixels.index_select(0, pixel.masked_fill_(outside, black).flatten()).view_as(images)

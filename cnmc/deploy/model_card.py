@@ -248,8 +248,7 @@ def _results(trained: TrainedNetwork, cells: pd.DataFrame | None) -> str:
         bootstrap = SubjectBootstrap(labels, np.unique(part["subject"], return_inverse=True)[1])
         scores = evaluate(labels, logits)
         upright = evaluate(labels, part["logit_0"].to_numpy())
-        resampled = bootstrap.metrics(logits[np.newaxis])
-        resampled["auroc"] = bootstrap.auroc(logits[np.newaxis])
+        resampled = bootstrap.all_metrics(logits[np.newaxis])
         rows = [
             (
                 TITLES[name],

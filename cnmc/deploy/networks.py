@@ -79,9 +79,9 @@ def best_runs(root: Path, experiment: str, top: int) -> list[Path]:
     with needs("train", f"experiment={experiment}: ranking its runs"):
         from cnmc.analysis.ranking import candidates_in, rank  # noqa: PLC0415 - pandas
 
-    candidates, num_unfinished = candidates_in(root, experiment)
+    candidates, num_left_out = candidates_in(root, experiment)
     try:
-        runs = rank(candidates, num_unfinished=num_unfinished).runs
+        runs = rank(candidates, num_left_out=num_left_out).runs
     except CnmcError as error:
         raise CnmcError(
             f"experiment={experiment}: {error} (keys of python -m cnmc.best, which names a "

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from cnmc.analysis.results import NO_ROTATION, ROTATIONS, Study, missing_seeds
-from cnmc.reporting import averages, certainty, paper, persons, pictures, thresholds
+from cnmc.reporting import averages, certainty, clinical, paper, pictures
 from cnmc.reporting.document import Cell, Figure, Item, Report, Section, Table, duration, shown
 from cnmc.reporting.findings import CLASSES, Findings
 
@@ -20,10 +20,10 @@ SECTIONS: dict[str, Sequence[Callable[[Findings], Item | list[Item]]]] = {
     "Bias of choosing the epoch": [certainty.selection],
     "Rotations": [averages.rotations],
     "Ensembles of runs": [averages.ensembles],
-    "ROC and thresholds": [thresholds.roc],
-    "Calibration": [thresholds.calibrations],
-    "Persons": [persons.persons],
-    "Errors": [persons.errors, pictures.hardest_cells],
+    "ROC and thresholds": [clinical.roc],
+    "Calibration": [clinical.calibrations],
+    "Persons": [clinical.persons],
+    "Errors": [clinical.errors, pictures.hardest_cells],
     "The cells": [pictures.table1, pictures.figure1],
 }
 """The functions that make the tables, figures and paragraphs of each section."""
@@ -58,13 +58,11 @@ def assemble(study: Study, *, root: Path, data: Path | None = None) -> Report:
 
 def _items(made: Item | list[Item], study: Study) -> list[Item]:
     """Return the items of a function, with the protocols below each figure."""
-    protocols = {group.label: group.protocol for group in study.groups}
-    words = ", ".join(f"{label} ({protocol})" for label, protocol in protocols.items())
-    words = f"Protocols: {words}."
-    if len(set(protocols.values())) == 1:
-        words = f"Protocol {study.reference.protocol}."
+    protocols = ", ".join(f"{group.label} ({group.protocol})" for group in study.groups)
     return [
-        replace(item, note=f"{item.note} {words}") if isinstance(item, Figure) else item
+        replace(item, note=f"{item.note} Protocols: {protocols}.")
+        if isinstance(item, Figure)
+        else item
         for item in (made if isinstance(made, list) else [made])
         if item
     ]

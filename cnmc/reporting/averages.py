@@ -9,7 +9,7 @@ import pandas as pd
 from cnmc.analysis import averaging
 from cnmc.analysis.results import Group
 from cnmc.reporting import plots
-from cnmc.reporting.document import GROUP, Item, Row, Table, interval, shown, spread
+from cnmc.reporting.document import GROUP, Item, Table, interval, spread
 from cnmc.reporting.findings import Findings, f1_of, in_percent
 
 
@@ -59,14 +59,11 @@ def rotations(findings: Findings) -> list[Item]:
         "Lines are means over runs; the shaded area is one standard deviation.",
     )
 
-    def spaced(row: Row) -> str:
-        return "" if pd.isna(row["spaced"]) else shown(row["spaced"])
-
     table = Table(
         "views",
         title,
         frame,
-        GROUP | {"rotations": "num_views", "F1, mean ± std": spread(), "equally spaced": spaced},
+        GROUP | {"rotations": "num_views", "F1, mean ± std": spread(), "equally spaced": "spaced"},
         "In %: mean and std (ddof 0) over runs of the F1 averaged over all choices of this many "
         "stored rotations. Equally spaced: the rotations of `tta.num_rotations`, which begin with "
         "the original orientation. The checkpoint is the one that all rotations chose.",

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cnmc.analysis.metrics import METRICS, aurocs, decision_metrics
+from cnmc.analysis.metrics import METRICS, evaluate_each
 from cnmc.analysis.published import published
 from cnmc.analysis.results import Group, Study
 from cnmc.analysis.selection import HONEST, is_honest_twin, schemes
@@ -46,10 +46,8 @@ def intervals(findings: Findings) -> list[Item]:
 
 def _means(findings: Findings, group: Group) -> list[dict[str, Any]]:
     bootstrap = findings.bootstraps[group.cells_key]
-    values = decision_metrics(group.labels, group.logits)
-    values["auroc"] = aurocs(group.labels, group.logits)
-    resampled = bootstrap.metrics(group.logits)
-    resampled["auroc"] = bootstrap.auroc(group.logits)
+    values = evaluate_each(group.labels, group.logits)
+    resampled = bootstrap.all_metrics(group.logits)
     return [
         {
             "experiment": group.label,

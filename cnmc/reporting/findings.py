@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,11 +16,13 @@ from cnmc.analysis.bootstrap import SubjectBootstrap
 from cnmc.analysis.comparisons import Row, comparisons
 from cnmc.analysis.metrics import FloatArray, decision_metrics
 from cnmc.analysis.results import Group, Run, Study, run_table
-from cnmc.data.manifest import Manifest
-from cnmc.reporting.data_source import find_data
+from cnmc.data.manifest import Manifest, load_manifest
 
 CLASSES = ("HEM", "ALL")
 """Names of the classes by label."""
+MAX_READS = 4000
+"""A report reads at most this many files to identify the cells: about ten seconds. It reads none
+if the manifest of the training is available."""
 
 
 @dataclass(frozen=True)
@@ -72,8 +75,24 @@ class Findings:
         root = self.data or self._config.get("root")
         if root is None:
             return "the runs do not name the folder of their cells; give data.root=DIR"
-        fingerprint = self.study.reference.runs[0].info.manifest_fingerprint or ""
-        return find_data(Path(root), Path(self._config.get("work_dir") or ""), fingerprint)
+        expected = self.study.reference.runs[0].info.manifest_fingerprint or ""
+        try:
+            manifest = load_manifest(
+                Path(root),
+                Path(self._config.get("work_dir") or ""),
+                num_workers=min(os.cpu_count() or 1, 8),
+                show_progress=False,
+                max_reads=MAX_READS,
+                keep=False,
+            )
+        except (OSError, ValueError) as error:
+            return " ".join(str(error).split())
+        if manifest.fingerprint == expected:
+            return manifest
+        return (
+            f"data.root={root}: these are not the cells of the runs (fingerprint "
+            f"{manifest.fingerprint[:12]}, expected {expected[:12]})"
+        )
 
 
 def head(group: Group) -> dict[str, Any]:

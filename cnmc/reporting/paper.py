@@ -13,21 +13,8 @@ from cnmc.analysis.comparisons import Row as Comparison
 from cnmc.analysis.metrics import METRICS, decision_metrics
 from cnmc.analysis.statistics import SIGNIFICANCE
 from cnmc.analysis.subjects import best_and_last
-from cnmc.reporting import plots
-from cnmc.reporting.document import (
-    GROUP,
-    Cell,
-    Figure,
-    Item,
-    Row,
-    Table,
-    interval,
-    named,
-    p_value,
-    shown,
-    signed,
-    spread,
-)
+from cnmc.reporting import document, plots
+from cnmc.reporting.document import GROUP, Cell, Figure, Item, Row, Table, interval, spread
 from cnmc.reporting.findings import CLASSES, Findings, best_run, ends, in_percent, moments
 from cnmc.reporting.terms import TITLES
 from cnmc.runs.folder import F1
@@ -61,7 +48,12 @@ def table2(findings: Findings) -> Table:
         "Table 2: the best epoch of each run",
         pd.DataFrame(rows),
         GROUP
-        | {"metric": named("metric", TITLES), "n": "n", "min": "min", "mean ± std": spread()}
+        | {
+            "metric": document.named("metric", TITLES),
+            "n": "n",
+            "min": "min",
+            "mean ± std": spread(),
+        }
         | {"max": "max", "published": of_paper},
         "In %. F1, precision and recall are weighted by the number of cells of each class; ALL is "
         "the positive class. Standard deviation with ddof 0. Published: mean ± std (min to max) of "
@@ -116,7 +108,7 @@ def figure3(findings: Findings) -> list[Item]:
     alt = "Dot plots of the cell accuracy of each subject at the best and at the last epoch."
     columns: dict[str, str | Cell] = {
         "subject": "subject",
-        "class": named("label", CLASSES),
+        "class": document.named("label", CLASSES),
         "cells": "num_cells",
     }
     columns |= {"best epoch": "best", "last epoch": "last"}
@@ -224,7 +216,9 @@ def _comparison_table(rows: list[Comparison]) -> Table:
         if row["p_holm"] <= SIGNIFICANCE:
             return "significant"
         wanted = row["num_needed"]
-        return f"> {_LARGEST_NUMBER:,}" if wanted > _LARGEST_NUMBER else shown(wanted, ",.0f")
+        return (
+            f"> {_LARGEST_NUMBER:,}" if wanted > _LARGEST_NUMBER else document.shown(wanted, ",.0f")
+        )
 
     return Table(
         "comparisons",
@@ -235,15 +229,15 @@ def _comparison_table(rows: list[Comparison]) -> Table:
             "second": "second",
             "protocol": "protocol",
             "n": lambda row: f"{row['num_first']}, {row['num_second']}",
-            "difference": signed("difference"),
+            "difference": document.signed("difference"),
             "95 %, seeds": interval("seeds_"),
             "95 %, subjects and seeds": interval("subjects_"),
             "P(first beats second)": "superiority",
             "95 % of P": interval("superiority_"),
             "test": "test",
-            "p, one-sided": p_value("p_one_sided"),
-            "p, two-sided": p_value("p_two_sided"),
-            "p, Holm": p_value("p_holm"),
+            "p, one-sided": document.p_value("p_one_sided"),
+            "p, two-sided": document.p_value("p_two_sided"),
+            "p, Holm": document.p_value("p_holm"),
             "published p, one-sided": "published_p",
             "seeds needed": needed,
         },

@@ -12,10 +12,10 @@ from matplotlib.patches import Rectangle
 
 from cnmc.analysis import subjects
 from cnmc.data.composition import COUNTS, PART_TITLES, TABLE1, composition
-from cnmc.data.images import Pixels, crop_and_resize
+from cnmc.data.images import Pixels, UnreadableImageError, crop_and_resize, decode, read_file
 from cnmc.data.manifest import Manifest
+from cnmc.data.sources.synthetic import MARKER
 from cnmc.reporting import plots
-from cnmc.reporting.data_source import credit, read_pixels
 from cnmc.reporting.document import Cell, Figure, Row, Table, named
 from cnmc.reporting.findings import CLASSES, Findings
 
@@ -82,7 +82,7 @@ def figure1(findings: Findings) -> Figure | str:
         f"Dashed: the central {findings.crop} x {findings.crop} pixels, which the network sees. "
         f"Chosen by area among {SAMPLE} random training cells of each class: the cells of median "
         "area; the smallest ALL cell, because segmentation can cut off part of a cell; the largest "
-        f"normal cell, because segmentation can leave background. {credit(manifest)}",
+        f"normal cell, because segmentation can leave background. {_credit(manifest)}",
     )
 
 
@@ -93,7 +93,7 @@ def _examples(manifest: Manifest) -> list[tuple[str, str, Pixels]]:
     for label, name, extreme, position in ((1, "ALL", "smallest", 0), (0, "normal", "largest", -1)):
         paths = train.loc[train["label"].eq(label).fillna(value=False), "path"].sort_values()
         sample = paths.sample(min(SAMPLE, len(paths)), random_state=0)
-        read = [(path, read_pixels(manifest, path)) for path in sample]
+        read = [(path, _pixels(manifest, path)) for path in sample]
         images = [(path, pixels) for path, pixels in read if pixels is not None]
         images.sort(key=lambda image: np.count_nonzero(image[1].any(axis=-1)))
         if images:
@@ -118,7 +118,7 @@ def hardest_cells(findings: Findings) -> Figure | str:
     for axes in panels:
         axes.set_axis_off()
     for axes, row in zip(panels, hardest.to_dict(orient="records"), strict=False):
-        pixels = read_pixels(manifest, paths.get(row["cell_id"], ""))
+        pixels = _pixels(manifest, paths.get(row["cell_id"], ""))
         if pixels is not None:
             title = f"{CLASSES[row['label']]}, {100 * row['wrong_share']:.0f} % wrong"
             words = f"p(ALL) {row['mean_probability']:.2f}, {row['subject']}"
@@ -130,7 +130,7 @@ def hardest_cells(findings: Findings) -> Figure | str:
         "Images of single cells on black, the cell that most runs get wrong first.",
         "With each cell: its class, the share of the runs that get it wrong, the mean probability "
         "of ALL over the runs, and its subject. Their names are in the table of errors, in the "
-        f"same order. {credit(manifest)}",
+        f"same order. {_credit(manifest)}",
     )
 
 
@@ -139,3 +139,21 @@ def _show(axes: Axes, pixels: Pixels, side: int, title: str, words: str) -> None
     axes.imshow(square, extent=(0, 1, 0, 1))
     axes.set_title(title, fontsize=6.5)
     axes.text(0, -0.05, words, fontsize=5.5, color=plots.GREY, va="top")
+
+
+def _pixels(manifest: Manifest, path: str) -> Pixels | None:
+    """Return the pixels of a cell, or None if its file cannot be read."""
+    try:
+        return decode(read_file(manifest.root / path))
+    except UnreadableImageError:
+        return None
+
+
+def _credit(manifest: Manifest) -> str:
+    """Return the source of the cells, which their licence requires."""
+    if (manifest.root / MARKER).is_file():
+        return "Cells: generated, not of a person."
+    return (
+        "Cells: A. Gupta and R. Gupta, ALL Challenge dataset of ISBI 2019 (C-NMC 2019), The Cancer "
+        "Imaging Archive, doi:10.7937/tcia.2019.dc64i46r, CC BY 3.0."
+    )

@@ -1,12 +1,6 @@
 """Names of the metrics and classes."""
 
-TITLES = {
-    "accuracy": "accuracy",
-    "sensitivity": "sensitivity",
-    "specificity": "specificity",
-    "f1": "F1",
-    "precision": "precision",
-    "recall": "recall",
-    "auroc": "AUROC",
-}
+from cnmc.analysis.metrics import METRICS
+
+TITLES = {name: metric.title for name, metric in METRICS.items()}
 CLASSES = ("HEM", "ALL")

@@ -1,4 +1,4 @@
-"""Keeps the failures of what a run could do without from stopping it."""
+"""Keeps failures of a logger from stopping the training."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from cnmc.errors import CnmcError
 
 
 class Guard:
-    """Does what may fail; the first failure is told, and the work goes on.
+    """Calls functions that may fail, and warns of the first failure only.
 
-    The message of a foreign error is not shown: W&B's hold addresses, and may hold what was sent.
+    The message of a foreign error is not shown, because W&B's messages contain addresses.
 
     Args:
-        name: What may fail, as users call it.
+        name: What may fail.
         remedy: What is lost, and what to do about it.
     """
 
@@ -26,10 +26,9 @@ class Guard:
         self.name = name
         self.remedy = remedy
         self.failed = False
-        """Whether anything failed yet."""
 
     def __call__(self, action: Callable[[], Any]) -> Any:
-        """Return what an action returns; None where it fails."""
+        """Return the result of an action, or None if it fails."""
         try:
             return action()
         except Exception as error:
@@ -41,50 +40,30 @@ class Guard:
 
 
 class GuardedLogger(Logger):
-    """A logger of Lightning whose failures do not stop the training.
-
-    A call that fails is lost; the next one is tried again.
+    """A Lightning logger whose failures do not stop the training.
 
     Args:
         logger: The logger.
-        guard: Takes its failures.
+        guard: Handles its failures.
     """
+
+    name = version = None
+    """Lightning makes paths of these for its own checkpoints, which are not used here."""
 
     def __init__(self, logger: Logger, guard: Guard) -> None:
         super().__init__()
         self.logger = logger
         self.guard = guard
 
-    @property
-    def name(self) -> str | None:
-        """Name of the logger, None where that fails."""
-        name: str | None = self.guard(lambda: self.logger.name)
-        return name
-
-    @property
-    def version(self) -> int | str | None:
-        """Version of what is logged, None where that fails."""
-        version: int | str | None = self.guard(lambda: self.logger.version)
-        return version
-
-    @property
-    def save_dir(self) -> str | None:
-        """Where the logger keeps its files, None where that fails."""
-        path: str | None = self.guard(lambda: self.logger.save_dir)
-        return path
-
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
         """Log metrics."""
         self.guard(lambda: self.logger.log_metrics(metrics, step))
 
-    def log_hyperparams(
-        self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any
-    ) -> None:
-        """Log hyperparameters."""
-        self.guard(lambda: self.logger.log_hyperparams(params, *args, **kwargs))
+    def log_hyperparams(self, params: dict[str, Any] | Namespace, *_: Any, **__: Any) -> None:
+        """Log nothing: the configuration is in the run folder."""
 
     def save(self) -> None:
-        """Write what is not written yet."""
+        """Write what is not yet written."""
         self.guard(self.logger.save)
 
     def finalize(self, status: str) -> None:

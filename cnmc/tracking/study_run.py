@@ -1,4 +1,4 @@
-"""A study's own run at W&B, since the table of runs there shows no spread."""
+"""The W&B run of a whole study, because W&B's table of runs shows no spread."""
 
 from __future__ import annotations
 
@@ -13,19 +13,16 @@ import wandb
 from PIL import Image
 
 from cnmc.analysis.metrics import METRICS
-from cnmc.analysis.results import Group, Study, run_table
+from cnmc.analysis.results import Group, run_table
 from cnmc.analysis.statistics import mean_interval
 from cnmc.config import LoggerConfig
-from cnmc.reporting.assemble import assemble
-from cnmc.reporting.document import Figure
-from cnmc.reporting.pictures import PICTURES
 from cnmc.runs.identity import without_folders
-from cnmc.tracking import keys as names
-from cnmc.tracking import wandb_run
+from cnmc.tracking import keys, wandb_run
+from cnmc.tracking.loggers import Figures, StudyFigure
 
 STATISTICS = ("mean", "std", "min", "max", "ci_low", "ci_high")
-"""Of each metric over runs, in fractions of 1: the standard deviation is the population's (ddof 0),
-the interval that of the mean over other seeds on the same cells, 95 %."""
+"""Statistics of a metric over runs, as fractions of 1: the population's standard deviation (ddof 0)
+and the 95 % interval of the mean over other seeds on the same cells."""
 
 
 def over_runs(group: Group) -> pd.DataFrame:
@@ -34,50 +31,51 @@ def over_runs(group: Group) -> pd.DataFrame:
     Beside :data:`cnmc.analysis.metrics.METRICS` there is ``f1_norot``, without rotations.
     """
     table = run_table([group])
-    views = list(table["view"].unique())
-    of_view = {view: table[table["view"] == view] for view in views}
-    values = {name: of_view[views[0]][name].to_numpy(dtype=float) for name in METRICS}
-    values["f1_norot"] = of_view[views[-1]]["f1"].to_numpy(dtype=float)
+    views = [part for _, part in table.groupby("view", sort=False)]
+    values = {name: views[0][name].to_numpy(dtype=float) for name in METRICS}
+    values["f1_norot"] = views[-1]["f1"].to_numpy(dtype=float)
     rows = []
     for metric, found in values.items():
         numbers = found.mean(), found.std(), found.min(), found.max(), *mean_interval(found)
-        rows.append(
-            {"metric": metric, "n": len(found), **dict(zip(STATISTICS, numbers, strict=True))}
-        )
+        row = dict(zip(STATISTICS, numbers, strict=True))
+        rows.append({"metric": metric, "n": len(found), **row})
     return pd.DataFrame(rows)
 
 
-def log_group(options: LoggerConfig, group: Group, root: Path) -> wandb.Run | None:
-    """Log the runs of a group as one; None where W&B is disabled.
+def log_group(
+    options: LoggerConfig, group: Group, root: Path, figures: Figures
+) -> wandb.Run | None:
+    """Log the runs of a group as one W&B run; return None if W&B is disabled.
 
     Args:
         options: Project, entity and mode.
         group: The runs.
-        root: Where the run folders lie; W&B's files come into ``wandb/`` below it.
+        root: Folder of the run folders; W&B's files are written to ``wandb/`` in it.
+        figures: Returns the figures of the group.
     """
-    # The first run that was ever begun stays the same when others are added.
+    # The id comes from the run that started first, so that it stays the same when runs are added.
     first = min(group.runs, key=lambda run: (run.info.started, run.info.seed))
     shared = {key: value for key, value in first.config.items() if key not in ("seed", "run")}
     run = wandb_run.start(
         options,
         root,
-        id=f"{names.STUDY}-{first.info.run_id}",
+        id=f"{keys.STUDY}-{first.info.run_id}",
         name=f"{group.label} ({len(group.runs)} runs)",
         group=group.experiment,
-        job_type=names.STUDY,
+        job_type=keys.STUDY,
         tags=wandb_run.tags(first.info, first.config),
         notes=wandb_run.experiment_notes(group.experiment),
         config={
             **without_folders(shared),
             "seeds": group.seeds,
-            names.ORIGIN: first.info.identity(),
+            keys.ORIGIN: first.info.identity(),
         },
     )
     if run is None:
         return None
     try:
         with wandb_run.staged_below(root):
-            _log(run, group, _figures(group, root, pictures=options.num_images > 0))
+            _log(run, over_runs(group), figures(group, root, options.num_images > 0))
     except BaseException:
         wandb_run.finish(run, exit_code=1)
         raise
@@ -85,27 +83,14 @@ def log_group(options: LoggerConfig, group: Group, root: Path) -> wandb.Run | No
     return run
 
 
-def _log(run: wandb.Run, group: Group, figures: Sequence[Figure]) -> None:
-    metrics = over_runs(group)
-    run.summary.update(summary(metrics))
-    charts: dict[str, Any] = {names.METRICS: wandb_run.table(metrics)}
+def _log(run: wandb.Run, metrics: pd.DataFrame, figures: Sequence[StudyFigure]) -> None:
+    summary: dict[str, float] = {"n": int(metrics["n"].iloc[0])}
+    for row in metrics.to_dict(orient="records"):
+        defined = {name: row[name] for name in STATISTICS if not np.isnan(row[name])}
+        summary |= {f"{row['metric']}/{name}": value for name, value in defined.items()}
+    run.summary.update(summary)
+    charts: dict[str, Any] = {keys.METRICS_TABLE: wandb_run.table(metrics)}
     for figure in figures:
         picture = Image.open(io.BytesIO(figure.png))
-        charts[names.figure(figure.name)] = wandb.Image(picture, caption=figure.title)
+        charts[keys.figure(figure.name)] = wandb.Image(picture, caption=figure.title)
     run.log(charts)
-
-
-def summary(metrics: pd.DataFrame) -> dict[str, float]:
-    """Return the summary of a study from its :func:`over_runs`; what is not defined is left out."""
-    found: dict[str, float] = {"n": int(metrics["n"].iloc[0])}
-    for row in metrics.to_dict(orient="records"):
-        for name in STATISTICS:
-            if not np.isnan(row[name]):
-                found[names.over_runs(row["metric"], name)] = row[name]
-    return found
-
-
-def _figures(group: Group, root: Path, *, pictures: bool) -> list[Figure]:
-    """Return the figures of the report that is of this group alone."""
-    figures = assemble(Study((group,), ()), root=root).figures
-    return [figure for figure in figures if pictures or figure.name not in PICTURES]

@@ -1,10 +1,10 @@
-"""A run at Weights & Biases: online where that is possible, else in files to be sent later."""
+"""A W&B run for a run folder: online if possible, otherwise in files to be sent later."""
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
@@ -16,37 +16,35 @@ from hydra.core.hydra_config import HydraConfig
 from pytorch_lightning.loggers import WandbLogger
 
 from cnmc.config import CONFIG_DIR, LoggerConfig
-from cnmc.data.images import Pixels
+from cnmc.runs import sweep_agent
 from cnmc.runs.folder import RunFolder, RunInfo
 from cnmc.runs.identity import without_folders
-from cnmc.tracking import agent
-from cnmc.tracking import keys as names
-from cnmc.tracking.run_results import RunResults, best_summary
+from cnmc.tracking import keys
+from cnmc.tracking.guard import Guard, GuardedLogger
+from cnmc.tracking.loggers import Pixels, Tracker
+from cnmc.tracking.run_results import RunResults, best_summary, run_results
 
 INIT_SECONDS = 30.0
-"""How long a run waits for W&B before it is logged offline."""
+"""Seconds that a run waits for W&B before it is logged offline."""
 
 FINISH_SECONDS = 600.0
-"""How long the end of a run waits for what is still to be sent; the rest stays in its files."""
+"""Seconds that the end of a run waits for the upload; the rest stays in W&B's files."""
 
 NAME_LENGTH, TAG_LENGTH = 128, 64
-"""W&B takes no longer names and tags; searches name many keys."""
+"""W&B's limits."""
 
 _CLASSES = ["HEM", "ALL"]
 
 
 def wandb_mode(mode: str | None) -> str:
-    """Return the mode of W&B: the one asked for, else online when logged in, else offline.
-
-    W&B itself would ask for a key on a terminal and fail without one; training does neither.
-    """
+    """Return the mode of W&B: the given one, else online if logged in, else offline."""
     mode = mode or os.environ.get("WANDB_MODE")
     if mode:
         return {"dryrun": "offline"}.get(mode, mode)
     if wandb.run is not None:
         return "offline" if wandb.run.offline else "online"
-    # What wandb disabled and wandb offline have set.
-    settings = _hush().settings
+    # Set by the commands wandb disabled and wandb offline.
+    settings = _silent_setup().settings
     if settings.mode in ("disabled", "offline"):
         return str(settings.mode)
     return "online" if _is_logged_in() else "offline"
@@ -54,33 +52,39 @@ def wandb_mode(mode: str | None) -> str:
 
 @cache
 def _is_logged_in() -> bool:
-    """Ask once a process, since it takes seconds to find that there is no network."""
+    """Ask once a process, because it takes seconds without a network."""
     try:
         return wandb.login(prompt=False)
     except Exception as error:
         kind = type(error).__name__
-        sys.stderr.write(f"warning: W&B took no login ({kind}): logging offline\n")
+        sys.stderr.write(f"warning: the login to W&B failed ({kind}): logging offline\n")
         return False
+
+
+def _silent_setup() -> Any:
+    """Set W&B up without its own messages, which contain addresses."""
+    return wandb.setup(wandb.Settings(silent=True))
 
 
 def start(
     options: LoggerConfig, folder: Path, *, name: str, tags: Sequence[str], **identity: Any
 ) -> wandb.Run | None:
-    """Begin a run at W&B, or go on with it; None where W&B is disabled.
+    """Start or resume a W&B run; return None if W&B is disabled.
 
     Args:
-        options: Project, entity and mode; offline takes the place of online where that fails.
-        folder: W&B's files come into ``wandb/`` below it.
-        name: What people call it; shortened where W&B takes no such name.
-        tags: Its tags; shortened too.
-        identity: id, group, job_type, notes and config, as ``wandb.init`` takes them.
+        options: Project, entity and mode. If online fails, the run is logged offline.
+        folder: W&B's files are written to ``wandb/`` in it.
+        name: Its name, cut to W&B's limit.
+        tags: Its tags, cut to W&B's limit.
+        identity: id, group, job_type, notes and config of ``wandb.init``.
     """
-    _hush()
+    mode = wandb_mode(options.mode)
+    if mode == "disabled":
+        return None
     settings = wandb.Settings(
         silent=True,
         init_timeout=INIT_SECONDS,
-        # Names of machines, also those of a cluster's jobs, addresses of repositories and of people
-        # are nobody's business but the user's.
+        # Names of machines, repositories and people stay private.
         host="-",
         x_disable_meta=True,
         disable_git=True,
@@ -89,13 +93,14 @@ def start(
     )
 
     def init(mode: Any) -> wandb.Run:
+        _silent_setup()
         return wandb.init(
             project=options.project,
             entity=options.entity,
             dir=folder,
             mode=mode,
             resume="allow",
-            # Runs of one process stay apart, also from one that a notebook has open.
+            # Keeps the runs of one process apart, also from one that a notebook has open.
             reinit="create_new",
             settings=settings,
             name=name[:NAME_LENGTH],
@@ -103,9 +108,6 @@ def start(
             **identity,
         )
 
-    mode = wandb_mode(options.mode)
-    if mode == "disabled":
-        return None
     try:
         return init(mode)
     except Exception as error:
@@ -115,17 +117,11 @@ def start(
         sys.stderr.write(f"warning: W&B cannot be reached ({kind}): this run is logged offline\n")
         # The failed attempt holds the id.
         wandb.teardown()
-        _hush()
         return init("offline")
 
 
-def _hush() -> Any:
-    """Set W&B up: what there is to say is said by the program, once and without addresses."""
-    return wandb.setup(wandb.Settings(silent=True))
-
-
 def experiment_notes(experiment: str) -> str | None:
-    """Return what stands at the head of an experiment's file; None where there is none."""
+    """Return the comment at the head of an experiment's file; None if there is none."""
     folders = [str(CONFIG_DIR)]
     if HydraConfig.initialized():
         sources = HydraConfig.get().runtime.config_sources
@@ -133,42 +129,41 @@ def experiment_notes(experiment: str) -> str | None:
     for folder in folders:
         path = Path(folder, "experiment", f"{experiment}.yaml")
         if path.is_file():
-            lines = path.read_text().splitlines()
-            head = [line[1:] for line in lines[: _first_without_comment(lines)]]
-            words = [line.removeprefix(" ").rstrip() for line in head if "@package" not in line]
+            words = []
+            for line in path.read_text().splitlines():
+                if not line.startswith("#"):
+                    break
+                if "@package" not in line:
+                    words.append(line[1:].removeprefix(" ").rstrip())
             return "\n".join(words).strip() or None
     return None
 
 
-def _first_without_comment(lines: list[str]) -> int:
-    return next((i for i, line in enumerate(lines) if not line.startswith("#")), len(lines))
-
-
 class RunLogger(WandbLogger):
-    """Logs epochs under their own count, and keeps the summary of the best one up to date.
+    """Logs epochs by their own count, and keeps the summary of the best epoch up to date.
 
     Args:
-        run: The run at W&B.
-        info: The run's progress; the recorder, which logs an epoch, has filled it in before.
+        run: The W&B run.
+        info: Progress of the run, which the recorder updates before it logs an epoch.
     """
 
     def __init__(self, run: wandb.Run, info: RunInfo) -> None:
         super().__init__(experiment=run)
         self.run = run
         self.info = info
-        run.define_metric(names.EPOCH)
+        run.define_metric(keys.EPOCH)
         for pattern in ("train/*", "val/*", "lr/*", "seconds"):
-            run.define_metric(pattern, step_metric=names.EPOCH)
+            run.define_metric(pattern, step_metric=keys.EPOCH)
         run.define_metric("trainer/global_step")
-        run.define_metric(names.LOSS_STEP, step_metric="trainer/global_step")
+        run.define_metric(keys.LOSS_STEP, step_metric="trainer/global_step")
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Log an epoch of the recorder, or what Lightning logs within one."""
-        if names.LOSS_STEP in metrics:
-            # Lightning counts epochs from 0 while they last.
-            metrics = {key: value for key, value in metrics.items() if key != names.EPOCH}
+        """Log an epoch of the recorder, or a step of Lightning."""
+        if keys.LOSS_STEP in metrics:
+            # Lightning's epoch counts from 0 during the epoch.
+            metrics = {key: value for key, value in metrics.items() if key != keys.EPOCH}
         super().log_metrics(metrics, step)
-        if metrics.get(names.EPOCH) and metrics[names.EPOCH] == self.info.best_epoch:
+        if metrics.get(keys.EPOCH) and metrics[keys.EPOCH] == self.info.best_epoch:
             self.run.summary.update(best_summary(dict(metrics)))
 
 
@@ -177,10 +172,54 @@ def tags(info: RunInfo, config: Mapping[str, Any]) -> list[str]:
     return [str(info.protocol), str(config["model"]["name"])]
 
 
-def start_run(
+@contextmanager
+def tracked_at_wandb(
+    options: LoggerConfig,
+    guard: Guard,
+    *,
+    folder: RunFolder,
+    info: RunInfo,
+    config: Mapping[str, Any],
+    quiet: bool,
+) -> Iterator[Tracker]:
+    """Yield the W&B logger of a run, and finish the W&B run at the end.
+
+    See :func:`cnmc.tracking.loggers.tracked`.
+    """
+    run = guard(lambda: _start_run(options, folder, info, config))
+    if run is None:
+        yield Tracker([])
+        return
+    concluded = False
+
+    def conclude(pixels: Pixels | None) -> None:
+        nonlocal concluded
+        with staged_below(folder.path):
+            results = guard(lambda: run_results(folder))
+            if results is None:
+                return
+            guard(lambda: _log_results(run, results, options.num_images, pixels))
+            if options.log_model:
+                guard(lambda: log_checkpoints(run, folder, info, results.summary, options.log_last))
+        concluded = True
+
+    tracker = Tracker([], conclude)
+    try:
+        logger = guard(lambda: RunLogger(run, info))
+        tracker.loggers = [GuardedLogger(logger, guard)] if logger else []
+        yield tracker
+    finally:
+        # A failure after the training is not a failure of the run.
+        exit_code = 0 if info.status == "finished" else 1
+        sent = guard(lambda: finish(run, exit_code)) is not None
+        tracker.complete = concluded and not guard.failed
+        if not quiet:
+            guard(lambda: print(_address(run, sent)))
+
+
+def _start_run(
     options: LoggerConfig, folder: RunFolder, info: RunInfo, config: Mapping[str, Any]
 ) -> wandb.Run | None:
-    """Begin the W&B run of a run folder, or go on with it; None where W&B is disabled."""
     origin = {
         **info.identity(),
         "setting": info.setting,
@@ -191,63 +230,51 @@ def start_run(
     return start(
         options,
         folder.path,
-        id=agent.run_id() or info.run_id,
+        id=sweep_agent.run_id() or info.run_id,
         name=info.label,
         group=info.experiment,
-        job_type=names.TRAIN,
+        job_type=keys.TRAIN,
         tags=tags(info, config),
         notes=experiment_notes(info.experiment),
-        config={**without_folders(config), names.ORIGIN: origin},
+        config={**without_folders(config), keys.ORIGIN: origin},
     )
 
 
-def log_results(
-    run: wandb.Run,
-    results: RunResults,
-    *,
-    num_images: int,
-    pixels: Callable[[str], Pixels] | None,
+def _log_results(
+    run: wandb.Run, results: RunResults, num_images: int, pixels: Pixels | None
 ) -> None:
-    """Log tables, charts and images of what a finished run shows.
-
-    Args:
-        run: The run at W&B.
-        results: What to log.
-        num_images: How many of the cells that are called wrongly are shown.
-        pixels: Returns the image of a cell by its id; None where the images are not at hand.
-    """
+    """Log summary, tables, charts and images of a finished run."""
     run.summary.update(results.summary)
     both: Any = [[1 - p, p] for p in results.probabilities.tolist()]
-    truth = results.labels.tolist()
+    labels = results.labels.tolist()
     only_all: Any = [1]
     called = [int(p > 0.5) for p in results.probabilities]
     charts: dict[str, Any] = {
-        names.CONFUSION_MATRIX: wandb.plot.confusion_matrix(
-            y_true=truth, preds=called, class_names=_CLASSES
+        keys.CONFUSION_MATRIX: wandb.plot.confusion_matrix(
+            y_true=labels, preds=called, class_names=_CLASSES
         ),
-        names.SUBJECTS: table(results.subjects),
+        keys.SUBJECTS: table(results.subjects),
     }
-    if len(set(truth)) == len(_CLASSES):
+    if len(set(labels)) == len(_CLASSES):
         roc, precision_recall = wandb.plot.roc_curve, wandb.plot.pr_curve
-        charts[names.ROC] = roc(truth, both, _CLASSES, only_all)
-        charts[names.PRECISION_RECALL] = precision_recall(truth, both, _CLASSES, only_all)
+        charts[keys.ROC] = roc(labels, both, _CLASSES, only_all)
+        charts[keys.PRECISION_RECALL] = precision_recall(labels, both, _CLASSES, only_all)
     wrong = results.wrong.head(num_images)
     if len(wrong):
-        charts[names.WRONG_CELLS] = table(wrong, pixels)
+        charts[keys.WRONG_CELLS] = table(wrong, pixels)
     run.log(charts)
 
 
-def table(frame: pd.DataFrame, pixels: Callable[[str], Pixels] | None = None) -> wandb.Table:
-    """Return a table for W&B.
+def table(frame: pd.DataFrame, pixels: Pixels | None = None) -> wandb.Table:
+    """Return a W&B table.
 
     Args:
         frame: The rows.
-        pixels: Returns the image of a cell by its id, for a last column; None for none.
+        pixels: Returns the image of a cell by its id, for a last column ``image``.
     """
     columns: list[Any] = list(frame.columns)
-    rows: list[Any] = [
-        list(row) for row in zip(*(frame[name].tolist() for name in columns), strict=True)
-    ]
+    lists = (frame[name].tolist() for name in columns)
+    rows: list[Any] = [list(row) for row in zip(*lists, strict=True)]
     if pixels is not None:
         columns.append("image")
         for row, cell in zip(rows, frame["cell_id"], strict=True):
@@ -256,42 +283,32 @@ def table(frame: pd.DataFrame, pixels: Callable[[str], Pixels] | None = None) ->
 
 
 def log_checkpoints(
-    run: wandb.Run,
-    folder: RunFolder,
-    info: RunInfo,
-    summary: Mapping[str, float],
-    *,
-    last: bool,
+    run: wandb.Run, folder: RunFolder, info: RunInfo, summary: Mapping[str, float], last: bool
 ) -> None:
-    """Log the best checkpoint of a finished run as an artifact, and the last one if asked.
-
-    The files stay where they are: W&B reads them when it sends them.
-    """
-    seed = names.seed_alias(info.seed)
-    wanted = [(folder.best_checkpoint, [names.BEST, seed])]
+    """Log the best checkpoint of a finished run as an artifact, and the last one if wanted."""
+    wanted = [(folder.best_checkpoint, info.best_epoch, [keys.BEST, keys.seed_alias(info.seed)])]
     if last:
-        wanted.append((folder.last_checkpoint, [names.LAST]))
-    for path, aliases in wanted:
-        epoch = info.best_epoch if names.BEST in aliases else info.epochs_done
+        wanted.append((folder.last_checkpoint, info.epochs_done, [keys.LAST]))
+    for path, epoch, aliases in wanted:
         artifact = wandb.Artifact(
-            names.artifact_name(info.run_id),
-            type=names.MODEL,
+            keys.artifact_name(info.run_id),
+            type=keys.MODEL,
             description=f"{info.label}, epoch {epoch}",
             metadata={
                 **info.identity(),
                 "epoch": epoch,
-                "summary": dict(summary) if names.BEST in aliases else {},
+                "summary": dict(summary) if keys.BEST in aliases else {},
             },
         )
+        # The file is not copied: W&B reads it from the run folder.
         artifact.add_file(str(path), name=path.name, policy="immutable", skip_cache=True)
         run.log_artifact(artifact, aliases=aliases)
-    name = f"{names.artifact_name(info.run_id)}:{names.BEST}"
-    run.summary[names.best("checkpoint")] = name
+    run.summary[keys.best("checkpoint")] = f"{keys.artifact_name(info.run_id)}:{keys.BEST}"
 
 
 @contextmanager
 def staged_below(folder: Path) -> Iterator[None]:
-    """Keep W&B's copies of what it is to send beside its other files instead of in the home."""
+    """Keep files that W&B has yet to send in the folder instead of the user's home."""
     key = "WANDB_DATA_DIR"
     given = os.environ.get(key)
     os.environ.setdefault(key, str(folder / "wandb" / "data"))
@@ -303,27 +320,22 @@ def staged_below(folder: Path) -> Iterator[None]:
 
 
 def finish(run: wandb.Run, exit_code: int) -> bool:
-    """End a run, and wait until what it logged is sent or written; True where it was."""
+    """End a run, and wait until everything is sent or written; return True."""
     try:
         run.finish(exit_code=exit_code)
         return True
     except Exception:
-        # What is left of a service that died would be in the way of the next run.
+        # The remains of a failed service would disturb the next run.
         with suppress(Exception):
             wandb.teardown()
         raise
 
 
-def whereabouts(run: wandb.Run, *, sent: bool) -> str:
-    """Say where a run that is over can be seen, or how it can be sent.
-
-    Args:
-        run: The run.
-        sent: Whether all of it reached W&B; offline runs never did.
-    """
+def _address(run: wandb.Run, sent: bool) -> str:
+    """Return a line with the address of a run, or with the command that sends it."""
     folder = Path(run.dir).parent
     if run.offline:
         return f"W&B: logged offline; wandb sync {folder} sends it"
     if not sent:
-        return f"W&B: not all of it was sent; wandb sync --include-online {folder} sends it"
+        return f"W&B: not everything was sent; wandb sync --include-online {folder} sends the rest"
     return f"W&B: {run.url}"

@@ -12,6 +12,7 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
+from cnmc.analysis.metrics import evaluate, mean_logits
 from cnmc.model.tta import rotation_columns
 from cnmc.runs.folder import F1, F1_NOROT, RunFolder, RunInfo, logit_column
 
@@ -38,6 +39,7 @@ class RunRecorder(pl.Callback):
         self.columns = [logit_column(eighths) for eighths in rotation_columns(num_rotations)]
         self._batches: list[tuple[Tensor, Tensor]] = []
         self._rates: dict[str, float] = {}
+        self._scores: dict[str, float] = {}
         self._clock = time.monotonic()
         self.last_f1: tuple[float | None, float | None] = (None, None)
         """F1 of the last stored epoch, with all rotations and without."""
@@ -92,6 +94,8 @@ class RunRecorder(pl.Callback):
         table["label"] = table["label"].astype("int8")
         for position, column in enumerate(self.columns):
             table[column] = logits[:, position]
+        if role == "val":
+            self._scores = evaluate(table["label"].to_numpy(), mean_logits(table))
         self.folder.add_predictions(table)
 
     def _store_metrics(self, trainer: pl.Trainer, epoch: int) -> None:
@@ -102,6 +106,9 @@ class RunRecorder(pl.Callback):
         row: dict[str, float] = {"epoch": epoch}
         row["train/loss"] = logged.get("train/loss", float("nan")) if epoch else float("nan")
         row |= {name: value for name, value in logged.items() if name.startswith("val/")}
+        # The classifier logs the paper's metrics; any other comes from the stored logits.
+        for name, value in self._scores.items():
+            row.setdefault(f"val/{name}", value)
         # Before training there is no rate in force; the columns are there from the first row on.
         row |= self._rates or {f"lr/{g}": float("nan") for g in _group_names(trainer)}
         row["seconds"] = round(seconds, 3)

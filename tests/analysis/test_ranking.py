@@ -50,7 +50,7 @@ def test_a_run_without_an_f1_is_never_the_best() -> None:
 
 def test_no_finished_run_is_an_error_that_counts_those_begun() -> None:
     with pytest.raises(CnmcError, match="no run is finished yet, of 3 that were begun"):
-        rank([], num_unfinished=3)
+        rank([], num_left_out=3)
 
 
 def test_the_refusal_says_what_differs_where_and_how_to_choose() -> None:
@@ -99,8 +99,8 @@ def test_folders_are_ranked_by_the_cells_that_chose_the_epoch(tmp_path: Path) ->
     for seed in (1, 2):
         write_run(tmp_path, "honest", seed, signal=0.8, protocol="honest")
     write_run(tmp_path, "honest", 3, protocol="honest", status="running", best_f1=1.0)
-    candidates, num_unfinished = candidates_in(tmp_path, "honest")
-    ranking = rank(candidates, num_unfinished=num_unfinished)
+    candidates, num_left_out = candidates_in(tmp_path, "honest")
+    ranking = rank(candidates, num_left_out=num_left_out)
     best, second = ranking.runs
     assert best.f1 == pytest.approx(best.choosing["f1"])
     assert best.f1 > second.f1

@@ -14,8 +14,7 @@ import pytest
 from cnmc.analysis.loading import read_study
 from cnmc.analysis.results import Study
 from cnmc.data.manifest import Manifest, load_manifest
-from cnmc.reporting import data_source
-from cnmc.reporting.data_source import find_data
+from cnmc.reporting import findings as findings_module
 from cnmc.reporting.document import Figure, Table
 from cnmc.reporting.findings import Findings
 from cnmc.reporting.pictures import _examples, figure1, hardest_cells, table1
@@ -40,24 +39,33 @@ def findings_of(manifest: Manifest | str, study: Study | None = None) -> Finding
     return findings
 
 
+def cells_of_runs(tmp_path: Path, fingerprint: str, work_dir: str, data: Path) -> Manifest | str:
+    """Return the cells that a report finds for a run with this fingerprint."""
+    config = {"data": {"root": None, "work_dir": str(tmp_path / work_dir)}}
+    shutil.rmtree(tmp_path.with_name("runs"), ignore_errors=True)
+    runs = tmp_path.with_name("runs")
+    write_run(runs, "proposal", 0, num_epochs=1, manifest_fingerprint=fingerprint, config=config)
+    return Findings(read_study(runs), data).cells
+
+
 def test_the_cells_are_found_without_reading_or_writing(
     release: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = sorted(tmp_path.rglob("*"))
-    monkeypatch.setattr(data_source, "MAX_READS", 0)
-    found = find_data(release.root, tmp_path / "work", release.fingerprint)
+    monkeypatch.setattr(findings_module, "MAX_READS", 0)
+    found = cells_of_runs(tmp_path, release.fingerprint, "work", release.root)
     assert isinstance(found, Manifest)
     assert found.fingerprint == release.fingerprint
-    assert isinstance(find_data(release.root, tmp_path / "none", release.fingerprint), str)
+    assert isinstance(cells_of_runs(tmp_path, release.fingerprint, "none", release.root), str)
     assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_other_and_missing_cells_are_named(release: Manifest, tmp_path: Path) -> None:
-    other = find_data(release.root, tmp_path / "work", "e" * 64)
+    other = cells_of_runs(tmp_path, "e" * 64, "work", release.root)
     assert isinstance(other, str)
     assert release.fingerprint[:12] in other
     assert "e" * 12 in other
-    gone = find_data(tmp_path / "gone", tmp_path / "work", release.fingerprint)
+    gone = cells_of_runs(tmp_path, release.fingerprint, "work", tmp_path / "gone")
     assert isinstance(gone, str)
     assert str(tmp_path / "gone") in gone
     assert "\n" not in gone

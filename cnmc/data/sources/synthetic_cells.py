@@ -1,12 +1,11 @@
-"""Draws one artificial white blood cell that resembles those of C-NMC 2019.
+"""Draw one artificial white blood cell that resembles those of C-NMC 2019.
 
-Lengths are in pixels of the release (an image side of 450) and scale with the image. The sizes,
-colours and spatial frequencies below were set beside real cells of the release: the bounding box of
-the non-black pixels, the mean colour by depth below the outline, and the contrast by scale.
+Lengths are in pixels of the release (an image side of 450) and scale with the image. Sizes, colours
+and spatial frequencies were adjusted to real cells of the release.
 
 The classes differ by size and by the maturity of the nucleus (finer chromatin, visible nucleoli and
-less cytoplasm in ALL); both overlap, within a subject and between subjects, so that no classifier
-can be perfect.
+less cytoplasm in ALL). Both overlap, within a subject and between subjects, so no classifier can be
+perfect.
 """
 
 from __future__ import annotations
@@ -23,19 +22,17 @@ Image = NDArray[np.uint8]
 _Field = NDArray[np.float32]
 
 RELEASE_SIZE = 450
-"""Side in pixels of an image of the release, the unit of every length here."""
-
+"""Side of an image of the release in pixels."""
 CUT_RATE = 0.06
-"""Share of cells of which a piece is blackened (Figure 1c of the paper)."""
+"""Share of cells with a blackened piece (Figure 1c of the paper)."""
 BACKGROUND_RATE = 0.08
 """Share of cells with leftover background (Figure 1d of the paper)."""
 
-# Width before imperfections, by label; background and bumps lengthen the box by a few pixels.
+# Width before imperfections, by label.
 _WIDTH = (179.0, 219.0)
 _WIDTH_SD_SUBJECT = 12.0
 _WIDTH_SD_CELL = 22.0
-# The sign of the immaturity is that of the class; with these deviations 14 % of the cells of either
-# class lie on the wrong side of zero.
+# With these deviations 14 % of the cells of either class are on the wrong side of zero.
 _IMMATURITY_SD_SUBJECT = 0.4
 _IMMATURITY_SD_CELL = 0.85
 
@@ -52,26 +49,28 @@ _RING = np.array([-15.0, -4.0, 5.0], np.float32)
 
 @dataclass(frozen=True)
 class SubjectTraits:
-    """What the cells of one subject have in common, each a deviation from its class."""
+    """Deviations of the cells of one subject from their class.
+
+    Attributes:
+        width: Pixels added to the mean width.
+        immaturity: Added to the mean immaturity, +1 for ALL and -1 for normal cells.
+        light: Logarithm of the factor on all colours.
+        hue: Logarithm of the factor on red against blue.
+        contrast: Logarithm of the factor on the contrast of the chromatin.
+    """
 
     width: float
-    """Pixels of the release added to the mean width."""
     immaturity: float
-    """Added to the mean immaturity, which is +1 for ALL and -1 for normal cells."""
     light: float
-    """Logarithm of the factor on all colours."""
     hue: float
-    """Logarithm of the factor on red against blue."""
     contrast: float
-    """Logarithm of the factor on the contrast of the chromatin."""
 
 
 def subject_traits(seed: int, part: int, label: int, index: int) -> SubjectTraits:
-    """Traits of a subject.
+    """Return the traits of a subject.
 
-    Successive subjects take their deviations from an additive recurrence modulo 1, which fills the
-    range evenly from the first subject on: with independent draws a data set of few subjects would
-    be easy or impossible by chance.
+    Successive subjects fill the range evenly, by an additive recurrence modulo 1: with independent
+    draws a data set of few subjects would be easy or impossible by chance.
 
     Args:
         seed: Seed of the data set.
@@ -102,15 +101,15 @@ def draw_cell(
     """Draw one cell in the middle of a black image.
 
     Args:
-        rng: Source of everything in which this cell differs from others of its subject.
+        rng: Source of all differences from other cells of the subject.
         label: 1 for ALL, 0 for normal.
         traits: The subject's traits.
-        image_size: Sets the size of the cell: at 450 cells are as large as in the release.
-        canvas_size: Side of the image in pixels, ``image_size`` where it is not given.
+        image_size: Size of the cell: at 450 cells are as large as in the release.
+        canvas_size: Side of the image in pixels; None is ``image_size``.
 
     Returns:
-        RGB image of shape (canvas_size, canvas_size, 3). Pixels outside of the cell and of leftover
-        background are exactly 0, those inside have no channel at 0.
+        RGB image of shape (canvas_size, canvas_size, 3). Pixels outside the cell and leftover
+        background are 0; pixels inside have no channel at 0.
     """
     canvas_size = image_size if canvas_size is None else canvas_size
     scale = image_size / RELEASE_SIZE
@@ -120,7 +119,7 @@ def draw_cell(
     outline = _outline(rng, float(np.clip(width, 110.0, 340.0)))
     is_cut, has_background = rng.random(2) < (CUT_RATE, BACKGROUND_RATE)
 
-    # Only a square in the middle is worked on; leftover background needs room around the cell.
+    # Only a central square is drawn; leftover background needs room around the cell.
     reach = float(np.abs(outline).max()) * (1.7 if has_background else 1.0) + 3.0
     side = min(canvas_size, 2 * math.ceil(reach * scale))
     mask = _fill(outline, side, scale)
@@ -130,7 +129,7 @@ def draw_cell(
     if is_cut:
         mask = _cut(rng, mask, outline, scale)
 
-    # Half of a pixel on the outline belongs to the black around it, as in the release.
+    # Half of a pixel on the outline belongs to the black background, as in the release.
     inner = cv2.erode(mask, _CROSS, borderValue=0)
     edge = 0.5 * (mask + inner).astype(np.float32)
     pixels = cv2.merge([plane * edge for plane in planes])
@@ -145,17 +144,16 @@ def draw_cell(
 
 
 def _outline(rng: np.random.Generator, width: float) -> _Field:
-    """Closed irregular outline around (0, 0), mean side of its box ``width``: (points, 2)."""
+    """Return a closed irregular outline around (0, 0), ``width`` wide on average: (points, 2)."""
     num_points = 360
     waves = np.arange(num_points // 2 + 1)
-    # Few long waves make the shape; many short ones the ragged edge of the segmentation.
+    # A few long waves give the shape, many short ones the ragged edge of the segmentation.
     amplitude = np.zeros(waves.size)
     amplitude[2:9] = 0.32 * rng.lognormal(0.0, 0.45) * waves[2:9] ** -2.0
     amplitude[9:70] = 0.13 * rng.lognormal(0.0, 0.6) * waves[9:70] ** -1.5
     spectrum = amplitude * (rng.standard_normal(waves.size) + 1j * rng.standard_normal(waves.size))
-    radius = (
-        1.0 + np.fft.irfft(spectrum, num_points) * num_points / 4.0
-    )  # a wave of amplitude 1 has height 1/2
+    # A wave of amplitude 1 has height 1/2.
+    radius = 1.0 + np.fft.irfft(spectrum, num_points) * num_points / 4.0
     angle = np.linspace(0.0, 2.0 * np.pi, num_points, endpoint=False)
     for _ in range(rng.poisson(0.5)):
         offset = np.angle(np.exp(1j * (angle - rng.uniform(0.0, 2.0 * np.pi))))
@@ -168,31 +166,31 @@ def _outline(rng: np.random.Generator, width: float) -> _Field:
 
 
 def _fill(outline: _Field, side: int, scale: float) -> Image:
-    """Mask (side, side) of 0 and 1 of the inside of an outline around the middle."""
+    """Return the mask (side, side) of the inside of an outline, 1, and its outside, 0."""
     mask = np.zeros((side, side), np.uint8)
-    # fillPoly takes whole numbers: these are sixteenths of a pixel.
+    # fillPoly takes integers: these are sixteenths of a pixel.
     points = np.rint((outline * scale + (side - 1) / 2.0) * 16.0).astype(np.int32)
     cv2.fillPoly(mask, [points], 1, shift=4)
     return mask
 
 
 def _noise(rng: np.random.Generator, side: int, scale: float, wavelength: float) -> _Field:
-    """Smooth noise (side, side) of mean 0 and deviation about 1."""
+    """Return smooth noise (side, side) of mean 0 and standard deviation about 1."""
     cells = max(2, min(side, math.ceil(2.0 * side / (scale * wavelength)))) + 2
     grid = rng.standard_normal((cells, cells), dtype=np.float32)
-    # Interpolation averages neighbours: 1.4 restores the deviation.
+    # Interpolation averages neighbours; 1.4 restores the deviation.
     return 1.4 * cv2.resize(grid, (side, side), interpolation=cv2.INTER_CUBIC)
 
 
 def _shade_cell(
     rng: np.random.Generator, mask: Image, immaturity: float, traits: SubjectTraits, scale: float
 ) -> list[_Field]:
-    """Red, green and blue plane, each (side, side), of nucleus, cytoplasm and membrane."""
+    """Return the red, green and blue planes (side, side) of nucleus, cytoplasm and membrane."""
     side = mask.shape[0]
-    # Drawn before any noise, whose amount depends on the size: cells look alike at every scale.
+    # Drawn before any noise, whose number of draws depends on the scale.
     deviations = rng.standard_normal(4).tolist()
     depth = cv2.distanceTransform(mask, cv2.DIST_L2, 3) * np.float32(1.0 / scale)
-    # The nucleus lies off the middle, so that cytoplasm shows as a crescent on one side.
+    # The nucleus is off the middle, so cytoplasm shows as a crescent on one side.
     rim = math.exp(1.0 - 0.35 * immaturity + 0.5 * deviations[0])
     thickness = rim * (_noise(rng, side, scale, 2.0 * side / scale) + 0.3)
     cytoplasm = 1.0 / (1.0 + np.exp(np.clip((depth - thickness) * 0.45, -20.0, 20.0)))
@@ -204,7 +202,7 @@ def _shade_cell(
     contrast = math.exp(traits.contrast - 0.1 * immaturity + 0.25 * deviations[1])
     clumps = _noise(rng, side, scale, clump)
     patches = _noise(rng, side, scale, 3.0 * clump)
-    # Light gaps between dark clumps are the sharper of the two, and come in groups.
+    # Light gaps are sharper than dark clumps, and come in groups.
     chromatin = np.square(np.maximum(clumps + 0.6 * patches, 0.0))
     chromatin *= 0.5
     chromatin += 0.7 * clumps + 1.1 * patches + 0.45 * _noise(rng, side, scale, 0.45 * clump)
@@ -227,7 +225,7 @@ def _shade_cell(
 
 
 def _nucleolus(rng: np.random.Generator, side: int, scale: float) -> _Field:
-    """Light round spot (side, side) in the inner half of the nucleus."""
+    """Return a light round spot (side, side) in the inner half of the nucleus."""
     x, y = rng.uniform(-0.25, 0.25, 2) * side
     width = rng.uniform(6.0, 14.0) * scale
     axis = np.arange(side, dtype=np.float32) - np.float32((side - 1) / 2.0)
@@ -245,7 +243,7 @@ def _blob(
     radius: float,
     ragged: float,
 ) -> Image:
-    """Mask (side, side) of a ragged blob around a point given from the middle of the square."""
+    """Return the mask (side, side) of a ragged blob; its centre is relative to the middle."""
     axis = np.arange(side, dtype=np.float32) / np.float32(scale) - np.float32(side / (2.0 * scale))
     distance = np.hypot(axis[None, :] - centre[0], axis[:, None] - centre[1])
     threshold = 1.0 + ragged * _noise(rng, side, scale, 55.0)
@@ -256,7 +254,7 @@ def _blob(
 def _add_background(
     rng: np.random.Generator, mask: Image, planes: list[_Field], outline: _Field, scale: float
 ) -> tuple[Image, list[_Field]]:
-    """Add a neighbouring red cell, debris, or a strip of plasma outside of the cell."""
+    """Add a neighbouring red cell, debris, or a strip of plasma outside the cell."""
     side = mask.shape[0]
     point = outline[rng.integers(len(outline))]
     kind = rng.random()
@@ -275,7 +273,7 @@ def _add_background(
         patch &= _blob(rng, side, scale, point, radius=rng.uniform(50.0, 110.0), ragged=0.4)
     patch &= 1 - mask
     depth = cv2.distanceTransform(patch, cv2.DIST_L2, 3) / scale
-    # A red cell is pale in its middle, and only something as large as that gets deep.
+    # A red cell is pale in its middle; the other kinds are not deep enough to become pale.
     light = 0.9 + 0.06 * _noise(rng, side, scale, 80.0) + np.clip((depth - 15.0) / 45.0, 0.0, 0.4)
     tint = _PLASMA * rng.uniform(0.94, 1.06, 3).astype(np.float32)
     covered = [np.where(patch == 1, light * tint[i], plane) for i, plane in enumerate(planes)]
@@ -283,7 +281,7 @@ def _add_background(
 
 
 def _cut(rng: np.random.Generator, mask: Image, outline: _Field, scale: float) -> Image:
-    """Blacken what lies beyond a straight line, or a ragged bite out of the edge."""
+    """Blacken everything beyond a straight line, or a ragged piece of the edge."""
     side = mask.shape[0]
     if rng.random() < 0.5:
         keep = np.ones((side, side), np.uint8)
@@ -291,6 +289,6 @@ def _cut(rng: np.random.Generator, mask: Image, outline: _Field, scale: float) -
         keep[:, round(limit) :] = 0
         return mask & np.rot90(keep, int(rng.integers(4)))
     point = outline[rng.integers(len(outline))]
-    # In proportion to the cell, of which something must be left.
+    # In proportion to the cell, so that some of it remains.
     radius = float(np.hypot(*point)) * rng.uniform(0.3, 0.6)
     return mask & (1 - _blob(rng, side, scale, point, radius=radius, ragged=0.2))
