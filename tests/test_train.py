@@ -24,7 +24,7 @@ from cnmc.analysis.results import run_table
 from cnmc.cli.app import compose
 from cnmc.config import CellsConfig, ExportConfig, TrainerConfig
 from cnmc.data.store import open_cells
-from cnmc.deploy.opening import open_network
+from cnmc.deploy.networks import open_network
 from cnmc.errors import CnmcError, RefusedError
 from cnmc.export import export
 from cnmc.files import replacing
@@ -130,7 +130,7 @@ def test_the_best_checkpoint_gives_the_stored_logits(run: Run, tiny: list[str]) 
     stored = rows[logit_columns(rows)].to_numpy()
     np.testing.assert_allclose(logits.numpy(), stored, atol=1e-5)
     # Opened for prediction, it gives them too, and decides as its predictions chose.
-    network = open_network(folder.path, num_threads=1)
+    network = open_network(folder.path, num_threads=1).predictor
     np.testing.assert_allclose(network.predict(images), stored, atol=1e-5)
     chosen = choose_of_epoch(_predictions(folder), best[0])
     assert chosen.num_cells == 18
@@ -141,16 +141,13 @@ def test_a_trained_network_is_exported_by_its_own_cells(
     run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = run()
-    export(ExportConfig(str(folder.path), "torchscript", str(tmp_path / "cells.pt")))
-    told = capsys.readouterr().out
-    assert "checked on 8 generated cells of data (role val): logits at most" in told
+    export(ExportConfig(str(folder.path), "onnx", str(tmp_path / "cells.onnx")))
+    assert "checked on 8 generated cells of data (role val)" in capsys.readouterr().out
     moved = RunFolder(folder.path.rename(tmp_path / "moved"))
     data = str(write_release(tmp_path / "others"))
     with pytest.raises(CnmcError, match=r"data.root=.*fingerprint"):
         export(
-            ExportConfig(
-                str(moved.path), "torchscript", str(tmp_path / "cells.pt"), CellsConfig(data)
-            )
+            ExportConfig(str(moved.path), "onnx", str(tmp_path / "cells.onnx"), CellsConfig(data))
         )
 
 
