@@ -39,7 +39,6 @@ def _run(
         (["optimizer.lr.hed=1"], ["optimizer.lr.hed"]),
         (["experiment=propsal"], ["propsal", "norot", "proposal"]),
         (["data.root=/nowhere"], ["data.root", "/nowhere", "data=synthetic"]),
-        (["data.root=a(b"], ["quote"]),
     ],
 )
 def test_a_mistake_gets_one_line_and_no_traceback(

@@ -19,9 +19,7 @@ from omegaconf import OmegaConf
 from cnmc.cli.app import compose
 from cnmc.devices import claim_gpu, cores_per_job, num_cores, num_jobs, register_resolvers
 from cnmc.errors import CnmcError
-from cnmc.runs.folder import RunFolder, RunInfo
 from cnmc.training.build import build_trainer
-from cnmc.training.recorder import RunRecorder
 from tests.conftest import ROOT
 
 UUIDS = ("GPU-aa", "GPU-bb", "GPU-cc")
@@ -172,21 +170,21 @@ def test_a_folder_that_takes_no_lock_is_named(machine: Path) -> None:
     [("auto", 2, [2]), ("cuda", 0, [0]), ("gpu", 1, [1]), ("cpu", None, 1), ("auto", None, 1)],
 )
 def test_the_trainer_takes_the_gpu_it_is_given(
-    tiny: list[str], tmp_path: Path, accelerator: str, gpu: int | None, devices: object
+    tiny: list[str], accelerator: str, gpu: int | None, devices: object
 ) -> None:
     with patch("cnmc.training.build.pl.Trainer") as trainer:
-        _trainer([*tiny, f"trainer.accelerator={accelerator}"], tmp_path, gpu)
+        _trainer([*tiny, f"trainer.accelerator={accelerator}"], gpu)
     assert trainer.call_args.kwargs["devices"] == devices
 
 
 def test_lightning_leaves_a_slurm_job_alone(
-    monkeypatch: pytest.MonkeyPatch, tiny: list[str], tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch, tiny: list[str]
 ) -> None:
     """In a job of several tasks Lightning would refuse to train, and requeue the job itself."""
     for name, value in (("NTASKS", "4"), ("JOB_ID", "7"), ("PROCID", "3"), ("LOCALID", "3")):
         monkeypatch.setenv(f"SLURM_{name}", value)
     monkeypatch.setenv("SLURM_JOB_NAME", "cnmc")
-    trainer = _trainer(tiny, tmp_path, None)
+    trainer = _trainer(tiny, None)
     before = {number: signal.getsignal(number) for number in (signal.SIGUSR1, signal.SIGUSR2)}
     connector = trainer._signal_connector  # type: ignore[attr-defined]
     connector.register_signal_handlers()
@@ -197,10 +195,6 @@ def test_lightning_leaves_a_slurm_job_alone(
     assert trainer.world_size == 1  # type: ignore[attr-defined]
 
 
-def _trainer(overrides: list[str], folder: Path, gpu: int | None) -> object:
+def _trainer(overrides: list[str], gpu: int | None) -> object:
     config, _ = compose(overrides)
-    info = RunInfo("running", "proposal", "seed=0", 0, "", "")
-    recorder = RunRecorder(RunFolder(folder), info, {}, 8)
-    return build_trainer(
-        config, callbacks=[], recorder=recorder, loggers=[], terminal=False, gpu=gpu
-    )
+    return build_trainer(config, callbacks=[], gpu=gpu)

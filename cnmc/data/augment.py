@@ -27,12 +27,7 @@ from cnmc.data.motion import Image, Motion, move
 class RandomMotion(A.ImageOnlyTransform):  # type: ignore[misc]
     """A random :class:`Motion` as a transform of albumentations.
 
-    Args:
-        hflip: Probability of a horizontal flip.
-        vflip: Probability of a vertical flip.
-        rotate: Angles are uniform over [0, rotate) degrees.
-        translate: Shifts are uniform over plus and minus this share of each side, independently.
-        scale: Scales are uniform over 1 - scale to 1 + scale.
+    The arguments are those of :class:`CellAugmentation`.
     """
 
     def __init__(
@@ -73,7 +68,7 @@ class CellAugmentation:
         hflip: Probability of a horizontal flip.
         vflip: Probability of a vertical flip.
         rotate: Angles are uniform over [0, rotate) degrees.
-        translate: Shifts are uniform over plus and minus this share of each side.
+        translate: Shifts are uniform over plus and minus this share of each side, independently.
         scale: Scales are uniform over 1 - scale to 1 + scale; 0 in the paper.
         color: Strength of brightness, contrast, saturation and hue jitter, 0 to 0.5; 0 in the
             paper.

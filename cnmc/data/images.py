@@ -121,12 +121,11 @@ def _bits(image: Image.Image) -> int:
 
 
 def center_crop(pixels: Pixels, size: int) -> Pixels:
-    """Cut the central square out of an image.
+    """Return the central square of an image.
 
     Args:
         pixels: Shape (height, width, 3), each side at least ``size``.
-        size: Side of the square in pixels; where the margin is odd, the larger half is below and
-            on the right.
+        size: Side of the square in pixels; of an odd margin the larger half is below and right.
 
     Returns:
         Shape (size, size, 3), a view.
@@ -142,16 +141,15 @@ def center_crop(pixels: Pixels, size: int) -> Pixels:
 
 
 def crop_and_resize(pixels: Pixels, *, crop: int, resize: int | None) -> Pixels:
-    """Bring an image to the size that the network sees.
+    """Crop and resize an image to the input size of the network.
 
     Args:
         pixels: Shape (height, width, 3), values in [0, 255].
         crop: Side of the central square in pixels (section 2 of the paper: 300).
-        resize: Side in pixels to which the square is brought by averaging over areas; None
-            leaves it as it is.
+        resize: Side in pixels after resizing by area averaging; None keeps the crop.
 
     Returns:
-        Shape (side, side, 3), where side is ``resize`` or else ``crop``.
+        Shape (side, side, 3); side is ``resize``, or ``crop`` if that is None.
 
     Raises:
         ValueError: The image is smaller than the crop.

@@ -59,17 +59,14 @@ def read_state_dict(path: Path | str) -> dict[str, Tensor]:
             "execute code; expected .safetensors or a PyTorch state dict"
         ) from error
 
-    if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
-        content = content["state_dict"]
-    if (
-        not isinstance(content, Mapping)
-        or not content
-        or not all(isinstance(key, str) for key in content)
-        or not all(isinstance(value, Tensor) for value in content.values())
+    if isinstance(content, Mapping):
+        content = content.get("state_dict", content)
+    if not isinstance(content, Mapping) or not all(
+        isinstance(key, str) and isinstance(value, Tensor) for key, value in content.items()
     ):
         raise CnmcError(f"model.weights={path}: expected a state dict (tensors by parameter name)")
     for key, value in content.items():
-        if not _is_plain(value):
+        if not is_plain(value):
             raise CnmcError(
                 f"model.weights={path}: {key}: expected a dense tensor of finite real numbers"
             )
@@ -95,7 +92,7 @@ def load_weights(network: nn.Module, state: Mapping[str, Tensor], *, source: Pat
     for head in (heads,) if isinstance(heads, str) else heads:
         kernel, bias = f"{head}.weight", f"{head}.bias"
         if kernel in state and kernel in own and len(state[kernel]) != len(own[kernel]):
-            state = {**state, kernel: own[kernel], bias: own[bias]}
+            state = {**state, **{key: own[key] for key in (kernel, bias) if key in own}}
     try:
         network.load_state_dict(state)
     except RuntimeError as error:
@@ -136,21 +133,18 @@ def cached_weights(name: str) -> Path | None:
 
 
 def _answers(address: str) -> bool:
-    """Return whether a server can be reached; the download libraries retry for a minute."""
+    """Return whether a server can be reached; the download libraries would retry for a minute."""
     request = urllib.request.Request(address, method="HEAD")  # noqa: S310 - timm's own addresses
     try:
         with urllib.request.urlopen(request, timeout=HUB_TIMEOUT):  # noqa: S310
             return True
-    except urllib.error.HTTPError:
-        return True
-    except urllib.error.URLError as error:
-        # The download library may know the certificate.
-        return isinstance(error.reason, ssl.SSLError)
-    except OSError:
-        return False
+    except OSError as error:
+        # An HTTP status is an answer, and the download library may know the certificate.
+        is_status = isinstance(error, urllib.error.HTTPError)
+        return is_status or isinstance(getattr(error, "reason", None), ssl.SSLError)
 
 
-def _is_plain(value: Tensor) -> bool:
+def is_plain(value: Tensor) -> bool:
     """Return whether a tensor is dense, real and finite in 32 bits."""
     return (
         value.layout is torch.strided

@@ -1,8 +1,7 @@
-"""A job of a study: it trains one run, in whatever process, and writes on the study's board."""
+"""A job of a study: trains one run and reports its state on the study's board."""
 
 from __future__ import annotations
 
-import os
 import time
 import traceback
 from collections.abc import Callable
@@ -16,20 +15,22 @@ from omegaconf import DictConfig, OmegaConf
 from cnmc.config import Config, to_config
 from cnmc.errors import CnmcError, RefusedError, is_interruption, one_line
 from cnmc.runs.folder import RunFolder
-from cnmc.runs.provenance import machine
 from cnmc.signals import end_if_received
 from cnmc.study.board import Board, JobState
 from cnmc.study.plan import job_folder
-from cnmc.training.progress import SECONDS_BETWEEN_LINES, RunProgress, Tell
+from cnmc.training.progress import Report, RunDisplay, RunProgress
 
-Train = Callable[[Config, dict[str, Any], RunFolder, Tell], Literal["trained", "skipped"]]
+Train = Callable[[Config, dict[str, Any], RunFolder, Report], Literal["trained", "skipped"]]
+
+_WITH_OWN_LOG = ("submitit", "ray")
+"""Launchers whose jobs print into a file of their own."""
 
 
 def described(node: DictConfig) -> tuple[Config, dict[str, Any], RunFolder]:
-    """Return what a composed configuration asks for: typed, as plain values, and its run folder.
+    """Return the typed configuration of a run, the same as plain values, and its run folder.
 
     Raises:
-        CnmcError: A key is unknown or a value out of range, or a study's file is taken for one run.
+        CnmcError: A key is unknown, a value is out of range, or a study file is used for one run.
     """
     job = HydraConfig.get()
     if job.mode == RunMode.RUN and job.sweeper.params:
@@ -43,41 +44,36 @@ def described(node: DictConfig) -> tuple[Config, dict[str, Any], RunFolder]:
 
 
 def run_job(node: DictConfig, train: Train) -> None:
-    """Train the run of a job of a study.
+    """Train the run of a job.
 
-    An error ends the run and not the study: it is written down, and the other jobs go on.
+    An error ends the run and not the study: it is reported on the board, and other jobs continue.
 
     Args:
         node: The composed configuration.
-        train: Trains the run and tells how far it is.
+        train: Trains a run and reports its progress.
     """
-    num = int(HydraConfig.get().job.num)
     board = Board(Path(node.run.root), node.study.id or "unnamed")
-    runs = board.plan()["runs"]
-    state = JobState(num, "running", runs[num] if num < len(runs) else "", time.time())
+    state = JobState(int(HydraConfig.get().job.num), "running", time.time())
     try:
         config, resolved, folder = described(node)
-        state.path = str(folder.path)
-        if config.study.fail_fast and not folder.is_finished():
-            failed = board.first_failure()
-            if failed is not None:
-                state.status = "left out"
-                state.error = f"study.fail_fast=true, and {failed.path} {failed.status}"
-                return
+        failed = board.first_failure() if config.study.fail_fast else None
+        if failed is not None and not folder.is_finished():
+            state.status = "left out"
+            state.error = f"study.fail_fast=true, and run {failed.num + 1} {failed.status}"
+            return
         board.write(state)
-        outcome = train(config, resolved, folder, _teller(board, state))
+        outcome = train(config, resolved, folder, _reporter(board, state))
         state.status = "skipped" if outcome == "skipped" else "finished"
     except RefusedError as error:
         state.status, state.error = "refused", one_line(error)
     except CnmcError as error:
         state.status, state.error = "failed", one_line(error)
     except Exception as error:
-        reason = str(error).strip().splitlines()
-        state.error = ": ".join([type(error).__name__, *reason[:1]])
+        state.error = ": ".join([type(error).__name__, *str(error).strip().splitlines()[:1]])
         state.status = "interrupted" if is_interruption(error) else "failed"
         # No further run after a signal.
         end_if_received()
-        if not _is_recorded(state.path):
+        if not _is_recorded(folder):
             traceback.print_exc()
     except BaseException:
         state.status = "interrupted"
@@ -87,37 +83,27 @@ def run_job(node: DictConfig, train: Train) -> None:
         board.write(state)
 
 
-def _is_recorded(path: str) -> bool:
-    """Tell whether the traceback of a failure is in its run folder."""
+def _is_recorded(folder: RunFolder) -> bool:
+    """Return whether the run folder holds the traceback of its failure."""
     try:
-        info = RunFolder(Path(path)).read_info()
+        info = folder.read_info()
     except CnmcError:
         return False
     return info is not None and info.status == "failed"
 
 
-def _teller(board: Board, state: JobState) -> Tell:
-    """Return a function that writes the progress of a run on the board.
+def _reporter(board: Board, state: JobState) -> Report:
+    """Return a function that reports the progress of a run on the board."""
+    launcher = HydraConfig.get().launcher._target_
+    own_log = RunDisplay() if any(name in launcher for name in _WITH_OWN_LOG) else None
 
-    A process that a cluster started has a log of its own, and prints its progress there too.
-    """
-    plan = board.plan()
-    own_log = plan["machine"] != machine() or plan["pid"] not in (os.getpid(), os.getppid())
-    last_line = time.monotonic()
-    first = True
-
-    def tell(progress: RunProgress) -> None:
-        nonlocal first, last_line
-        if first and progress.epoch > 0:
-            # It goes on from this epoch.
+    def report(progress: RunProgress) -> None:
+        if state.progress is None and progress.epoch > 0:
             state.first_share = progress.epoch / max(progress.max_epochs, 1)
-        first = False
         state.progress = progress
         state.seconds = time.time() - state.began
         board.write(state)
-        due = time.monotonic() - last_line >= SECONDS_BETWEEN_LINES
-        if own_log and (progress.doing is None or due):
-            last_line = time.monotonic()
-            print(progress.line(), flush=True)
+        if own_log is not None:
+            own_log.update(progress)
 
-    return tell
+    return report

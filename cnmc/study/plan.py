@@ -1,13 +1,13 @@
-"""Which runs a command line asks for, and which folders they fill."""
+"""The runs that a command line asks for, and their folders."""
 
 from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
@@ -15,13 +15,13 @@ from hydra.core.override_parser.types import Override
 from cnmc.config import Config
 from cnmc.errors import CnmcError
 from cnmc.runs import sweep_agent
-from cnmc.runs.folder import RunFolder, run_name
+from cnmc.runs.folder import RunFolder
+from cnmc.runs.identity import run_name
 
 _OTHER_COMMANDS = ("-h", "--help", "--hydra-help", "-c", "--cfg", "-i", "--info", "-r", "--run")
 _MULTIRUN = ("-m", "--multirun")
-
-STUDY_FILES = "sweep"
-"""The config group of study files (``sweeps/hydra/sweep``): choosing one asks for a multirun."""
+_STUDY_FILES = "sweep"
+"""The config group of study files (``sweeps/hydra/sweep``); choosing one asks for a multirun."""
 
 
 def _is_override(argument: str) -> bool:
@@ -29,12 +29,12 @@ def _is_override(argument: str) -> bool:
 
 
 def _key(override: Override) -> str:
-    """Return the key of an override without the sign that adds or removes it."""
+    """Return the key of an override without a sign that adds it."""
     return override.get_key_element().lstrip("+~")
 
 
 def _parse(overrides: Sequence[str]) -> list[Override]:
-    # A glob sweeps what the configuration's groups hold; Hydra knows them once it has started.
+    # Hydra needs its loader to expand a glob over the files of a group.
     hydra = GlobalHydra.instance()
     loader = hydra.config_loader() if hydra.is_initialized() else None
     return OverridesParser.create(config_loader=loader).parse_overrides(list(overrides))
@@ -44,7 +44,7 @@ def swept_keys(arguments: Sequence[str]) -> list[str]:
     """Return the keys that a command line sweeps, in their order.
 
     Args:
-        arguments: The command line without the program's name; flags are passed over.
+        arguments: The command line without the program's name; flags are ignored.
 
     Raises:
         HydraException: An override cannot be parsed.
@@ -54,25 +54,24 @@ def swept_keys(arguments: Sequence[str]) -> list[str]:
 
 
 def with_multirun(arguments: Sequence[str], study_id: str | None = None) -> list[str]:
-    """Complete a command line that sweeps, that chooses a study file, or that W&B's agent made.
+    """Complete a command line that sweeps, chooses a study file, or was made by W&B's agent.
 
-    The names of the swept keys travel as ``run.swept`` because a job sees only its own values, and
-    its run folder is named after the swept ones; ``study.id`` names the board on which the jobs of
-    a multirun write. What an agent gives is one run, whose swept keys are the sweep's parameters.
+    ``run.swept`` gives the swept keys to the jobs, which see only their own values, to name the run
+    folders. ``study.id`` names the board of the study.
 
     Args:
         arguments: The command line without the program's name.
-        study_id: The name of the board; a random one by default.
+        study_id: The name of the board; random by default.
 
     Raises:
-        CnmcError: The runs would share a folder, or the agent's run is not one run.
+        CnmcError: The runs would share a folder, or the agent's command asks for several runs.
     """
+    if any(argument.split("=")[0] in _OTHER_COMMANDS for argument in arguments):
+        return list(arguments)
     keys = swept_keys(arguments)
     asked = any(argument in _MULTIRUN for argument in arguments)
     given = {argument.lstrip("+").partition("=")[0] for argument in arguments}
-    from_file = STUDY_FILES in given
-    if any(argument.split("=")[0] in _OTHER_COMMANDS for argument in arguments):
-        return list(arguments)
+    from_file = _STUDY_FILES in given
     parameters = sweep_agent.parameters()
     if parameters is not None:
         _check_trial(parameters, given, keys, multirun=asked or from_file)
@@ -81,17 +80,17 @@ def with_multirun(arguments: Sequence[str], study_id: str | None = None) -> list
         return list(arguments)
     if (keys or from_file) and "run.name" in given:
         raise CnmcError(
-            "run.name: every run of a sweep has a folder of its own, named after what is swept; "
+            "run.name: each run of a sweep is named after its swept values; "
             "choose another run.root instead"
         )
     if "run.root" in keys:
-        raise CnmcError("run.root: the runs of a study lie below one folder; it cannot be swept")
+        raise CnmcError("run.root: cannot be swept; all runs of a study are in one folder")
     own = [f"run.swept=[{','.join(keys)}]"]
     flags = []
     if parameters is None:
         own.append(f"study.id={study_id or secrets.token_hex(4)}")
         flags = [] if asked else ["--multirun"]
-    # Among the overrides: the parser of the command line takes them in one piece only.
+    # The command line's parser takes overrides only in one piece.
     last = max((i for i, argument in enumerate(arguments) if _is_override(argument)), default=-1)
     return [*arguments[: last + 1], *own, *arguments[last + 1 :], *flags]
 
@@ -99,27 +98,36 @@ def with_multirun(arguments: Sequence[str], study_id: str | None = None) -> list
 def _check_trial(
     parameters: Sequence[str], given: set[str], swept: Sequence[str], *, multirun: bool
 ) -> None:
-    """Refuse what an agent starts unless it is one run that is told every parameter.
+    """Refuse a command of W&B's agent unless it asks for one run with all parameters.
 
     Raises:
         CnmcError: A parameter is missing on the command line, or it asks for several runs.
     """
     if swept or multirun:
         raise CnmcError(
-            f"{', '.join(swept) or 'multirun'}: what W&B's agent starts is one run; list the "
-            "values in the sweep file (values: [0, 1]) and let the agent choose among them"
+            f"{', '.join(swept) or 'multirun'}: W&B's agent trains one run at a time; list the "
+            "values in the sweep file (values: [0, 1]), from which the agent chooses"
         )
     missing = [key for key in parameters if key not in given]
     if missing:
         raise CnmcError(
             f"{', '.join(missing)}: a parameter of the W&B sweep that its command does not pass "
-            "on; put ${args_no_hyphens} into the command of the sweep file"
+            "on; add ${args_no_hyphens} to the command of the sweep file"
         )
 
 
 def planned_jobs(overrides: Sequence[str]) -> list[list[str]]:
-    """Return the overrides of every job, each combination of swept values once, in their order."""
-    return [list(job) for job in BasicSweeper.split_arguments(_parse(overrides), None)[0]]
+    """Return the overrides of every job, as Hydra's sweeper combines them, in their order."""
+    choices: dict[str, list[str]] = {}
+    for item in _parse(overrides):
+        key = item.get_key_element()
+        values = item.sweep_string_iterator() if item.is_sweep_override() else [_value(item)]
+        choices[key] = [f"{key}={value}" for value in values]
+    return [list(job) for job in product(*choices.values())]
+
+
+def _value(item: Override) -> str:
+    return item.get_value_element_as_str()
 
 
 def planned_runs(
@@ -130,14 +138,14 @@ def planned_runs(
     experiment: str,
     params: Sequence[str] = (),
 ) -> list[RunFolder]:
-    """Return the run folders of every combination of swept overrides, in the order of the jobs.
+    """Return the run folder of every job, in the order of the jobs.
 
     Args:
         overrides: Those of the command, sweeps included.
         root: ``run.root``.
         seed: The seed of jobs whose overrides name none.
         experiment: The experiment of jobs whose overrides name none.
-        params: The keys of ``hydra.sweeper.params``, which name folders whether swept or not.
+        params: The keys of ``hydra.sweeper.params``, which name folders even with one value.
     """
     swept = [*swept_keys(overrides), *params]
     planned: list[RunFolder] = []
@@ -149,13 +157,11 @@ def planned_runs(
 
 
 def settings(overrides: Sequence[str]) -> list[list[str]]:
-    """Return the overrides of one job for every setting: what is swept, but for the seed."""
+    """Return the overrides of one job for every setting: every combination but for the seed."""
     jobs: dict[tuple[str, ...], list[str]] = {}
     for job in planned_jobs(overrides):
-        others = tuple(
-            text for text, item in zip(job, _parse(job), strict=True) if _key(item) != "seed"
-        )
-        jobs.setdefault(others, job)
+        others = [text for text in job if text.lstrip("+").partition("=")[0] != "seed"]
+        jobs.setdefault(tuple(others), job)
     return list(jobs.values())
 
 
@@ -164,8 +170,8 @@ def job_folder(config: Config, overrides: Sequence[str], params: Mapping[str, An
 
     Args:
         config: The job's configuration.
-        overrides: The job's own overrides, a single value for each key.
-        params: ``hydra.sweeper.params``: what a study file sweeps.
+        overrides: The job's own overrides, one value for each key.
+        params: ``hydra.sweeper.params`` of a study file.
     """
     name = config.run.name or run_name(
         config.seed, _values(overrides, [*config.run.swept, *params])
@@ -174,6 +180,6 @@ def job_folder(config: Config, overrides: Sequence[str], params: Mapping[str, An
 
 
 def _values(overrides: Sequence[str], keys: Sequence[str]) -> dict[str, str]:
-    """Return the values that a job's overrides give to some keys, as Hydra writes them."""
+    """Return the values that overrides give to some keys, as Hydra writes them."""
     values = {_key(item): item.get_value_element_as_str() for item in _parse(overrides)}
     return {key: values[key] for key in keys if key in values}

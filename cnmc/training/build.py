@@ -1,4 +1,4 @@
-"""From a typed configuration to the objects that train: the one place that knows both."""
+"""Builds the objects that train a run from its configuration."""
 
 from __future__ import annotations
 
@@ -21,12 +21,6 @@ from cnmc.errors import CnmcError
 from cnmc.model.backbone import build_network
 from cnmc.model.module import CellClassifier
 from cnmc.model.optimizer import OptimizerOptions
-from cnmc.training.ending import EndOnSignal
-from cnmc.training.progress import BarProgress, StateProgress, Tell
-from cnmc.training.recorder import RunRecorder
-
-_SECONDS_BETWEEN_STATES = 2.0
-"""How often a run within a study tells how far it is."""
 
 
 def build_datamodule(config: Config, store: CellStore) -> CellDataModule:
@@ -48,7 +42,7 @@ def build_datamodule(config: Config, store: CellStore) -> CellDataModule:
 
 
 def build_classifier(config: Config, pos_weight: float) -> CellClassifier:
-    """Return the classifier of a run; its network starts as ``config.model`` says."""
+    """Return the classifier of a run, with the initial weights of ``config.model``."""
     network = build_network(
         config.model.name,
         pretrained=config.model.pretrained,
@@ -80,31 +74,20 @@ def build_trainer(
     config: Config,
     *,
     callbacks: Sequence[Callback],
-    recorder: RunRecorder,
-    loggers: Sequence[Logger],
-    terminal: bool,
-    tell: Tell | None = None,
+    loggers: Sequence[Logger] = (),
     gpu: int | None = None,
 ) -> pl.Trainer:
     """Return the trainer of a run, on one device.
 
     Args:
         config: The configuration.
-        callbacks: What records and keeps the run, in their order.
-        recorder: The one of them that progress is read from.
-        loggers: Where metrics go besides the run folder.
-        terminal: Draw a progress bar; otherwise print sparse lines.
-        tell: Is told how far the run is, instead of either.
-        gpu: Index of the GPU to train on; None leaves the choice.
+        callbacks: Record, store and show the run, in their order.
+        loggers: Receive the metrics besides the run folder.
+        gpu: Index of the GPU to train on; None leaves the choice to Lightning.
+
+    Raises:
+        CnmcError: This machine does not have the accelerator.
     """
-    bar = terminal and tell is None and config.trainer.progress_bar
-    progress: list[Callback] = []
-    if tell is not None:
-        progress = [StateProgress(recorder, tell, every=_SECONDS_BETWEEN_STATES)]
-    elif bar:
-        progress = [BarProgress(recorder)]
-    elif config.trainer.progress_bar:
-        progress = [StateProgress(recorder, lambda state: print(state.line(), flush=True))]
     options: dict[str, Any] = {
         "accelerator": config.trainer.accelerator,
         "devices": 1 if gpu is None else [gpu],
@@ -118,14 +101,14 @@ def build_trainer(
     try:
         return pl.Trainer(
             **options,
-            callbacks=[*callbacks, *progress, EndOnSignal()],
+            callbacks=list(callbacks),
             logger=list(loggers) or False,
-            enable_progress_bar=bar,
+            enable_progress_bar=False,
             enable_model_summary=False,
-            # A run is one process. Lightning would take a SLURM job's variables for those of
-            # several, and its signals for itself; submitit requeues jobs here.
+            # A run is one process. In a SLURM job Lightning would expect several, and requeue the
+            # job itself, which is submitit's task.
             plugins=[LightningEnvironment()],
-            # The network before training is evaluated as epoch 0 instead.
+            # Epoch 0, the network before training, is evaluated instead.
             num_sanity_val_steps=0,
             # The metrics keep their state from evaluation to evaluation; training runs between.
             inference_mode=False,
@@ -133,8 +116,8 @@ def build_trainer(
         )
     except MisconfigurationException as error:
         raise CnmcError(
-            f"trainer.accelerator={config.trainer.accelerator}: none is found here "
-            f"({' '.join(str(error).split())}); trainer.accelerator=auto takes what there is"
+            f"trainer.accelerator={config.trainer.accelerator}: this machine has none "
+            f"({' '.join(str(error).split())}); use trainer.accelerator=auto"
         ) from error
 
 
@@ -143,7 +126,7 @@ def lightning_precision(trainer: TrainerConfig) -> str:
     if trainer.precision != "auto":
         return trainer.precision
     on_gpu = trainer.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
-    # Older cards emulate it, slower than they compute in 32 bits.
+    # Older cards emulate bfloat16, which is slower than 32 bits.
     exists = on_gpu and torch.cuda.is_bf16_supported(including_emulation=False)
     return "bf16-mixed" if exists else "32-true"
 

@@ -32,7 +32,7 @@ def findings(root: Path, *, crop: int = 32, skip_unreadable: bool = False) -> di
     return by_check
 
 
-def test_a_sound_tree_has_no_findings(root: Path) -> None:
+def test_a_complete_tree_has_no_findings(root: Path) -> None:
     assert findings(root) == {}
     assert len(usable_cells(load(root), crop=48, skip_unreadable=False)) == 14
 
@@ -86,7 +86,7 @@ def test_long_lists_are_cut(root: Path) -> None:
     assert found.message.count(".bmp") == 5
 
 
-def test_labels_and_images_that_miss_each_other(root: Path) -> None:
+def test_labels_without_images_and_images_without_labels(root: Path) -> None:
     write_labels(root / "phase2.csv", [*PRELIM[1:], ("UID_7_1_2_all.bmp", "77.bmp", 1)])
     found = findings(root)
     assert set(found) == {"label_without_image", "image_without_label"}

@@ -90,7 +90,7 @@ class TestMarginals:
         assert max(abs(right).max() * WIDTH, abs(down).max() * HEIGHT) <= 0.2 * WIDTH + 0.5
         assert abs(down).max() * HEIGHT <= 0.2 * HEIGHT + 0.5
 
-    def test_shift_is_along_the_image_whatever_the_angle(self) -> None:
+    def test_shift_is_along_the_image_at_every_angle(self) -> None:
         maps = draws()
         turned = angles(maps)
         for quadrant in range(4):
@@ -172,7 +172,7 @@ class TestRepeatability:
         results = {augmentation(image, seed=seed).tobytes() for seed in seeds}
         assert len(results) == len(seeds)
 
-    def test_the_image_is_left_alone(self) -> None:
+    def test_the_image_is_not_changed(self) -> None:
         image = card()
         image.setflags(write=False)  # as the cache hands it out
         changed = CellAugmentation(**PAPER)(image, seed=(0, 0, 0))
@@ -181,7 +181,7 @@ class TestRepeatability:
         assert changed.flags.c_contiguous
         assert changed.dtype == np.uint8
 
-    def test_one_setting_leaves_the_draws_of_the_others_alone(self) -> None:
+    def test_one_setting_does_not_change_the_draws_of_the_others(self) -> None:
         image = card()
         full = CellAugmentation(**PAPER)
         for name in ("translate", "rotate"):
@@ -194,7 +194,7 @@ class TestRepeatability:
                 else:
                     np.testing.assert_allclose(ours[:, 2], theirs[:, 2], atol=1)
 
-    def test_nothing_asked_for_is_nothing_done(self) -> None:
+    def test_zero_settings_change_nothing(self) -> None:
         image = np.random.default_rng(0).integers(0, 256, (30, 30, 3), dtype=np.uint8)
         changed = CellAugmentation(**NOTHING)(image, seed=(0, 0, 0))
         assert np.array_equal(changed, image)
@@ -217,7 +217,7 @@ class TestDraw:
             assert np.array_equal(move(image, motions[seed]), augmentation(image, seed=seed))
             assert augmentation.draw(seed) == motions[seed]
 
-    def test_nothing_asked_for_is_nothing_done(self) -> None:
+    def test_zero_settings_change_nothing(self) -> None:
         assert CellAugmentation(**NOTHING).draw((0, 0, 0)) == Motion()
 
     def test_colours_are_not_left_out_unnoticed(self) -> None:

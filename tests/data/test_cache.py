@@ -128,7 +128,7 @@ def test_another_choice_makes_another_file(manifest: Manifest) -> None:
     assert len(paths) == 4
 
 
-def test_changed_data_are_cached_anew(manifest: Manifest) -> None:
+def test_changed_data_are_cached_again(manifest: Manifest) -> None:
     before = cache_of(manifest)
     write_bmp(manifest.root / "phase3/1.bmp", pixels(999))
     os.utime(manifest.root / "phase3/1.bmp", ns=(1, 1))

@@ -35,7 +35,7 @@ def test_layout() -> None:
     assert all(len(line) <= 80 for line in lines)
 
 
-def test_what_is_missing_is_said() -> None:
+def test_missing_numbers_are_listed() -> None:
     text = format_composition(composition(table([("1", 1, 1234), ("H1", 0, 3390)])))
     text = " ".join(text.split())
     assert "Train: missing 46 ALL subjects, 25 HEM subjects, 6,038 ALL cells." in text
@@ -44,7 +44,7 @@ def test_what_is_missing_is_said() -> None:
     assert "Final test: missing as a whole." in text
 
 
-def test_images_without_labels_are_said() -> None:
+def test_images_without_labels_are_listed() -> None:
     cells = table([], [("", 1, 3)])
     cells["label"] = pd.Series([pd.NA] * 3, dtype="Int8")
     assert "Prelim. test: labels missing." in format_composition(composition(cells))

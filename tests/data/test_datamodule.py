@@ -158,7 +158,7 @@ def _fit(data: CellDataModule, watch: Watch, *, resume: bool) -> dict[int, list[
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])
-def test_lightning_tells_the_sampler_the_epoch(
+def test_lightning_sets_the_epoch_of_the_sampler(
     store: CellStore, tiny: list[str], tmp_path: Path, num_workers: int
 ) -> None:
     """Without it every epoch, or the first of a resumed run, would repeat epoch 0 unnoticed."""
@@ -174,7 +174,7 @@ def test_lightning_tells_the_sampler_the_epoch(
     assert _fit(data, Watch(tmp_path / "epoch"), resume=True) == orders
 
 
-def test_pos_weight_is_of_the_training_cells_alone(store: CellStore, tiny: list[str]) -> None:
+def test_pos_weight_counts_only_training_cells(store: CellStore, tiny: list[str]) -> None:
     assert _module(store, tiny).pos_weight == pytest.approx(16 / 24)
 
 

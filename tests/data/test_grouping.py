@@ -46,12 +46,12 @@ def test_subjects_are_joined_over_chains_and_parts() -> None:
     assert of_subject == {"1": "1", "2": "2+7+10", "10": "2+7+10", "7": "2+7+10", "3": "3"}
 
 
-def test_cells_without_a_subject_stand_alone() -> None:
+def test_a_cell_without_a_subject_is_its_own_group() -> None:
     cells = table([("1", 1, 1)], [("", 1, 2)])
     assert groups(cells).to_list() == ["1", *cells["cell_id"][1:]]
 
 
-def test_files_without_a_hash_join_nobody() -> None:
+def test_files_without_a_hash_join_no_subjects() -> None:
     cells = table([("1", 1, 1), ("2", 1, 1)]).assign(sha256="")
     assert groups(cells).to_list() == ["1", "2"]
 

@@ -137,7 +137,7 @@ def test_the_orientation_of_the_camera_is_applied() -> None:
     ],
 )
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
-def test_what_a_network_could_only_misread_is_refused(data: bytes, reason: str) -> None:
+def test_unsuitable_images_are_refused(data: bytes, reason: str) -> None:
     with pytest.raises(UnreadableImageError, match=reason) as caught:
         decode(data)
     assert "\n" not in str(caught.value)

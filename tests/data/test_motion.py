@@ -154,7 +154,7 @@ class TestWarp:
             assert set(np.unique(changed)) == {0, 255}
             assert np.array_equal(changed, move(white, motion))
 
-    def test_the_batch_is_left_alone_and_keeps_its_type(self) -> None:
+    def test_the_batch_is_not_changed_and_keeps_its_type(self) -> None:
         images = torch.from_numpy(np.stack([noise(8, 8)] * 2))
         before = images.clone()
         sources = torch.from_numpy(np.stack([Motion(angle=30.0).sources(8, 8)] * 2))

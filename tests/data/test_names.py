@@ -29,7 +29,7 @@ def test_uid(name: str, subject: str, label: int) -> None:
 @pytest.mark.parametrize(
     "name", ["1.bmp", "UID_11_10_1.bmp", "UID_11_10_1_mono.bmp", "xUID_1_1_1_all"]
 )
-def test_other_names_are_no_uid(name: str) -> None:
+def test_other_names_are_not_parsed(name: str) -> None:
     assert parse_uid(name) is None
 
 
@@ -72,7 +72,7 @@ def test_names_in_the_final_part_give_no_label() -> None:
     assert cells["subject"].to_list() == [""]
 
 
-def test_order_is_by_part_then_by_number_whatever_the_order_of_the_files() -> None:
+def test_cells_are_sorted_by_part_and_number() -> None:
     paths = ["phase3/1.bmp", "phase2/10.bmp", "phase2/9.bmp", "fold_0/all/UID_1_1_1_all.bmp"]
     expected = ["train/UID_1_1_1_all", "prelim/9", "prelim/10", "final/1"]
     assert classify(paths).cells["cell_id"].to_list() == expected

@@ -74,7 +74,7 @@ def test_folds_part_the_training_cells() -> None:
     st.sampled_from(KINDS),
     st.integers(0, 2**32 - 1),
 )
-def test_no_group_stands_on_two_sides_and_no_class_is_missing(
+def test_every_group_has_one_role_and_every_role_both_classes(
     sizes: list[tuple[int, int]], joined: list[tuple[int, int]], kind: str, seed: int
 ) -> None:
     names = [f"{'' if label else 'H'}{i}" for i, (label, _) in enumerate(sizes)]
@@ -235,7 +235,7 @@ def test_files_differ_where_splits_do_and_only_there(tmp_path: Path) -> None:
     assert path("subject_holdout") != listed
 
 
-def test_two_makers_at_once_agree(tmp_path: Path) -> None:
+def test_two_processes_make_the_same_split(tmp_path: Path) -> None:
     cells = table(TRAIN, PRELIM)
 
     def work(_: int) -> str:
@@ -276,7 +276,7 @@ OWN = [
 ]
 
 
-def test_a_split_of_the_users_own(tmp_path: Path) -> None:
+def test_a_split_file_of_the_user(tmp_path: Path) -> None:
     cells = table(TRAIN)
     split = load_split("abc", cells, own(tmp_path / "own.csv", OWN), tmp_path / "work")
     assert (split.protocol, split.path) == ("honest", tmp_path / "own.csv")

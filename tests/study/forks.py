@@ -18,7 +18,6 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from functools import partial
 from typing import Any
 
 from tests.conftest import ROOT
@@ -96,14 +95,13 @@ def _child(arguments: Sequence[str], request: Request, output: int) -> None:
     import cnmc.runs.folder  # noqa: PLC0415 - imported by the parent before it forked
     from cnmc.cli.app import run_app  # noqa: PLC0415
     from cnmc.config import Config  # noqa: PLC0415
-    from cnmc.study.launch import close_study  # noqa: PLC0415
     from cnmc.study.plan import with_multirun  # noqa: PLC0415
-    from cnmc.train import main  # noqa: PLC0415
+    from cnmc.train import close, main  # noqa: PLC0415
 
     cnmc.runs.folder.LOCK_PATIENCE = request.patience
     if request.broken_seed is not None:
         _break(request.broken_seed, request.broken_times)
-    run_app(main, Config, arguments=with_multirun, close=partial(close_study, lambda *_: []))
+    run_app(main, Config, arguments=with_multirun, close=close)
 
 
 def _break(seed: int, times: int) -> None:

@@ -67,7 +67,7 @@ def test_a_sweep_switches_multirun_on_once() -> None:
 
 
 @pytest.mark.parametrize("override", ["run.name=x", "++run.name=x", "run.root=a,b"])
-def test_the_folders_of_a_study_are_the_programs_to_name(override: str) -> None:
+def test_a_study_names_its_own_folders(override: str) -> None:
     with pytest.raises(CnmcError, match=override.lstrip("+").partition("=")[0]):
         with_multirun(["seed=1,2", override])
 
@@ -81,16 +81,11 @@ def test_other_commands_are_left_alone(arguments: list[str]) -> None:
     assert with_multirun(arguments) == arguments
 
 
-def test_a_sweep_has_no_run_name() -> None:
-    with pytest.raises(CnmcError, match=r"run.name: every run of a sweep"):
-        with_multirun(["seed=1,2", "run.name=x"])
-
-
-def test_a_study_file_is_a_multirun_without_further_asking() -> None:
+def test_a_study_file_switches_multirun_on() -> None:
     study = ["+sweep=paper", "run.swept=[]", "study.id=x"]
     assert with_multirun(["+sweep=paper"], "x") == [*study, "--multirun"]
     assert with_multirun(["-m", "+sweep=paper"], "x") == ["-m", *study]
-    with pytest.raises(CnmcError, match=r"run.name: every run of a sweep"):
+    with pytest.raises(CnmcError, match=r"^run\.name:"):
         with_multirun(["+sweep=paper", "run.name=x"])
 
 
@@ -112,7 +107,7 @@ GIVEN = ["split=nested", "optimizer.lr.head=0.003", "++optimizer.lr.stage3=1e-05
 
 
 @pytest.mark.usefixtures("agent")
-def test_what_an_agent_chose_is_swept_in_a_single_run() -> None:
+def test_the_parameters_of_an_agent_are_swept_in_a_single_run() -> None:
     assert sweep_agent.run_id() == "r1"
     keys = "run.swept=[optimizer.lr.head,optimizer.lr.stage3,seed]"
     assert with_multirun(GIVEN) == [*GIVEN, keys]
@@ -131,17 +126,17 @@ def test_without_an_agent_nothing_is_swept(variable: str, monkeypatch: pytest.Mo
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
-        ([*GIVEN, "data.crop=40,50"], "data.crop: what W&B's agent starts is one run"),
-        ([*GIVEN[:-1], "seed=range(2)"], "seed: what W&B's agent starts is one run"),
-        ([*GIVEN, "-m"], "multirun: what W&B's agent starts is one run"),
-        ([*GIVEN, "+sweep=paper"], "multirun: what W&B's agent starts is one run"),
-        ([*GIVEN, "run.name=x"], "run.name: every run of a sweep"),
-        (GIVEN[:2], "optimizer.lr.stage3, seed: a parameter of the W&B sweep that its command"),
+        ([*GIVEN, "data.crop=40,50"], "data.crop"),
+        ([*GIVEN[:-1], "seed=range(2)"], "seed"),
+        ([*GIVEN, "-m"], "multirun"),
+        ([*GIVEN, "+sweep=paper"], "multirun"),
+        ([*GIVEN, "run.name=x"], "run.name"),
+        (GIVEN[:2], "optimizer.lr.stage3, seed"),
     ],
 )
 @pytest.mark.usefixtures("agent")
-def test_an_agents_run_is_one_run_that_is_told_all(arguments: list[str], named: str) -> None:
-    with pytest.raises(CnmcError, match=named):
+def test_an_agent_asks_for_one_run_with_all_parameters(arguments: list[str], named: str) -> None:
+    with pytest.raises(CnmcError, match=f"^{named}:"):
         with_multirun(arguments)
 
 

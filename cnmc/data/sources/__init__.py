@@ -17,9 +17,8 @@ class Found:
     """The cells of a data set, known from names and tables, before any image is read.
 
     Attributes:
-        cells: One row an image, in the order of the manifest, with the columns ``cell_id``
-            (unique), ``path`` (relative to the root), ``part``, ``fold``, ``subject``, ``label``
-            (Int8: 1 ALL, 0 HEM, NA unknown) and ``original_name``; unknown texts are empty.
+        cells: The columns ``cell_id`` to ``original_name`` of
+            :attr:`cnmc.data.manifest.Manifest.cells`.
         label_file: Path of the label file, relative to the root; empty if there is none.
         labels_without_image: Names in the label file for which there is no image.
         ignored: Images below the root that do not belong to the data set.

@@ -129,7 +129,7 @@ def classify(
             continue
         folds = [folder.lower() for folder in folders if _FOLD.fullmatch(folder)]
         fold = folds[-1] if part == "train" and folds else ""
-        # The final part has no labels, whatever its names claim.
+        # The final part has no labels, even if its names claim some.
         subject, label, original = (*uid, path.name) if uid and part != "final" else ("", None, "")
         if part == "prelim" and (entry := known.pop(_key(path.name), None)):
             subject, label, original = entry["subject"], entry["label"], entry["original_name"]
