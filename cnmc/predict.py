@@ -11,15 +11,12 @@ from omegaconf import DictConfig
 
 from cnmc.cli.app import run_app, user_errors, without_multirun
 from cnmc.config import PredictConfig, register, to_config
-from cnmc.deploy import screening_page as page
 from cnmc.deploy import screening_tables as tables
-from cnmc.deploy.gather import Found, gather
+from cnmc.deploy.gather import gather
 from cnmc.deploy.journal import Journal
-from cnmc.deploy.judged import Cell, by_subject, judge_cells
-from cnmc.deploy.judgement import threshold_of
+from cnmc.deploy.judgement import Cell, by_subject, judge, threshold_of
 from cnmc.deploy.networks import best_runs, open_networks
-from cnmc.deploy.screen import screen
-from cnmc.deploy.screening_files import (
+from cnmc.deploy.outputs import (
     PAGE,
     PREDICTIONS,
     SKIPPED,
@@ -28,6 +25,8 @@ from cnmc.deploy.screening_files import (
     output_lock,
     replacing_results,
 )
+from cnmc.deploy.screen import screen
+from cnmc.deploy.screening_page import Screening, write_page
 from cnmc.errors import CnmcError
 
 LEFT_OUT = 3
@@ -37,20 +36,25 @@ register()
 
 
 def predict(config: PredictConfig) -> int:
-    """Screen cells, and write what was found.
+    """Screen cells and write the results.
 
     Returns:
         The exit status: 0, or :data:`LEFT_OUT`.
 
     Raises:
         CnmcError: There is no file, a network cannot be opened or has no such threshold, the
-            output folder is another network's or cannot be written, or the files are none that
-            the challenge takes.
+            output folder belongs to other networks or cannot be written, or the files are not
+            those of the challenge.
     """
     challenge, output = config.format == "challenge", Path(config.output)
-    found = gather(list(map(Path, config.input)), output)
+    sources, skipped = gather(list(map(Path, config.input)), output)
     if challenge:
-        _check_submission(found, output)
+        try:
+            tables.check_submission([source.name for source in sources], skipped)
+        except CnmcError:
+            if (output / SUBMISSION).is_file():  # it would be that of other files
+                (output / SUBMISSION).unlink()
+            raise
     paths = list(map(Path, config.checkpoint))
     if config.experiment is not None:
         paths = best_runs(Path(config.root), config.experiment, config.top)
@@ -60,27 +64,26 @@ def predict(config: PredictConfig) -> int:
     with output_lock(output):
         digests = [network.digest for network in networks]
         journal = Journal(output, digests, overwrite=config.overwrite)
-        screened = screen(found.sources, networks, journal, num_threads=config.num_threads)
-        cells = judge_cells(screened.seen, decisions, threshold)
-        subjects, skipped = by_subject(cells), (*found.skipped, *screened.skipped)
-        with replacing_results(output) as new_folder:
-            tables.write_predictions(new_folder / PREDICTIONS, cells)
-            tables.write_subjects(new_folder / SUBJECTS, subjects)
-            tables.write_skipped(new_folder / SKIPPED, skipped)
-            page.write(
-                new_folder / PAGE,
-                page.Screening(
-                    networks, config.threshold, threshold, tuple(cells), tuple(subjects), skipped
-                ),
+        seen, unusable, num_new = screen(sources, networks, journal, num_threads=config.num_threads)
+        skipped += unusable
+        cells = judge(seen, decisions, threshold)
+        subjects = by_subject(cells)
+        with replacing_results(output) as folder:
+            tables.write_predictions(folder / PREDICTIONS, cells)
+            tables.write_subjects(folder / SUBJECTS, subjects)
+            tables.write_skipped(folder / SKIPPED, skipped)
+            write_page(
+                folder / PAGE,
+                Screening(networks, config.threshold, threshold, cells, subjects, skipped),
                 num_cells=config.cells,
                 num_maps=config.gradcam,
                 num_threads=config.num_threads,
             )
-        if challenge:
-            # Again, as files may have turned out to be unreadable; the tables tell which.
-            tables.check_submission([cell.name for cell in cells], skipped)
-            tables.write_submission(output / SUBMISSION, cells)
-    _print_counts(cells, screened.num_new)
+            if challenge and not skipped:
+                tables.write_submission(folder / SUBMISSION, cells)
+    if challenge:
+        tables.check_submission([cell.name for cell in cells], skipped)
+    _print_counts(cells, num_new)
     print(f"left out: {len(skipped):,}" + (f", see {output / SKIPPED}" if skipped else ""))
     print(f"written: {output / PAGE}")
     return LEFT_OUT if skipped else 0
@@ -94,20 +97,6 @@ def _print_counts(cells: Sequence[Cell], num_new: int) -> None:
     new = f"{num_new:,} of them new" if num_new else "nothing is computed again"
     print(f"{len(cells):,} cells, {new}: {num_all:,} called ALL")
     print(f"doubtful: {num_doubtful:,}; unlike training: {sum(bool(c.warnings) for c in cells):,}")
-
-
-def _check_submission(found: Found, output: Path) -> None:
-    """Refuse files that are not the challenge's before anything is computed.
-
-    The submission of other files goes, lest somebody hands it in as that of these.
-    """
-    try:
-        tables.check_submission([source.name for source in found.sources], found.skipped)
-    except CnmcError:
-        if (output / SUBMISSION).is_file():
-            with output_lock(output):
-                (output / SUBMISSION).unlink(missing_ok=True)
-        raise
 
 
 @hydra.main(version_base="1.3", config_path=None, config_name="predict")

@@ -32,7 +32,7 @@ def test_what_runs_exported_networks_needs_no_more() -> None:
 
 def test_a_checkpoint_says_what_to_install() -> None:
     done = _python(
-        f"{HIDE}from pathlib import Path; from cnmc.deploy.opening import open_network\n"
+        f"{HIDE}from pathlib import Path; from cnmc.deploy.networks import open_network\n"
         "try:\n open_network(Path('pyproject.toml'))\n"
         "except ValueError as error:\n print(error)"
     )

@@ -29,8 +29,8 @@ from cnmc.benchmarking.measure import Comparison, Row, timed
 from cnmc.config import BenchmarkConfig, TrainerConfig
 from cnmc.data.store import CellStore
 from cnmc.deploy.backends import BACKENDS, make_backend, obstacle
+from cnmc.deploy.exported import GraphInfo
 from cnmc.deploy.graph import CellGraph
-from cnmc.deploy.runtime import GraphInfo
 from cnmc.model.module import CellClassifier
 from cnmc.model.tta import predict_logits
 from cnmc.training.build import build_classifier, build_datamodule, lightning_precision

@@ -76,7 +76,7 @@ class PredictConfig:
     """All keys of ``python -m cnmc.predict``."""
 
     checkpoint: Any = path(None)
-    """A checkpoint, a run folder or an exported network (.onnx, .xml of OpenVINO, .pt). A list of
+    """A checkpoint, a run folder or an exported network (.onnx, .xml of OpenVINO). A list of
     them is an ensemble."""
     experiment: str | None = None
     """Instead of ``checkpoint``: the ``top`` best runs by F1 of this experiment."""
@@ -123,7 +123,6 @@ EXPORT_SUFFIXES = {
     "onnx": ".onnx",
     "openvino": ".xml",
     "openvino_int8": ".xml",
-    "torchscript": ".pt",
 }
 """Suffix of the file of each format."""
 
@@ -135,10 +134,9 @@ class ExportConfig:
     checkpoint: str = path()
     """A checkpoint, or a run folder, whose best checkpoint is taken."""
     format: str = choice(*EXPORT_SUFFIXES, default="onnx")
-    """``onnx``, ``openvino``, ``openvino_int8`` (8-bit numbers: smaller, faster, less exact) or
-    ``torchscript``."""
+    """``onnx``, ``openvino``, or ``openvino_int8`` (8-bit numbers: smaller, faster, less exact)."""
     output: str = path()
-    """The file to write: ``.onnx``, ``.xml`` of OpenVINO (with a ``.bin`` beside it) or ``.pt``."""
+    """The file to write: ``.onnx``, or ``.xml`` of OpenVINO (with a ``.bin`` beside it)."""
     data: CellsConfig = field(default_factory=CellsConfig)
 
     def check(self) -> None:

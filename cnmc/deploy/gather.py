@@ -1,4 +1,4 @@
-"""Which files are to be screened, and what they are called."""
+"""Find the files to screen, and give them names."""
 
 from __future__ import annotations
 
@@ -7,23 +7,20 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cnmc.deploy.screening_files import FILES
+from cnmc.data.images import SUFFIXES
+from cnmc.deploy.outputs import FILES
 from cnmc.errors import CnmcError
 from cnmc.files import natural_key
-
-IMAGES = frozenset({".bmp", ".png", ".jpg", ".jpeg", ".tif", ".tiff"})
-"""Ends of names, in either case, that stand for an image that can be read."""
 
 
 @dataclass(frozen=True)
 class Source:
-    r"""A file that is to be read as an image.
+    r"""A file to read as an image.
 
     Attributes:
         path: The file.
-        name: Its path relative to the input folder, with ``/`` between its parts, as text that
-            every file and page can hold: a byte that is no text is written as ``\xff``, and a
-            backslash twice, so that no two files share a name.
+        name: Path relative to the input folder, with ``/`` between its parts. A byte that is not
+            UTF-8 is written as ``\xff`` and a backslash twice, so no two files share a name.
     """
 
     path: Path
@@ -32,100 +29,77 @@ class Source:
 
 @dataclass(frozen=True)
 class Skipped:
-    """A file that was left out.
-
-    Attributes:
-        name: As in :class:`Source`.
-        reason: In a few words.
-    """
+    """A file that is left out, with its :attr:`Source.name` and a reason in a few words."""
 
     name: str
     reason: str
 
 
-@dataclass(frozen=True)
-class Found:
-    """What lies in the input, in natural order: ``2`` before ``10``."""
+def gather(inputs: Sequence[Path], output: Path) -> tuple[list[Source], list[Skipped]]:
+    """Find the images of folders, with their subfolders, and of single files.
 
-    sources: tuple[Source, ...]
-    skipped: tuple[Skipped, ...]
-
-
-def gather(inputs: Sequence[Path], output: Path) -> Found:
-    """Find the images of folders, with all folders inside, and of single files.
-
-    Hidden files and folders are passed over, and so is what screening itself writes. Whatever else
-    has no name of an image is listed as skipped, and so are links to folders, which are not
-    followed, and folders that are named like an image. A file that is named itself is read whatever
-    its name is.
+    Hidden files and the files of a screening itself are ignored. Files whose names do not end as
+    those of images are skipped, and so are links to folders. A file that is given itself is read
+    with any name.
 
     Args:
-        inputs: Folders and files. Names are relative to the one folder, or to the deepest folder
-            that holds all of several.
-        output: The output folder, which may lie among them.
+        inputs: Folders and files. Names are relative to their deepest common folder.
+        output: The output folder, which may lie in an input folder.
+
+    Returns:
+        Files to read and files that are skipped, both in natural order (``2`` before ``10``).
 
     Raises:
-        CnmcError: There is nothing of a name, a folder cannot be read, or there is no file at all.
+        CnmcError: An input does not exist or cannot be read, or there is no file at all.
     """
-    if not inputs:
-        raise CnmcError("input: expected a folder or files, but none is given")
-    # Where a link leads is none of a name's business.
-    places = [Path(os.path.abspath(path)) for path in inputs]  # noqa: PTH100
-    for given, place in zip(inputs, places, strict=True):
+    places = [Path(os.path.abspath(path)) for path in inputs]  # noqa: PTH100 (links are kept)
+    for place in places:
         if not os.path.lexists(place):
-            raise CnmcError(f"input={given}: there is no such file or folder")
-    folders = [str(place if place.is_dir() else place.parent) for place in places]
-    base = Path(os.path.commonpath(folders))
+            raise CnmcError(f"input={place}: no such file or folder")
+    base = Path(os.path.commonpath([p if p.is_dir() else p.parent for p in places]))
     sources: dict[str, Source] = {}
     skipped: dict[str, Skipped] = {}
     for place in places:
-        files = _walk(place, base, skipped, output.resolve()) if place.is_dir() else [place]
-        for path in files:
+        found = _walk(place, output.resolve()) if place.is_dir() else [(place, "")]
+        for path, reason in found:
             name = _name(path, base)
-            sources[name] = Source(path, name)
+            if reason:
+                skipped[name] = Skipped(name, reason)
+            else:
+                sources[name] = Source(path, name)
     if not sources and not skipped:
         raise CnmcError(
-            f"input={', '.join(map(str, inputs))}: no image there (expected names that end in "
-            f"{', '.join(sorted(IMAGES))})"
+            f"input={', '.join(map(str, inputs))}: no image there (a name that ends in "
+            f"{', '.join(SUFFIXES)})"
         )
-    return Found(
-        tuple(sources[name] for name in sorted(sources, key=natural_key)),
-        tuple(skipped[name] for name in sorted(skipped.keys() - sources, key=natural_key)),
+    return (
+        [sources[name] for name in sorted(sources, key=natural_key)],
+        [skipped[name] for name in sorted(skipped.keys() - sources, key=natural_key)],
     )
 
 
-def _walk(folder: Path, base: Path, skipped: dict[str, Skipped], output: Path) -> Iterable[Path]:
-    """Yield the images below a folder, and note what else is there."""
-
-    def skip(path: Path, reason: str) -> None:
-        name = _name(path, base)
-        skipped[name] = Skipped(name, reason)
-
-    def unreadable(error: OSError) -> None:
-        if Path(error.filename) == folder:
-            raise CnmcError(f"input={folder}: cannot be read ({error.strerror})") from error
-        skip(Path(error.filename), f"the folder cannot be read ({error.strerror})")
-
-    for parent, folders, files in os.walk(folder, onerror=unreadable):
+def _walk(folder: Path, output: Path) -> Iterable[tuple[Path, str]]:
+    """Yield every file below a folder with the reason to skip it, empty for an image."""
+    errors: list[OSError] = []
+    for parent, folders, files in os.walk(folder, onerror=errors.append):
         folders[:] = [name for name in folders if not name.startswith(".")]
         for name in folders:
             path = Path(parent, name)
             if path.is_symlink():
-                skip(path, "a link to a folder, which is not followed")
-            elif path.suffix.lower() in IMAGES:
-                skip(path, "a folder, not an image")
-        own = FILES if Path(parent).resolve() == output else frozenset()
+                yield path, "link to a folder, which is not followed"
+            elif path.suffix.lower() in SUFFIXES:
+                yield path, "folder, not an image"
+        own = FILES if Path(parent).resolve() == output else ()
         for name in files:
-            path = Path(parent, name)
-            if name.startswith(".") or name in own:
-                continue
-            if path.suffix.lower() in IMAGES:
-                yield path
-            else:
-                skip(path, "not BMP, PNG, JPEG or TIFF by its name")
+            if not name.startswith(".") and name not in own:
+                is_image = Path(name).suffix.lower() in SUFFIXES
+                yield Path(parent, name), "" if is_image else "name of no BMP, PNG, JPEG or TIFF"
+    for error in errors:
+        if Path(error.filename) == folder:
+            raise CnmcError(f"input={folder}: cannot be read ({error.strerror})") from error
+        yield Path(error.filename), f"folder cannot be read ({error.strerror})"
 
 
 def _name(path: Path, base: Path) -> str:
-    """Return what a file is called, whatever bytes its path is made of; see :class:`Source`."""
     name = path.relative_to(base).as_posix().replace("\\", r"\\")
     return os.fsencode(name).decode("utf-8", "backslashreplace")

@@ -1,30 +1,38 @@
-"""A trained network with everything around it: bytes of cropped cells in, logits out."""
+"""Turn a trained checkpoint into a module that maps the bytes of cropped cells to logits."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from cnmc.deploy.runtime import GraphInfo
-from cnmc.deploy.trained import TrainedNetwork, read_trained
+from cnmc.analysis.choosing import choose_of_epoch
+from cnmc.analysis.decision import Decision
+from cnmc.deploy.exported import GraphInfo
 from cnmc.errors import CnmcError
 from cnmc.model.backbone import build_network
+from cnmc.model.checkpoint import load_checkpoint
 from cnmc.model.preprocess import to_float
 from cnmc.model.tta import predict_logits, rotate, rotation_columns
+from cnmc.model.weights import is_plain
+from cnmc.runs.folder import RunFolder
+
+_PREFIX = "network."
 
 
 class CellGraph(nn.Module):
-    """Rotates cells, scales them, and lets the network look at all of their views at once.
+    """Rotate cells, scale them, and compute the logits of all rotations in one batch.
 
-    It has no branches and no Python numbers that depend on the batch, so every exporter sees the
-    same few operations whatever the number of cells.
+    There are no branches and no Python numbers that depend on the batch, so an exporter records
+    the same operations for any number of cells.
 
     Args:
         network: B x 3 x S x S floats to B x 1 logits; it is put into evaluation mode.
-        info: How the cells were cropped and scaled, and how they are rotated.
+        info: Its description.
     """
 
     sources: Tensor
@@ -33,90 +41,111 @@ class CellGraph(nn.Module):
         super().__init__()
         self.network = network
         self.info = info
-        size = info.size
-        # Every pixel knows its own number, counted from 1; rotated, it tells where each pixel of a
-        # view comes from. The black that rotation fills in is pixel 0.
-        numbers = torch.arange(1, size * size + 1).view(1, 1, size, size)
+        # Rotating the numbers of the pixels gives the source of every pixel of every view. Number
+        # 0 is the black that fills the corners.
+        numbers = torch.arange(1, info.size**2 + 1).view(1, 1, info.size, info.size)
         views = [rotate(numbers, eighths).flatten() for eighths in self.columns]
         self.register_buffer("sources", torch.cat(views), persistent=False)
         self.eval()
 
     @property
     def columns(self) -> tuple[int, ...]:
-        """Angle of each column of logits, in eighths of a turn."""
+        """Angles of the columns of logits, in units of 45 degrees."""
         return rotation_columns(self.info.num_rotations)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return one logit a rotation: B x S x S x 3 uint8 to B x K float32."""
-        size, num_views = self.info.size, self.info.num_rotations
+        """Return logits of shape B x K for uint8 images of shape B x S x S x 3."""
+        size = self.info.size
         pixels = nn.functional.pad(images.flatten(1, 2), (0, 0, 1, 0))
         views = pixels.index_select(1, self.sources).reshape(-1, size, size, 3).permute(0, 3, 1, 2)
-        logits: Tensor = self.network(to_float(views, self.info.mean, self.info.std))
-        return logits.reshape(-1, num_views).float()
+        logits: Tensor = self.network(self.scaled(views))
+        return logits.reshape(-1, self.info.num_rotations).float()
 
     def one_by_one(self, images: Tensor) -> Tensor:
-        """Return what :meth:`forward` does, a view at a time, as it is done in training."""
-        return predict_logits(
-            self.network,
-            images.permute(0, 3, 1, 2),
-            self.info.num_rotations,
-            lambda views: to_float(views, self.info.mean, self.info.std),
-        )
+        """Return the same as :meth:`forward`, one view at a time, exactly as in training."""
+        views = images.permute(0, 3, 1, 2)
+        return predict_logits(self.network, views, self.info.num_rotations, self.scaled)
+
+    def scaled(self, views: Tensor) -> Tensor:
+        """Convert uint8 views to the floats that the network takes."""
+        return to_float(views, self.info.mean, self.info.std)
 
 
-def load_graph(path: Path) -> CellGraph:
-    """Return the graph of a run's checkpoint.
+@dataclass(frozen=True)
+class TrainedNetwork:
+    """A checkpoint of a run.
 
-    Args:
-        path: ``best.ckpt`` or ``last.ckpt`` of a run folder.
+    Attributes:
+        path: The file.
+        graph: Its network.
+        config: Resolved configuration of the run.
+        folder: Run folder that contains the file; None where it lies elsewhere.
+    """
+
+    path: Path
+    graph: CellGraph
+    config: Mapping[str, Any]
+    folder: RunFolder | None
+
+    @property
+    def info(self) -> GraphInfo:
+        """Description of the network."""
+        return self.graph.info
+
+
+def read_trained(path: Path) -> TrainedNetwork:
+    """Read ``best.ckpt`` or ``last.ckpt`` of a run; no code in the file is executed.
 
     Raises:
-        CnmcError: The file is no checkpoint of a run, or its network cannot be built.
+        CnmcError: The file is damaged, does not describe its network, or contains weights that are
+            sparse, complex or not finite.
     """
-    return build_graph(read_trained(path))
-
-
-def build_graph(trained: TrainedNetwork) -> CellGraph:
-    """Return the graph of a network.
-
-    Raises:
-        CnmcError: The network cannot be built, or its numbers are those of another.
-    """
+    checkpoint = load_checkpoint(path)
+    origin = checkpoint["cnmc"]
     try:
-        data, model = trained.config["data"], trained.config["model"]
+        run, epoch = dict(origin["run"]), int(origin["epoch"])
+        folder = _folder_of(path, run.get("run_id"))
+        # Only the run folder knows where the data are.
+        config = folder.read_config() if folder is not None else dict(origin["config"])
+        if "decision" in origin:
+            decision = Decision.from_values(origin["decision"])
+        else:  # last.ckpt has none
+            decision = choose_of_epoch(folder.read_predictions() if folder else None, epoch)
+        data, model = config["data"], config["model"]
         info = GraphInfo(
             network=model["name"],
             crop=data["crop"],
             resize=data["resize"],
-            num_rotations=trained.config["tta"]["num_rotations"],
+            num_rotations=config["tta"]["num_rotations"],
             mean=tuple(model["mean"]) if model["normalize"] else None,
             std=tuple(model["std"]) if model["normalize"] else None,
-            run=dict(trained.run),
-            epoch=trained.epoch,
-            decision=trained.decision,
+            run=run,
+            epoch=epoch,
+            decision=decision,
         )
-        network = build_network(info.network, pretrained=False, weights=None, drop_rate=0.0)
-        prefix = "network."
         state = {
-            key.removeprefix(prefix): value
-            for key, value in trained.state_dict.items()
-            if key.startswith(prefix)
+            key.removeprefix(_PREFIX): value
+            for key, value in checkpoint["state_dict"].items()
+            if key.startswith(_PREFIX)
         }
-        _check_numbers(state)
+        odd = [key for key, value in state.items() if not is_plain(value)]
+        if odd:
+            raise ValueError(f"{odd[0]} is sparse, complex, quantized or not finite")
+        network = build_network(info.network, pretrained=False, weights=None, drop_rate=0.0)
         network.load_state_dict(state)
-        return CellGraph(network, info)
+        return TrainedNetwork(path, CellGraph(network, info), config, folder)
     except (KeyError, TypeError, AttributeError, ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise CnmcError(
-            f"{trained.path}: no network can be built of this checkpoint ({type(error).__name__}: "
-            f"{reason}); give best.ckpt of a run that this version of cnmc can read"
-        ) from error
+            f"{path}: no network can be built from this checkpoint ({type(error).__name__}: "
+            f"{reason}); give best.ckpt of a run"
+        ) from None
 
 
-def _check_numbers(state: Mapping[str, Tensor]) -> None:
-    """Refuse tensors that PyTorch would load and that no network can compute with."""
-    for name, value in state.items():
-        if value.layout != torch.strided or value.is_quantized or value.is_complex():
-            raise ValueError(f"{name} is not a dense tensor of real numbers")
-        if not value.isfinite().all():
-            raise ValueError(f"{name} has values that are not finite")
+def _folder_of(path: Path, run_id: str | None) -> RunFolder | None:
+    """Return the run folder of a checkpoint, unless another run was started there since."""
+    folder = RunFolder(path.resolve().parent.parent)
+    if path.resolve() not in (folder.best_checkpoint, folder.last_checkpoint):
+        return None
+    info = folder.read_info()
+    return folder if info is not None and info.run_id == run_id else None

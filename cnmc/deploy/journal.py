@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cnmc.deploy.runtime import Logits
-from cnmc.deploy.screening_files import JOURNAL, remove_results
+from cnmc.deploy.exported import Logits
+from cnmc.deploy.outputs import JOURNAL, remove_results
 from cnmc.errors import CnmcError
 from cnmc.files import replacing
 

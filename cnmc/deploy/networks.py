@@ -1,4 +1,4 @@
-"""The network that screens, or several that do it together."""
+"""Open the network that screens, or the networks of an ensemble."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cnmc.config import EXPORT_SUFFIXES
-from cnmc.deploy.opening import find_checkpoint, open_network
-from cnmc.deploy.runtime import GraphInfo, Predictor
+from cnmc.deploy.exported import GraphInfo
+from cnmc.deploy.runtime import Predictor, open_exported
 from cnmc.errors import CnmcError
 from cnmc.extras import needs
+
+_BEST = Path("checkpoints") / "best.ckpt"
+_EXPORTED = (".onnx", ".xml")
 
 
 @dataclass(frozen=True)
@@ -20,8 +22,8 @@ class Network:
 
     Attributes:
         path: Its file.
-        digest: 32 hexadecimal digits that stand for the file's content.
-        predictor: What runs it.
+        digest: 32 hexadecimal digits of the file's content.
+        predictor: Computes its logits.
     """
 
     path: Path
@@ -30,86 +32,105 @@ class Network:
 
     @property
     def info(self) -> GraphInfo:
-        """What it expects and where it comes from."""
+        """Its description."""
         return self.predictor.info
 
     @property
     def is_checkpoint(self) -> bool:
-        """Whether its file is a checkpoint of training, which Grad-CAM can look into."""
-        return self.path.suffix not in EXPORT_SUFFIXES.values()
+        """Whether it is a checkpoint of training, which Grad-CAM needs."""
+        return self.path.suffix not in _EXPORTED
 
     @property
     def label(self) -> str:
-        """Experiment, name and epoch of its run; its file where it is of none."""
+        """Experiment, name and epoch of its run; without a run, the name of its file."""
         run = self.info.run
         if not run.get("experiment"):
             return self.path.name
         return f"{run['experiment']}/{run.get('name', '')}, epoch {self.info.epoch}"
 
 
-def open_networks(paths: Sequence[Path], num_threads: int | None = None) -> tuple[Network, ...]:
-    """Open networks that all take the same images.
-
-    Args:
-        paths: Checkpoints, run folders or exported networks; at least one.
-        num_threads: Cores to use; None takes all.
+def find_checkpoint(path: Path) -> Path:
+    """Return the file of a network; for a run folder, its best checkpoint.
 
     Raises:
-        CnmcError: One cannot be opened, is given twice, or takes images of another crop or size.
+        CnmcError: There is no such file.
+    """
+    file = path / _BEST if path.is_dir() else path
+    if not file.is_file():
+        raise CnmcError(
+            f"{file}: no such file; give a run folder, a checkpoint, or a file of python -m "
+            "cnmc.export"
+        )
+    return file
+
+
+def open_network(path: Path, num_threads: int | None = None) -> Network:
+    """Open a trained network for prediction on the CPU.
+
+    A checkpoint is evaluated as in training, so its logits are those of the run folder. No code
+    in a file is executed.
+
+    Args:
+        path: A checkpoint, a run folder (its best checkpoint is used), or an exported network.
+        num_threads: Cores to use; None uses all.
+
+    Raises:
+        CnmcError: The file is missing, damaged or of another kind, or a package is missing.
+    """
+    file = find_checkpoint(path)
+    digest = hashlib.blake2b(file.read_bytes(), digest_size=16)
+    if file.suffix == ".xml" and file.with_suffix(".bin").is_file():
+        digest.update(file.with_suffix(".bin").read_bytes())  # the weights
+    if file.suffix in _EXPORTED:
+        predictor = open_exported(file, num_threads)
+    else:
+        with needs("train", f"{path}: a checkpoint"):
+            from cnmc.deploy.backends import eager  # noqa: PLC0415 (torch)
+            from cnmc.deploy.graph import read_trained  # noqa: PLC0415
+        predictor = eager(read_trained(file).graph, num_threads)
+    return Network(file, digest.hexdigest(), predictor)
+
+
+def open_networks(paths: Sequence[Path], num_threads: int | None = None) -> list[Network]:
+    """Open networks that take the same images.
+
+    Args:
+        paths: At least one; see :func:`open_network`.
+        num_threads: Cores to use; None uses all.
+
+    Raises:
+        CnmcError: One cannot be opened, is given twice, or takes other images than the first.
     """
     networks: list[Network] = []
-    for path in paths:
-        predictor = open_network(path, num_threads)
-        file = find_checkpoint(path)
-        network = Network(file, _digest(file), predictor)
+    for network in (open_network(path, num_threads) for path in paths):
         for other in networks:
             if network.digest == other.digest:
-                raise CnmcError(f"{file} and {other.path}: the same network twice; give it once")
-            _refuse_difference(other, network)
+                raise CnmcError(f"{network.path} and {other.path}: the same network; give it once")
+            one, two = other.info, network.info
+            if (one.crop, one.resize) != (two.crop, two.resize):
+                raise CnmcError(
+                    f"checkpoint: {other.path} takes images of crop {one.crop}, resize "
+                    f"{one.resize}, but {network.path} of crop {two.crop}, resize {two.resize}; "
+                    "the networks of an ensemble must take the same images"
+                )
         networks.append(network)
-    return tuple(networks)
+    return networks
 
 
 def best_runs(root: Path, experiment: str, top: int) -> list[Path]:
-    """Return the folders of the best runs of an experiment, by the F1 that ``cnmc.best`` ranks by.
+    """Return the folders of the best runs of an experiment, by the F1 that ``cnmc.best`` uses.
 
     Raises:
-        CnmcError: There are too few, or they cannot be compared.
+        CnmcError: There are too few runs, or they cannot be compared.
     """
     with needs("train", f"experiment={experiment}: ranking its runs"):
-        from cnmc.analysis.ranking import candidates_in, rank  # noqa: PLC0415 - pandas
+        from cnmc.analysis.ranking import candidates_in, rank  # noqa: PLC0415 (pandas)
 
     candidates, num_left_out = candidates_in(root, experiment)
-    try:
-        runs = rank(candidates, num_left_out=num_left_out).runs
-    except CnmcError as error:
-        raise CnmcError(
-            f"experiment={experiment}: {error} (keys of python -m cnmc.best, which names a "
-            "checkpoint that predict takes as checkpoint=PATH)"
-        ) from error
+    runs = rank(candidates, num_left_out=num_left_out).runs
     if len(runs) < top:
         raise CnmcError(
-            f"top={top}: experiment {experiment} has {len(runs)} finished below {root}; "
-            f"top={len(runs)} takes all"
+            f"top={top}: experiment {experiment} has {len(runs)} finished runs below {root}; "
+            f"top={len(runs)} uses all"
         )
     return [run.folder for run in runs[:top] if run.folder is not None]
-
-
-def _digest(file: Path) -> str:
-    content = hashlib.blake2b(digest_size=16)
-    # OpenVINO keeps the numbers beside the .xml.
-    for part in (file, file.with_suffix(".bin")) if file.suffix == ".xml" else (file,):
-        content.update(part.read_bytes())
-    return content.hexdigest()
-
-
-def _refuse_difference(one: Network, other: Network) -> None:
-    def takes(network: Network) -> str:
-        info = network.info
-        return f"crop {info.crop}, resize {info.resize or 'none'}"
-
-    if takes(one) != takes(other):
-        raise CnmcError(
-            f"checkpoint: {one.path} takes images of {takes(one)}, and {other.path} of "
-            f"{takes(other)}; the networks of an ensemble must take the same"
-        )

@@ -1,9 +1,10 @@
-"""What was found as one page that opens anywhere, without a network."""
+"""Write the results of a screening as one HTML page that needs no other file."""
 
 from __future__ import annotations
 
 import base64
 import io
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,71 +13,63 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
 from PIL import Image
 
-import cnmc.reporting
-from cnmc.data.images import Pixels, UnreadableImageError, center_crop, crop_and_resize
+from cnmc.data.images import (
+    Pixels,
+    UnreadableImageError,
+    center_crop,
+    crop_and_resize,
+    decode,
+    read_file,
+)
 from cnmc.data.parallel import map_threads
 from cnmc.deploy.gather import Skipped
-from cnmc.deploy.judged import Cell, Subject
-from cnmc.deploy.judgement import LEAST_ODDS, MOST_AGAINST
+from cnmc.deploy.judgement import LEAST_ODDS, MOST_AGAINST, Cell, Subject
 from cnmc.deploy.networks import Network
-from cnmc.deploy.reading import decode_checked, read_file
 from cnmc.devices import num_cores
 from cnmc.errors import CnmcError
 from cnmc.extras import needs
-from cnmc.files import replacing
 
 _THUMBNAIL, _PICTURE = 80, 160
-"""Sides of the pictures in pixels: of a cell among many, and beside its Grad-CAM."""
+"""Sides of the pictures in pixels: in a grid of cells, and beside Grad-CAM."""
 
 _NUM_BINS = 20
 _MAX_ROWS = 500
-"""Rows of a table that the page shows; the CSV has all."""
 
 
 @dataclass(frozen=True)
 class Screening:
-    """All that a screening found.
+    """Everything that a screening found.
 
     Attributes:
-        networks: What screened.
-        wanted: The threshold as it was asked for.
-        threshold: The same as a probability.
+        networks: The networks.
+        wanted: The threshold as given on the command line.
+        threshold: The threshold as a probability.
         cells: In natural order.
-        subjects: Their cells together.
+        subjects: In natural order.
         skipped: Files that were left out.
     """
 
-    networks: tuple[Network, ...]
+    networks: Sequence[Network]
     wanted: str
     threshold: float
-    cells: tuple[Cell, ...]
-    subjects: tuple[Subject, ...]
-    skipped: tuple[Skipped, ...]
+    cells: Sequence[Cell]
+    subjects: Sequence[Subject]
+    skipped: Sequence[Skipped]
 
 
 class _Card(NamedTuple):
-    """A cell as it is shown; a picture is the address of its data, empty where it is lost."""
+    """A cell with its pictures as data URIs; empty where there is none."""
 
     cell: Cell
     picture: str
     heat: str = ""
 
 
-class _Bar(NamedTuple):
-    """A bar of the histogram, in units of its drawing."""
-
-    x: float
-    width: float
-    height: float
-    num_cells: int
-
-
-def write(
+def write_page(
     path: Path,
-    screening: Screening,
+    found: Screening,
     *,
     num_cells: int,
     num_maps: int,
@@ -86,68 +79,62 @@ def write(
 
     Args:
         path: The file.
-        screening: What was found.
-        num_cells: Cells to show at most.
-        num_maps: Cells to show with Grad-CAM at most, the most decisive ones.
-        num_threads: Cores to use; None takes all.
+        found: The results.
+        num_cells: Largest number of cells in the grids.
+        num_maps: Largest number of cells with Grad-CAM.
+        num_threads: Cores to use; None uses all.
     """
-    doubtful, others = cells_to_show(screening.cells, num_cells)
-    decisive = most_decisive(screening.cells, num_maps)
+    doubtful, others = cells_to_show(found.cells, num_cells)
+    decisive = most_decisive(found.cells, num_maps)
     threads = num_threads or num_cores()
-    heats, no_heats = _heats(screening.networks, decisive, threads)
-    crop = screening.networks[0].info.crop
-
-    def card(cell: Cell) -> _Card:
-        return _Card(cell, _picture(cell.path, crop, _THUMBNAIL))
-
-    shown = map_threads(
-        card,
+    heats, no_heats = _heats(found.networks, decisive, threads)
+    crop = found.networks[0].info.crop
+    cards = map_threads(
+        lambda cell: _Card(cell, _picture(cell.path, crop, _THUMBNAIL)),
         [*doubtful, *others],
         num_workers=threads,
         description="Drawing the page",
         show_progress=len(doubtful) + len(others) > _MAX_ROWS,
     )
-    page = (
-        _environment()
-        .get_template("screening.html.j2")
-        .render(
-            screening=screening,
-            infos=[network.info for network in screening.networks],
-            doubtful=shown[: len(doubtful)],
-            others=shown[len(doubtful) :],
-            decisive=[
-                _Card(cell, _picture(cell.path, crop, _PICTURE), heat)
-                for cell, heat in zip(decisive, heats, strict=True)
-            ],
-            no_heats=no_heats,
-            bars=_histogram(screening.cells),
-            num_doubtful=sum(cell.doubtful for cell in screening.cells),
-            num_all=sum(cell.is_all for cell in screening.cells),
-            warned=_warned(screening.cells),
-            most_against=MOST_AGAINST,
-            least_odds=LEAST_ODDS,
-            max_rows=_MAX_ROWS,
-            css=Markup(_style()),  # noqa: S704 - our own files
-        )
+    counts, _ = np.histogram([c.probability for c in found.cells], _NUM_BINS, (0.0, 1.0))
+    folder = Path(__file__).parent
+    environment = Environment(
+        loader=FileSystemLoader(folder),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
     )
-    with replacing(path) as temporary:
-        temporary.write_text(page, encoding="utf-8")
+    environment.filters |= {"prob": _probability, "count": "{:,}".format}
+    page = environment.get_template("screening.html.j2").render(
+        vars(found),
+        css=(folder / "screening.css").read_text(encoding="utf-8"),
+        doubtful=cards[: len(doubtful)],
+        others=cards[len(doubtful) :],
+        decisive=[
+            _Card(cell, _picture(cell.path, crop, _PICTURE), heat)
+            for cell, heat in zip(decisive, heats, strict=True)
+        ],
+        no_heats=no_heats,
+        counts=counts.tolist(),
+        most=max(1, int(counts.max())),
+        num_doubtful=sum(cell.doubtful for cell in found.cells),
+        num_all=sum(cell.is_all for cell in found.cells),
+        warned=Counter(w for cell in found.cells for w in cell.warnings).most_common(),
+        most_against=MOST_AGAINST,
+        least_odds=LEAST_ODDS,
+        max_rows=_MAX_ROWS,
+    )
+    path.write_text(page, encoding="utf-8")
 
 
 def cells_to_show(cells: Sequence[Cell], limit: int) -> tuple[list[Cell], list[Cell]]:
-    """Return the doubtful cells and the others that a page of limited size shows.
+    """Return the doubtful cells and the other cells that the page shows, sorted by probability.
 
-    Doubtful cells go first; of each kind those with the highest and the lowest probabilities stay.
-
-    Returns:
-        Both by falling probability.
+    Doubtful cells have priority; of each kind the highest and lowest probabilities are kept.
     """
     chosen: list[list[Cell]] = []
     for wanted in (True, False):
-        ordered = sorted(
-            (cell for cell in cells if cell.doubtful == wanted),
-            key=lambda cell: -cell.probability,
-        )
+        ordered = sorted((c for c in cells if c.doubtful == wanted), key=lambda c: -c.probability)
         room = min(limit - sum(map(len, chosen)), len(ordered))
         top = (room + 1) // 2
         chosen.append(ordered[:top] + ordered[len(ordered) - (room - top) :])
@@ -155,13 +142,11 @@ def cells_to_show(cells: Sequence[Cell], limit: int) -> tuple[list[Cell], list[C
 
 
 def most_decisive(cells: Sequence[Cell], limit: int) -> list[Cell]:
-    """Return the cells that the networks are surest of, as many of either class where there are.
+    """Return the cells farthest from the threshold, equally many of both classes if possible.
 
-    Returns:
-        Those called ALL, from the farthest above the threshold down, then those called HEM, from
-        the farthest below it up; none that is doubtful.
+    Cells called ALL come first; doubtful cells are left out.
     """
-    sure = sorted((c for c in cells if not c.doubtful), key=lambda cell: -abs(cell.margin))
+    sure = sorted((c for c in cells if not c.doubtful), key=lambda c: -abs(c.margin))
     called = [c for c in sure if c.is_all], [c for c in sure if not c.is_all]
     num_all = min(len(called[0]), max((limit + 1) // 2, limit - len(called[1])))
     return called[0][:num_all] + called[1][: limit - num_all]
@@ -170,19 +155,19 @@ def most_decisive(cells: Sequence[Cell], limit: int) -> list[Cell]:
 def _heats(
     networks: Sequence[Network], cells: Sequence[Cell], num_threads: int
 ) -> tuple[list[str], str]:
-    """Return the Grad-CAM of some cells as pictures, and why there is none where there is none."""
+    """Return pictures of Grad-CAM, and the reason where there are none."""
     nothing = [""] * len(cells)
-    if not cells:
-        return nothing, ""
     exported = [network.path.name for network in networks if not network.is_checkpoint]
+    if not cells:
+        return [], ""
     if exported:
         return nothing, f"it needs a checkpoint, and {exported[0]} is an exported network"
     info = networks[0].info
     try:
-        with needs("explain", "Grad-CAM"):
-            from cnmc.deploy.explain import decision_maps, overlay  # noqa: PLC0415 - torch
+        with needs("explain", "it"):
+            from cnmc.deploy.explain import decision_maps, overlay  # noqa: PLC0415 (torch)
         images = [
-            crop_and_resize(_pixels(cell.path, info.crop), crop=info.crop, resize=info.resize)
+            crop_and_resize(decode(read_file(cell.path)), crop=info.crop, resize=info.resize)
             for cell in cells
         ]
         maps = decision_maps(
@@ -197,75 +182,23 @@ def _heats(
     return [_address(overlay(image, heat), _PICTURE) for image, heat in pairs], ""
 
 
-def _pixels(path: Path, crop: int) -> Pixels:
-    return decode_checked(read_file(path), crop)
-
-
 def _picture(path: Path, crop: int, side: int) -> str:
-    """Return what the networks saw of a file, small; empty where the file is no longer there."""
+    """Return the central square of a file as a data URI; empty where the file is gone."""
     try:
-        return _address(center_crop(_pixels(path, crop), crop), side)
+        return _address(center_crop(decode(read_file(path)), crop), side)
     except UnreadableImageError:
         return ""
 
 
 def _address(pixels: Pixels, side: int) -> str:
-    """Return a picture as a data URI."""
     small = cv2.resize(pixels, (side, side), interpolation=cv2.INTER_AREA)
     file = io.BytesIO()
     Image.fromarray(small).save(file, "WEBP", quality=70)
     return f"data:image/webp;base64,{base64.b64encode(file.getvalue()).decode()}"
 
 
-def _histogram(cells: Sequence[Cell]) -> list[_Bar]:
-    """Return the bars of the probabilities, in a drawing 100 wide and 100 high."""
-    counts, _ = np.histogram([c.probability for c in cells], bins=_NUM_BINS, range=(0.0, 1.0))
-    width = 100 / _NUM_BINS
-    most = max(1, int(counts.max()))
-    return [
-        _Bar(position * width, width, 100 * float(count) / most, int(count))
-        for position, count in enumerate(counts)
-    ]
-
-
-def _warned(cells: Sequence[Cell]) -> list[tuple[str, int]]:
-    """Return each warning with the number of its cells, the most frequent first."""
-    found = [warning for cell in cells for warning in cell.warnings]
-    counts = [(warning, found.count(warning)) for warning in dict.fromkeys(found)]
-    return sorted(counts, key=lambda item: -item[1])
-
-
-def _style() -> str:
-    """Return the style of the report's page, and what this page has beside it."""
-    files = (
-        Path(cnmc.reporting.__path__[0], "report.css"),
-        Path(__file__).parent / "screening.css",
-    )
-    return "\n".join(file.read_text(encoding="utf-8") for file in files)
-
-
-def _percent(fraction: float) -> str:
-    return f"{100 * fraction:.1f} %"
-
-
 def _probability(value: float) -> str:
-    """Format a probability so that none but 0 and 1 look like them."""
+    """Format a probability so that only 0 and 1 look like them."""
     if 0 < value < 0.001:
         return "< 0.001"
     return "> 0.999" if 0.999 < value < 1 else f"{value:.3f}"
-
-
-def _environment() -> Environment:
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {
-        "percent": _percent,
-        "prob": _probability,
-        "count": lambda number: f"{number:,}",
-    }
-    return environment

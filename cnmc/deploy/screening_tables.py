@@ -1,4 +1,4 @@
-"""What was found as CSV files, and as the challenge's submission."""
+"""Write the results of a screening as CSV files and as the challenge's submission."""
 
 from __future__ import annotations
 
@@ -10,146 +10,111 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from cnmc.deploy.gather import Skipped
-from cnmc.deploy.judged import Cell, Subject
+from cnmc.deploy.judgement import Cell, Subject
 from cnmc.errors import CnmcError
-from cnmc.files import replacing
 
 SUBMITTED = "isbi_valid.predict"
-"""The file in the submission."""
+"""Name of the file in the submission."""
 
-PREDICTION_COLUMNS = (
-    "file",
-    "subject",
-    "probability",
-    "label",
-    "doubtful",
-    "spread",
-    "views_against",
-    "views",
-    "mean_logit",
-    "warnings",
+_PREDICTIONS = (
+    "file,subject,probability,label,doubtful,spread,views_against,views,mean_logit,warnings"
 )
-SUBJECT_COLUMNS = (
-    "subject",
-    "cells",
-    "all",
-    "share_all",
-    "doubtful",
-    "mean_probability",
-    "low",
-    "high",
-)
-
+_SUBJECTS = "subject,cells,all,share_all,doubtful,mean_probability,low,high"
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
-"""A spreadsheet takes text that begins so for a formula, which may do harm."""
+"""A spreadsheet takes text that begins with one of these for a formula."""
 
 
 def write_predictions(path: Path, cells: Iterable[Cell]) -> None:
-    """Write a line a cell, :data:`PREDICTION_COLUMNS`."""
-    _write(
-        path,
-        PREDICTION_COLUMNS,
+    """Write one row per cell."""
+    rows = (
         (
-            (
-                harmless(cell.name),
-                harmless(cell.subject),
-                f"{cell.probability:.6f}",
-                cell.label,
-                "yes" if cell.doubtful else "no",
-                f"{cell.spread:.6f}",
-                cell.num_against,
-                cell.num_views,
-                f"{cell.mean_logit:.6f}",
-                "; ".join(cell.warnings),
-            )
-            for cell in cells
-        ),
+            harmless(cell.name),
+            harmless(cell.subject),
+            f"{cell.probability:.6f}",
+            cell.label,
+            "yes" if cell.doubtful else "no",
+            f"{cell.spread:.6f}",
+            cell.num_against,
+            cell.num_views,
+            f"{cell.mean_logit:.6f}",
+            "; ".join(cell.warnings),
+        )
+        for cell in cells
     )
+    _write(path, _PREDICTIONS, rows)
 
 
 def write_subjects(path: Path, subjects: Iterable[Subject]) -> None:
-    """Write a line a subject, :data:`SUBJECT_COLUMNS`; the interval is empty for a single cell."""
-    _write(
-        path,
-        SUBJECT_COLUMNS,
+    """Write one row per subject; the interval of a single cell is empty."""
+    rows = (
         (
-            (
-                harmless(subject.name),
-                subject.num_cells,
-                subject.num_all,
-                f"{subject.share_all:.6f}",
-                subject.num_doubtful,
-                f"{subject.mean_probability:.6f}",
-                *(f"{end:.6f}" for end in subject.interval or ()),
-                *(("", "") if subject.interval is None else ()),
-            )
-            for subject in subjects
-        ),
+            harmless(subject.name),
+            subject.num_cells,
+            subject.num_all,
+            f"{subject.share_all:.6f}",
+            subject.num_doubtful,
+            f"{subject.mean_probability:.6f}",
+            *([f"{end:.6f}" for end in subject.interval] if subject.interval else ("", "")),
+        )
+        for subject in subjects
     )
+    _write(path, _SUBJECTS, rows)
 
 
 def write_skipped(path: Path, skipped: Iterable[Skipped]) -> None:
-    """Write a line for each file that was left out, ``file`` and ``reason``."""
+    """Write one row per file that was left out."""
     rows = ((harmless(item.name), harmless(item.reason)) for item in skipped)
-    _write(path, ("file", "reason"), rows)
+    _write(path, "file,reason", rows)
 
 
 def harmless(text: str) -> str:
-    """Return text that no spreadsheet takes for a formula: an apostrophe goes before it."""
+    """Put an apostrophe before text that a spreadsheet would take for a formula."""
     return f"'{text}" if text.startswith(_FORMULA) else text
 
 
 def check_submission(names: Sequence[str], skipped: Sequence[Skipped]) -> None:
-    """Refuse files that are not the challenge's: 1.bmp, 2.bmp and so on, each once and all read.
+    """Refuse files other than those of the challenge: 1.bmp, 2.bmp, and so on without a gap.
 
     Raises:
-        CnmcError: Files have other names, are there twice, are missing, or were left out.
+        CnmcError: Files were left out, have other names, occur twice or are missing.
     """
-
-    def refuse(what: str, which: Sequence[str]) -> None:
+    found = Counter(map(_number, names))
+    problems = {
+        "left out:": [f"{item.name} ({item.reason})" for item in skipped],
+        "other names:": [name for name in names if _number(name) is None],
+        "twice:": [f"{number}.bmp" for number, count in found.items() if number and count > 1],
+        "missing:": [f"{n}.bmp" for n in range(1, len(names) + 1) if n not in found],
+    }
+    for what, which in problems.items():
         if which:
             more = f" and {len(which) - 5} more" if len(which) > 5 else ""
             raise CnmcError(
                 f"format=challenge: {what} {', '.join(which[:5])}{more}; expected 1.bmp, 2.bmp and "
-                "so on without a gap, as the challenge has them, and nothing else"
+                "so on without a gap, as in the challenge, and no other file"
             )
-
-    refuse("left out:", [f"{item.name} ({item.reason})" for item in skipped])
-    refuse("other names:", [name for name in names if not _is_numbered(name)])
-    found = Counter(map(_number, names))
-    refuse("there twice:", [f"{number}.bmp" for number in sorted(found) if found[number] > 1])
-    # As many different numbers as files: where one is too high, one up to their number is missing.
-    missing = [number for number in range(1, len(names) + 1) if number not in found]
-    refuse("missing:", [f"{number}.bmp" for number in missing])
 
 
 def write_submission(path: Path, cells: Sequence[Cell]) -> None:
-    """Write the challenge's submission: a zipped file of one label a line, 1 ALL and 0 HEM.
+    """Write the challenge's submission: a zipped file with one label per line, 1 ALL and 0 HEM.
 
     Args:
         path: The ``.zip``.
-        cells: Those of :func:`check_submission`; the lines go by their numbers.
+        cells: Cells that passed :func:`check_submission`; the lines are in order of their numbers.
     """
-    ordered = sorted(cells, key=lambda cell: _number(cell.name))
+    ordered = sorted(cells, key=lambda cell: _number(cell.name) or 0)
     text = "".join(f"{int(cell.is_all)}\n" for cell in ordered)
-    with replacing(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
-        # ZipInfo has a fixed date: the same labels are the same file.
+    with zipfile.ZipFile(path, "w") as archive:
+        # ZipInfo has a fixed date, so the same labels give the same file.
         archive.writestr(zipfile.ZipInfo(SUBMITTED), text, zipfile.ZIP_DEFLATED)
 
 
-def _is_numbered(name: str) -> bool:
-    return re.fullmatch(r"[1-9][0-9]{0,8}\.bmp", name, re.IGNORECASE) is not None
+def _number(name: str) -> int | None:
+    found = re.fullmatch(r"([1-9][0-9]{0,8})\.bmp", name, re.IGNORECASE)
+    return int(found[1]) if found else None
 
 
-def _number(name: str) -> int:
-    return int(name.partition(".")[0])
-
-
-def _write(path: Path, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    with (
-        replacing(path) as temporary,
-        temporary.open("w", encoding="utf-8", newline="") as file,
-    ):
+def _write(path: Path, columns: str, rows: Iterable[Sequence[object]]) -> None:
+    with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(columns)
+        writer.writerow(columns.split(","))
         writer.writerows(rows)

@@ -1,29 +1,26 @@
-"""Whether an image looks like the cells that the networks were trained on.
+"""Warn about images that do not look like the cells of training.
 
-The networks know segmented, stain-normalised cells of C-NMC 2019 alone. For anything else they give
-a probability too, which means nothing; so each image is measured, and one that no cell of training
-looks like is warned about.
+The networks only know segmented, stain-normalised cells of C-NMC 2019, but give a probability for
+any image.
 """
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 
-from cnmc.data.images import Pixels, center_crop, decode
+from cnmc.data.images import Pixels, center_crop
 
 BLACK = 10
-"""A pixel is black where no channel is above this: JPEG leaves traces on the background."""
+"""A pixel is black where no channel is above this, because JPEG leaves traces."""
 
 CROP = 300
-"""Side in pixels of the square whose border is looked at: the crop of the paper."""
+"""Side in pixels of the square whose border is measured: the paper's crop."""
 
 _RING = 4
-"""Width of that border in pixels."""
+"""Width of the border in pixels."""
 
 TYPICAL: Mapping[str, tuple[float, float]] = {
     "black_border": (0.799, 1.0),
@@ -32,23 +29,23 @@ TYPICAL: Mapping[str, tuple[float, float]] = {
     "green": (20.533, 46.412),
     "blue": (61.04, 94.821),
 }
-"""Quantiles 0.001 and 0.999 of 1,618 real cells of C-NMC's training part (fold 1; 6 subjects with
-ALL, 2 without), by ``python -m cnmc.deploy.typical data/cnmc-real``."""
+"""Quantiles 0.001 and 0.999 of :func:`measure` over 1,618 training cells of C-NMC 2019 (fold 1; 6
+subjects with ALL, 2 without)."""
 
 MARGIN = 0.2
-"""Share of a range by which it is widened on either side: eight persons are not everybody."""
+"""Share by which a range is widened on both sides, because eight people are few."""
 
 
 @dataclass(frozen=True)
 class Looks:
-    """Measures of an image.
+    """Measurements of an image.
 
     Attributes:
-        black_border: Share of black pixels, 0 to 1, along the border of the central square.
-        area: Pixels of the whole image that are not black.
-        red: Mean over those pixels, 0 to 255; 0 where there are none.
-        green: The same.
-        blue: The same.
+        black_border: Share of black pixels along the border of the central square, 0 to 1.
+        area: Number of pixels that are not black.
+        red: Mean red of these pixels, 0 to 255; 0 where there are none.
+        green: Mean green.
+        blue: Mean blue.
     """
 
     black_border: float
@@ -75,7 +72,7 @@ def measure(pixels: Pixels) -> Looks:
 
 
 def warnings_of(looks: Looks) -> tuple[str, ...]:
-    """Return, in a few words each, what sets an image apart from the cells of training."""
+    """Return how an image differs from those of training, in a few words each."""
     low, high = {}, {}
     for name, (least, most) in TYPICAL.items():
         margin = MARGIN * (most - least)
@@ -91,17 +88,3 @@ def warnings_of(looks: Looks) -> tuple[str, ...]:
     if any(low[name] or high[name] for name in ("red", "green", "blue")):
         found.append("colour unlike training")
     return tuple(found)
-
-
-def _quantiles(files: Sequence[Path]) -> dict[str, list[float]]:
-    """Return the quantiles 0.001 and 0.999 of the measures of some images."""
-    looks = [asdict(measure(decode(path.read_bytes()))) for path in files]
-    return {
-        name: np.quantile([row[name] for row in looks], [0.001, 0.999]).round(3).tolist()
-        for name in TYPICAL
-    }
-
-
-if __name__ == "__main__":
-    found = sorted(Path(sys.argv[1]).rglob("*.bmp"))
-    print(len(found), "cells", _quantiles(found))

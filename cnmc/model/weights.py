@@ -66,7 +66,7 @@ def read_state_dict(path: Path | str) -> dict[str, Tensor]:
     ):
         raise CnmcError(f"model.weights={path}: expected a state dict (tensors by parameter name)")
     for key, value in content.items():
-        if not _is_plain(value):
+        if not is_plain(value):
             raise CnmcError(
                 f"model.weights={path}: {key}: expected a dense tensor of finite real numbers"
             )
@@ -144,7 +144,7 @@ def _answers(address: str) -> bool:
         return is_status or isinstance(getattr(error, "reason", None), ssl.SSLError)
 
 
-def _is_plain(value: Tensor) -> bool:
+def is_plain(value: Tensor) -> bool:
     """Return whether a tensor is dense, real and finite in 32 bits."""
     return (
         value.layout is torch.strided

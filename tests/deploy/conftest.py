@@ -11,8 +11,8 @@ from onnx import load, save
 from PIL import Image
 
 from cnmc.analysis.decision import Decision
-from cnmc.deploy.formats import export_onnx
-from cnmc.deploy.runtime import METADATA, GraphInfo
+from cnmc.deploy.exported import METADATA, GraphInfo
+from cnmc.deploy.formats import write_network
 from tests.deploy.networks import cells, random_graph
 
 SIZE = 32
@@ -23,7 +23,7 @@ def variant(onnx: Path, path: Path, **changes: Any) -> Path:
     """Write the same network with other metadata, which makes it another; exporting takes long."""
     model = load(onnx)
     entry = next(item for item in model.metadata_props if item.key == METADATA)
-    info = GraphInfo.from_json(entry.value, onnx)
+    info = GraphInfo.from_json(entry.value)
     entry.value = replace(info, **changes).to_json()
     save(model, path)
     return path
@@ -35,7 +35,7 @@ def onnx(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("onnx") / "network.onnx"
     graph = random_graph("test_resnet", SIZE)
     graph.info = replace(graph.info, decision=DECISION)
-    export_onnx(graph, path)
+    write_network(graph, "onnx", path)
     return path
 
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+from typing import Any
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
 
 from cnmc.data.sources.synthetic_cells import draw_cell, subject_traits
+from cnmc.deploy.exported import GraphInfo, Images
 from cnmc.deploy.graph import CellGraph
-from cnmc.deploy.runtime import GraphInfo, Images
 from cnmc.model.backbone import build_network
 from cnmc.model.preprocess import to_float
 
@@ -89,3 +92,24 @@ def dark_and_bright(num_cells: int, size: int) -> tuple[Images, NDArray[np.float
     images = cells(num_cells, size)
     images[::2] //= 2
     return images, (np.arange(num_cells) % 2).astype(np.float32)
+
+
+def checkpoint_content(graph: CellGraph) -> dict[str, Any]:
+    """Return what the checkpoint of a network contains."""
+    info = graph.info
+    config = {
+        "data": {"crop": info.crop, "resize": info.resize},
+        "split": {"kind": "nested", "seed": 3},
+        "model": {
+            "name": info.network,
+            "normalize": True,
+            "mean": list(info.mean or ()),
+            "std": list(info.std or ()),
+        },
+        "tta": {"num_rotations": info.num_rotations},
+    }
+    origin = {"config": config, "run": dict(info.run), "epoch": info.epoch}
+    return {
+        "state_dict": {f"network.{k}": v for k, v in graph.network.state_dict().items()},
+        "cnmc": origin | {"decision": asdict(info.decision)},
+    }

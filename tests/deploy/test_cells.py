@@ -1,4 +1,4 @@
-"""The cells of a network's run are found, and nothing is written where its checkpoint says."""
+"""The cells of a network's run are found, and nothing is written to the folders of the run."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from cnmc.analysis.decision import Decision
 from cnmc.config import DataConfig, SplitConfig, SyntheticConfig
-from cnmc.data import manifest
 from cnmc.data.store import open_split
-from cnmc.deploy.run_cells import find_cells
-from cnmc.deploy.trained import TrainedNetwork
+from cnmc.deploy.exported import GraphInfo
+from cnmc.deploy.graph import CellGraph, TrainedNetwork
+from cnmc.deploy.run_cells import cells_to_check, find_cells
 from cnmc.errors import CnmcError
+from cnmc.runs.folder import RunFolder
+from tests.deploy.networks import random_graph
 
 NUMBERS = {"train_subjects_all": 3, "train_subjects_hem": 3, "train_cells_all": 9}
 NUMBERS |= {"train_cells_hem": 8, "prelim_subjects_all": 1, "prelim_subjects_hem": 1}
@@ -23,7 +24,7 @@ NUMBERS |= {f"final_{what}_{name}": 0 for what in ("subjects", "cells") for name
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> TrainedNetwork:
-    """What a run on a few generated cells keeps; its data and working folder are there."""
+    """The network of a run on a few generated cells."""
     folder = tmp_path_factory.mktemp("run")
     root, work_dir = str(folder / "data"), str(folder / "work")
     data = DataConfig(root, work_dir, crop=40, synthetic=SyntheticConfig(**NUMBERS))
@@ -34,43 +35,42 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> TrainedNetwork:
         "split_fingerprint": opened.split.fingerprint,
     }
     config = {"data": asdict(data), "split": asdict(split)}
-    return TrainedNetwork(folder / "best.ckpt", {}, config, run, 1, Decision(), None)
+    info = GraphInfo("test_resnet", crop=40, run=run)
+    graph = CellGraph(random_graph("test_resnet", 40).network, info)
+    return TrainedNetwork(folder / "best.ckpt", graph, config, RunFolder(folder))
 
 
 def contents(folder: Path) -> dict[Path, tuple[bytes, int]]:
-    """Return what the files below a folder hold, and when they were written."""
     files = [path for path in folder.rglob("*") if path.is_file()]
     return {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in files}
 
 
-@pytest.mark.parametrize("lost", ["nothing", "the split", "the manifest"])
-def test_nothing_is_written_where_the_run_worked(
-    lost: str, trained: TrainedNetwork, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    work_dir = trained.path.parent / "work"
-    if lost != "nothing":
-        for path in list(work_dir.rglob("splits/*" if lost == "the split" else "manifest*")):
-            path.unlink()
-    before = contents(trained.path.parent)
-    if lost != "the manifest":  # what is known of the images there is not read again
-        monkeypatch.setattr(manifest, "_read", lambda *_: pytest.fail("read"))
-    cells = find_cells(trained, None).cells
-    assert contents(trained.path.parent) == before
-    assert len(cells) == 21
-    assert set(cells["role"]) == {"train", "val", "test"}
+@pytest.mark.parametrize("lost", ["nothing", "splits/*", "manifest*"])
+def test_nothing_is_written_where_the_run_worked(lost: str, trained: TrainedNetwork) -> None:
+    folder = trained.path.parent
+    for path in list((folder / "work").rglob(lost)):
+        path.unlink()
+    before = contents(folder)
+    found = find_cells(trained, None)
+    assert len(found.cells) == 21
+    assert set(found.cells["role"]) == {"train", "val", "test"}
+    images, labels, origin = cells_to_check(found, 8, trained.info)
+    assert images.shape == (len(labels), 40, 40, 3)
+    assert set(labels) == {0, 1}
+    assert "data" in origin
+    assert contents(folder) == before
 
 
-@pytest.mark.parametrize(
-    ("section", "key", "value"),
-    [("data", "root", None), ("data", "work_dir", 3), ("split", "kind", "whim"), ("split", "", 0)],
-)
-def test_a_checkpoint_that_does_not_say(
-    section: str, key: str, value: object, trained: TrainedNetwork
+def test_other_cells_and_a_checkpoint_elsewhere_are_refused(
+    trained: TrainedNetwork,
 ) -> None:
-    config = {**trained.config, section: {**trained.config[section], key: value}}
-    if not key:
-        del config[section]
-    other = TrainedNetwork(trained.path, {}, config, trained.run, 1, Decision(), None)
-    with pytest.raises(CnmcError, match="does not say which cells it was trained on") as caught:
-        find_cells(other, None)
-    assert "\n" not in str(caught.value)
+    alone = TrainedNetwork(trained.path, trained.graph, trained.config, None)
+    with pytest.raises(CnmcError, match="run folder"):
+        find_cells(alone, None)
+    data = trained.path.parent / "data"
+    assert len(find_cells(alone, data).cells) == 21
+    with pytest.raises(CnmcError, match=r"data\.root="):
+        find_cells(trained, data / "no such folder")
+    next(iter(sorted(data.rglob("*.bmp")))).unlink()
+    with pytest.raises(CnmcError, match=r"data\.root="):
+        find_cells(trained, None)

@@ -12,8 +12,7 @@ import pytest
 from cnmc.analysis.decision import Decision
 from cnmc.deploy.gather import Source
 from cnmc.deploy.journal import Entry
-from cnmc.deploy.judged import Cell, by_subject, judge_cells
-from cnmc.deploy.judgement import judge
+from cnmc.deploy.judgement import Cell, by_subject, judge
 from cnmc.deploy.screen import Seen
 from cnmc.deploy.screening_page import cells_to_show, most_decisive
 from cnmc.deploy.screening_tables import write_subjects
@@ -41,19 +40,23 @@ def names(cells: list[Cell]) -> str:
     return " ".join(cell.name for cell in cells)
 
 
+def seen(*rows: tuple[tuple[float, ...], ...]) -> list[Seen]:
+    """Make cells of one row of logits per network."""
+    return [Seen(Source(Path(str(n)), str(n)), Entry(row, ())) for n, row in enumerate(rows)]
+
+
 def test_views_of_all_networks_are_counted() -> None:
-    one = np.array([[2.0, 2.0, 2.0, 2.0], [2.0, 2.0, 2.0, -2.0]], dtype=np.float32)
-    other = np.array([[8.0, 8.0, 8.0, 8.0], [8.0, 8.0, 8.0, -8.0]], dtype=np.float32)
-    found = judge([one, other], [Decision(), Decision(temperature=4.0)], 0.5)
-    assert list(found.num_against) == [0, 2]
-    assert found.num_views == 8
+    first = ((2.0, 2.0, 2.0, 2.0), (8.0, 8.0, 8.0, 8.0))
+    second = ((2.0, 2.0, 2.0, -2.0), (8.0, 8.0, 8.0, -8.0))
+    one, other = judge(seen(first, second), [Decision(), Decision(temperature=4.0)], 0.5)
+    assert (one.num_against, other.num_against, one.num_views) == (0, 2, 8)
     high, low = 1 / (1 + math.exp(-2)), 1 / (1 + math.exp(2))
-    assert found.spread == pytest.approx([0.0, np.std([high] * 6 + [low] * 2)])
-    assert found.probabilities[0] == pytest.approx(high)
-    assert found.margins == pytest.approx([2.0, 1.0])
-    assert found.mean_logits == pytest.approx([5.0, 2.5])
+    assert other.spread == pytest.approx(np.std([high] * 6 + [low] * 2))
+    assert one.probability == pytest.approx(high)
+    assert [one.margin, other.margin] == pytest.approx([2.0, 1.0])
+    assert [one.mean_logit, other.mean_logit] == pytest.approx([5.0, 2.5])
     # The second has a quarter of its views against it.
-    assert list(found.doubtful) == [False, True]
+    assert [one.doubtful, other.doubtful] == [False, True]
 
 
 @pytest.mark.parametrize(
@@ -73,11 +76,10 @@ def test_views_of_all_networks_are_counted() -> None:
 def test_odds_near_those_of_the_threshold_are_doubtful(
     threshold: float, probability: float, doubtful: bool
 ) -> None:
-    logits = np.full((1, 8), math.log(probability / (1 - probability)), dtype=np.float32)
-    found = judge([logits], [Decision()], threshold)
-    assert bool(found.doubtful[0]) is doubtful
-    assert bool(found.is_all[0]) is (probability >= threshold)
-    assert found.num_against[0] == 0
+    logit = math.log(probability / (1 - probability))
+    (cell,) = judge(seen(((logit,) * 8,)), [Decision()], threshold)
+    assert (cell.doubtful, cell.is_all) == (doubtful, probability >= threshold)
+    assert cell.num_against == 0
 
 
 def test_subjects_are_summed_up(tmp_path: Path) -> None:
@@ -89,10 +91,10 @@ def test_subjects_are_summed_up(tmp_path: Path) -> None:
         "a/scan.bmp": 1.5,
         "b/scan.bmp": 3.0,
     }
-    seen = [
+    items = [
         Seen(Source(Path(name), name), Entry(((logit,) * 8,), ())) for name, logit in logits.items()
     ]
-    cells = judge_cells(seen, [Decision()], 0.5)
+    cells = judge(items, [Decision()], 0.5)
     write_subjects(tmp_path / "subjects.csv", by_subject(cells))
     with (tmp_path / "subjects.csv").open(newline="") as file:
         seven, ten, unknown = csv.DictReader(file)
@@ -135,8 +137,8 @@ def test_the_most_decisive_cells_are_the_farthest_from_the_threshold() -> None:
 def test_a_network_that_exaggerates_does_not_choose_the_decisive_cells() -> None:
     # The mean logit of the first is larger, its odds are not.
     logits = [((3.0,) * 8, (0.0,) * 8), ((0.0,) * 8, (2.5,) * 8)]
-    seen = [Seen(Source(Path(str(n)), str(n)), Entry(row, ())) for n, row in enumerate(logits)]
-    cells = judge_cells(seen, [Decision(temperature=10.0), Decision()], 0.2)
+    items = seen(*logits)
+    cells = judge(items, [Decision(temperature=10.0), Decision()], 0.2)
     assert [cell.mean_logit for cell in cells] == [1.5, 1.25]
     assert names(most_decisive(cells, 2)) == "1 0"
     assert cells[1].margin == pytest.approx(1.25 + math.log(4))

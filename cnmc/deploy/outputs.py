@@ -1,4 +1,4 @@
-"""The output folder: whose it is, and that its files are all of one screening."""
+"""Keep the output folder of a screening consistent."""
 
 from __future__ import annotations
 
@@ -17,18 +17,16 @@ SUBMISSION = "submission.zip"
 JOURNAL = "journal.jsonl"
 
 _RESULTS = (PREDICTIONS, SUBJECTS, SKIPPED, PAGE, SUBMISSION)
-"""What a screening finds; the journal is what it is made of."""
-
-FILES = frozenset({*_RESULTS, JOURNAL})
-"""All that a screening writes, but for hidden files."""
+FILES = (*_RESULTS, JOURNAL)
+"""All visible files of a screening."""
 
 
 @contextmanager
 def output_lock(folder: Path) -> Iterator[None]:
-    """Keep other processes out of an output folder, which is made where there is none.
+    """Create an output folder and keep other processes out of it.
 
     Raises:
-        CnmcError: Another process screens into it, or it cannot be written, then or later.
+        CnmcError: Another process is using it, or it cannot be written, now or later.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -36,42 +34,33 @@ def output_lock(folder: Path) -> Iterator[None]:
             yield
     except Timeout:
         raise CnmcError(
-            f"output={folder}: another process is screening into this folder; wait for it, or name "
+            f"output={folder}: another process is screening into this folder; wait for it, or give "
             "another folder"
         ) from None
     except OSError as error:
         raise CnmcError(
-            f"output={folder}: cannot be written ({error}); make room there, or name another folder"
+            f"output={folder}: cannot be written ({error}); make room there, or give another folder"
         ) from error
 
 
 @contextmanager
 def replacing_results(folder: Path) -> Iterator[Path]:
-    """Yield a folder whose files take the place of all former results if nothing is raised.
-
-    Drawing the page may take minutes: a process that is killed then leaves the former results
-    together, and never tables beside a page of other cells.
-
-    Args:
-        folder: The output folder.
-    """
+    """Yield a temporary folder whose files replace all former results if nothing is raised."""
     new = folder / ".new"
-    # Of a process that was killed.
     shutil.rmtree(new, ignore_errors=True)
     new.mkdir()
     try:
         yield new
         written = [name for name in _RESULTS if (new / name).exists()]
-        for name in _RESULTS:
-            if name not in written:
-                (folder / name).unlink(missing_ok=True)
+        remove_results(folder, but=written)
         for name in written:
             (new / name).replace(folder / name)
     finally:
         shutil.rmtree(new, ignore_errors=True)
 
 
-def remove_results(folder: Path) -> None:
-    """Remove the results of a screening whose journal is given up."""
+def remove_results(folder: Path, but: list[str] | None = None) -> None:
+    """Remove the results of a screening, except those with the given names."""
     for name in _RESULTS:
-        (folder / name).unlink(missing_ok=True)
+        if name not in (but or []):
+            (folder / name).unlink(missing_ok=True)
