@@ -24,7 +24,7 @@ from cnmc.deploy.release import Check
 from cnmc.deploy.run_cells import CellsOfRun
 from cnmc.errors import CnmcError
 from cnmc.files import natural_key
-from cnmc.runs.folder import identity, without_folders
+from cnmc.runs.identity import identity, without_folders
 from cnmc.runs.provenance import versions
 
 _NAME = "model_card.md"
