@@ -26,13 +26,22 @@ from cnmc.analysis.results import Group, Study
 from cnmc.analysis.summary import summarise, summarise_study
 from cnmc.cli.app import run_app, user_errors
 from cnmc.config import CONFIG_DIR, Config, register
-from cnmc.data.store import CellStore, open_cells, open_split
+from cnmc.data.store import CellSplit, CellStore, open_cells, open_split
 from cnmc.devices import claim_gpu
 from cnmc.errors import CnmcError, is_interruption
 from cnmc.model.checkpoint import load_checkpoint
 from cnmc.runs import sweep_agent
 from cnmc.runs.folder import RunFolder, RunInfo
-from cnmc.runs.lifecycle import begin_run, check_origin, failure_recorded, find_run, start_over
+from cnmc.runs.lifecycle import (
+    Origin,
+    begin_run,
+    check_origin,
+    check_place,
+    failure_recorded,
+    file_digest,
+    find_run,
+    start_over,
+)
 from cnmc.signals import TERMINATED
 from cnmc.study.job import described, run_job
 from cnmc.study.launch import close_study
@@ -67,7 +76,7 @@ def train(
     # Lightning's advice would drown the lines about the runs.
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", module="pytorch_lightning")
-    folder.check_place()
+    check_place(folder)
     # The data are opened before the folder is locked: a mistake in them leaves no files behind.
     needed = config.run.overwrite or not folder.is_finished()
     store = open_cells(config.data, config.split) if needed else None
@@ -139,7 +148,9 @@ def fit(
     report: Report | None,
 ) -> None:
     """Train a run to its last epoch, then evaluate the best checkpoint on any test cells."""
-    resume = begin_run(folder, info, config, resolved, store)
+    last = folder.last_checkpoint
+    epochs = int(load_checkpoint(last, lazy=True)["cnmc"]["epoch"]) if last.is_file() else 0
+    begin_run(folder, info, resolved, _origin(config, store), epochs)
     pl.seed_everything(config.seed, workers=True, verbose=False)
     if config.trainer.num_threads is not None:
         torch.set_num_threads(config.trainer.num_threads)
@@ -155,16 +166,24 @@ def fit(
         trainer = build_trainer(config, callbacks=callbacks, loggers=tracker.loggers, gpu=gpu)
         info.hardware["accelerator"] = device_name(trainer)
         try:
-            if not resume:
+            if epochs == 0:
                 trainer.validate(module, data, verbose=False)
-            last = folder.last_checkpoint if resume else None
-            trainer.fit(module, data, ckpt_path=last, weights_only=True)
+            trainer.fit(module, data, ckpt_path=last if epochs else None, weights_only=True)
             if data.has_test:
                 module.load_state_dict(load_checkpoint(folder.best_checkpoint)["state_dict"])
                 trainer.test(module, data, verbose=False)
         except SIGTERMException:
             # Lightning stops between two batches and would end with status 0.
             sys.exit(TERMINATED)
+
+
+def _origin(config: Config, cells: CellSplit) -> Origin:
+    return Origin(
+        cells.split.protocol,
+        cells.manifest.fingerprint,
+        cells.split.fingerprint,
+        file_digest(config.model.weights),
+    )
 
 
 def _check_finished(config: Config, folder: RunFolder, info: RunInfo) -> None:
@@ -174,7 +193,7 @@ def _check_finished(config: Config, folder: RunFolder, info: RunInfo) -> None:
     except (CnmcError, OSError) as error:
         print(f"{folder.path}: its data were not compared: {error}", file=sys.stderr)
     else:
-        check_origin(folder, info, config, found)
+        check_origin(folder, info, _origin(config, found))
     _tidy(folder)
 
 

@@ -10,7 +10,8 @@ import numpy as np
 import pandas as pd
 
 from cnmc.analysis.metrics import evaluate, mean_logits
-from cnmc.runs.folder import RunFolder, RunInfo, config_hash, logit_column
+from cnmc.runs.folder import RunFolder, RunInfo, logit_column
+from cnmc.runs.identity import config_hash
 
 CONFIG: dict[str, Any] = {
     "experiment": "proposal",

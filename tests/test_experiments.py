@@ -8,7 +8,7 @@ import pytest
 
 from cnmc.cli.app import compose
 from cnmc.config import CONFIG_DIR, STAGES
-from cnmc.runs.folder import flatten
+from cnmc.runs.identity import flatten
 
 EXPERIMENTS = sorted(path.stem for path in (CONFIG_DIR / "experiment").glob("*.yaml"))
 

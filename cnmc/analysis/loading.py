@@ -17,7 +17,8 @@ from cnmc.analysis.results import (
 )
 from cnmc.analysis.run_reader import load_run
 from cnmc.errors import CnmcError
-from cnmc.runs.folder import RunFolder, RunInfo, config_hash, differing_keys, find_runs
+from cnmc.runs.folder import RunFolder, RunInfo, find_runs
+from cnmc.runs.identity import config_hash, differing_keys
 
 
 def load_study(folders: Sequence[RunFolder], reasons: Mapping[str, str] | None = None) -> Study:

@@ -12,7 +12,8 @@ import pandas as pd
 
 from cnmc.analysis.metrics import FloatArray, IntArray, evaluate
 from cnmc.errors import CnmcError
-from cnmc.runs.folder import RunFolder, RunInfo, config_hash, identity
+from cnmc.runs.folder import RunFolder, RunInfo
+from cnmc.runs.identity import config_hash, identity
 
 ROTATIONS, NO_ROTATION = "rotations", "no rotation"
 UPRIGHT = "logit_0"

@@ -17,9 +17,9 @@ from cnmc.runs.folder import (
     PREDICTIONS,
     RunFolder,
     RunInfo,
-    config_hash,
     logit_columns,
 )
+from cnmc.runs.identity import config_hash
 
 
 def load_run(folder: RunFolder) -> Run:

@@ -13,7 +13,7 @@ import numpy as np
 from cnmc.analysis.bootstrap import strata_of
 from cnmc.analysis.metrics import FloatArray, IntArray, confusion, count_metrics, decision_metrics
 from cnmc.analysis.results import Group
-from cnmc.runs.folder import differing_keys
+from cnmc.runs.identity import differing_keys
 
 NUM_DIVISIONS = 100
 HONEST = "honest protocol"

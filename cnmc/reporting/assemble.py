@@ -10,8 +10,8 @@ import numpy as np
 
 from cnmc.analysis.results import NO_ROTATION, ROTATIONS, Study, missing_seeds
 from cnmc.reporting import averages, certainty, clinical, paper, pictures
-from cnmc.reporting.document import Cell, Figure, Item, Report, Section, Table, duration, shown
-from cnmc.reporting.findings import CLASSES, Findings
+from cnmc.reporting.document import Figure, Item, Report, Section, Table, duration
+from cnmc.reporting.findings import CLASSES, Findings, in_percent
 
 SECTIONS: dict[str, Sequence[Callable[[Findings], Item | list[Item]]]] = {
     "The paper's results": [paper.table2, paper.figure2, paper.figure3, paper.figure4],
@@ -133,25 +133,13 @@ def _runs(findings: Findings) -> Table:
     upright = findings.runs[findings.runs["view"] == NO_ROTATION].set_index(keys)["f1"]
     rows = findings.runs.drop_duplicates(keys).join(upright.rename("f1_norot"), on=keys)
     rows["f1"] = rows["f1"].where(rows["view"] == ROTATIONS)
-
-    def percent(key: str) -> Cell:
-        return lambda row: shown(100 * row[key])
-
     return Table(
         "runs",
         "Runs",
-        rows,
-        {
-            "Experiment": "group",
-            "Seed": "seed",
-            "Protocol": "protocol",
-            "F1 with rotations": percent("f1"),
-            "F1 without": percent("f1_norot"),
-            "Sensitivity": percent("sensitivity"),
-            "Specificity": percent("specificity"),
-            "Best epoch": "best_epoch",
-            "Time": duration("seconds"),
-            "Checkpoint": "checkpoint",
-        },
+        in_percent(rows, "f1", "f1_norot", "sensitivity", "specificity"),
+        {"Experiment": "group", "Seed": "seed", "Protocol": "protocol"}
+        | {"F1 with rotations": "f1", "F1 without": "f1_norot"}
+        | {"Sensitivity": "sensitivity", "Specificity": "specificity", "Best epoch": "best_epoch"}
+        | {"Time": duration("seconds"), "Checkpoint": "checkpoint"},
         "F1, sensitivity and specificity in %; time as h:mm:ss.",
     )

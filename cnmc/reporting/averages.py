@@ -58,7 +58,6 @@ def rotations(findings: Findings) -> list[Item]:
         "Line chart of F1 by the number of averaged rotations, one line for each experiment.",
         "Lines are means over runs; the shaded area is one standard deviation.",
     )
-
     table = Table(
         "views",
         title,

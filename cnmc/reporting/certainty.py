@@ -13,9 +13,8 @@ from cnmc.analysis.results import Group, Study
 from cnmc.analysis.selection import HONEST, is_honest_twin, schemes
 from cnmc.analysis.statistics import CONFIDENCE, difference_interval, mean_interval
 from cnmc.reporting import plots
-from cnmc.reporting.document import GROUP, Figure, Item, Table, interval, named, signed, spread
-from cnmc.reporting.findings import Findings, ends
-from cnmc.reporting.terms import TITLES
+from cnmc.reporting.document import GROUP, Figure, Item, Table, interval, named, spread
+from cnmc.reporting.findings import TITLES, Findings, ends
 
 _LEVEL = f"{100 * CONFIDENCE:g} % interval"
 
@@ -110,7 +109,7 @@ def selection(findings: Findings) -> list[Item]:
         frame,
         GROUP
         | {"rule": "scheme", "n": "n", "F1, mean ± std": spread()}
-        | {"difference": signed("difference"), "95 %, seeds": interval("difference_")}
+        | {"difference": "{difference:+.2f}", "95 %, seeds": interval("difference_")}
         | {"note": "note"},
         "In %, on the same reported cells. Difference: from the first rule of the experiment, in "
         "points of %.",

@@ -96,7 +96,6 @@ def calibrations(findings: Findings) -> list[Item]:
     """Return reliability diagrams, expected calibration errors and temperatures."""
     measured = [_measure(group) for group in findings.study.groups]
     bins = pd.concat([diagram for _, diagram in measured], ignore_index=True)
-
     table = Table(
         "calibration",
         "Calibration of the probability of ALL",
@@ -114,7 +113,7 @@ def calibrations(findings: Findings) -> list[Item]:
         "The reliability diagram in numbers",
         bins,
         GROUP
-        | {"probability": lambda row: f"{row['low']:.1f} to {row['high']:.1f}"}
+        | {"probability": "{low:.1f} to {high:.1f}"}
         | {"cells": "num_cells", "mean probability": "mean_probability"}
         | {"fraction of ALL": "fraction"},
         "Cells of all runs together; fractions of 1.",
@@ -217,9 +216,7 @@ def persons(findings: Findings) -> list[Item]:
             "class": named("label", CLASSES),
             "cells": "num_cells",
             "correct cells, %": "mean_accuracy",
-            "probability of ALL": lambda row: (
-                f"{row['mean_probability']:.2f} ± {row['std_probability']:.2f}"
-            ),
+            "probability of ALL": "{mean_probability:.2f} ± {std_probability:.2f}",
             "wrong runs, %": "wrong_share",
         },
         f"{group.label}, protocol {group.protocol}, {len(group.runs)} runs at their best epoch. "

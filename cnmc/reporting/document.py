@@ -13,8 +13,9 @@ import pandas as pd
 NOT_DEFINED = "not defined"
 
 Row = Mapping[str, Any]
-Cell = Callable[[Row], str]
-"""Formats a cell of a row."""
+Cell = str | Callable[[Row], str]
+"""How to format a cell of a row: the name of a column, a template such as ``{low} to {high}``, or a
+function."""
 
 
 def shown(value: Any, form: str = ".2f") -> str:
@@ -26,29 +27,23 @@ def shown(value: Any, form: str = ".2f") -> str:
     return f"{value:,}" if isinstance(value, int) else f"{value:{form}}"
 
 
-def spread(prefix: str = "") -> Cell:
-    """Return the format of ``<prefix>mean`` ± ``<prefix>std``."""
-
-    def cell(row: Row) -> str:
-        mean, std = row[f"{prefix}mean"], row[f"{prefix}std"]
-        return shown(mean) if pd.isna(mean) else f"{shown(mean)} ± {shown(std)}"
-
-    return cell
-
-
-def interval(prefix: str) -> Cell:
-    """Return the format of the interval from ``<prefix>low`` to ``<prefix>high``."""
-
-    def cell(row: Row) -> str:
-        low, high = row[f"{prefix}low"], row[f"{prefix}high"]
-        return shown(low) if pd.isna(low) else f"{shown(low)} to {shown(high)}"
-
-    return cell
+def _cell(form: Cell, row: Row) -> str:
+    if callable(form):
+        return form(row)
+    if "{" not in form:
+        return shown(row[form])
+    text = form.format_map(row)
+    return NOT_DEFINED if re.search(r"\bnan\b", text) else text
 
 
-def signed(key: str) -> Cell:
-    """Return the format of a difference, always with its sign."""
-    return lambda row: shown(row[key], "+.2f")
+def spread(prefix: str = "") -> str:
+    """Return the template of ``<prefix>mean`` ± ``<prefix>std``."""
+    return f"{{{prefix}mean:.2f}} ± {{{prefix}std:.2f}}"
+
+
+def interval(prefix: str) -> str:
+    """Return the template of the interval from ``<prefix>low`` to ``<prefix>high``."""
+    return f"{{{prefix}low:.2f}} to {{{prefix}high:.2f}}"
 
 
 def p_value(key: str) -> Cell:
@@ -74,7 +69,7 @@ def duration(key: str) -> Cell:
     return cell
 
 
-GROUP: dict[str, str | Cell] = {"experiment": "experiment", "protocol": "protocol"}
+GROUP: dict[str, Cell] = {"experiment": "experiment", "protocol": "protocol"}
 """The columns that name the group of runs of a row."""
 
 
@@ -86,8 +81,7 @@ class Table:
         name: File name without suffix.
         title: One line.
         frame: The stored numbers, in the units that the note gives.
-        columns: What Markdown, LaTeX and the page show: by title, a column of the frame or a
-            function that formats the cell of a row.
+        columns: What Markdown, LaTeX and the page show: by title, how to format the cells.
         note: Units, definitions, cells and protocol.
         limit: Number of rows to show; the CSV file has all rows.
         folded: Show the table on the page only on demand, because it repeats a figure.
@@ -96,7 +90,7 @@ class Table:
     name: str
     title: str
     frame: pd.DataFrame
-    columns: Mapping[str, str | Cell]
+    columns: Mapping[str, Cell]
     note: str = ""
     limit: int | None = None
     folded: bool = False
@@ -104,11 +98,11 @@ class Table:
     def formatted(self) -> pd.DataFrame:
         """Return the table as text."""
         rows = self.frame.head(self.limit or len(self.frame)).to_dict(orient="records")
-        cells = [
-            [shown(row[cell]) if isinstance(cell, str) else cell(row) for row in rows]  # type: ignore[arg-type]
-            for cell in self.columns.values()
-        ]
-        return pd.DataFrame(dict(zip(self.columns, cells, strict=True)), dtype=str)
+        cells = {
+            head: [_cell(form, {str(key): row[key] for key in row}) for row in rows]
+            for head, form in self.columns.items()
+        }
+        return pd.DataFrame(cells, dtype=str)
 
 
 def alignments(formatted: pd.DataFrame) -> list[str]:
@@ -122,16 +116,7 @@ def alignments(formatted: pd.DataFrame) -> list[str]:
 
 @dataclass(frozen=True)
 class Figure:
-    """A figure.
-
-    Attributes:
-        name: File name without suffix.
-        title: One line.
-        svg: The SVG document.
-        png: The same figure as PNG.
-        alt: One sentence that describes the figure.
-        note: Text below the figure.
-    """
+    """A figure, with file name (without suffix), title, one sentence as alt text, and a note."""
 
     name: str
     title: str

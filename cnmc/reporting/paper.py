@@ -15,8 +15,7 @@ from cnmc.analysis.statistics import SIGNIFICANCE
 from cnmc.analysis.subjects import best_and_last
 from cnmc.reporting import document, plots
 from cnmc.reporting.document import GROUP, Cell, Figure, Item, Row, Table, interval, spread
-from cnmc.reporting.findings import CLASSES, Findings, best_run, ends, in_percent, moments
-from cnmc.reporting.terms import TITLES
+from cnmc.reporting.findings import CLASSES, TITLES, Findings, best_run, ends, in_percent, moments
 from cnmc.runs.folder import F1
 
 _LARGEST_NUMBER = 10_000
@@ -40,8 +39,9 @@ def table2(findings: Findings) -> Table:
     def of_paper(row: Row) -> str:
         if np.isnan(row["published_mean"]):
             return ""
-        extremes = f" ({row['published_min']:.2f} to {row['published_max']:.2f})"
-        return spread("published_")(row) + ("" if np.isnan(row["published_min"]) else extremes)
+        extremes = " ({published_min:.2f} to {published_max:.2f})"
+        template = spread("published_") + ("" if np.isnan(row["published_min"]) else extremes)
+        return template.format_map(row)
 
     return Table(
         "table2",
@@ -106,7 +106,7 @@ def figure3(findings: Findings) -> list[Item]:
         _draw_subjects(axes, subjects[subjects["label"] == label], label)
     title = "Figure 3: cell accuracy by subject of the best run"
     alt = "Dot plots of the cell accuracy of each subject at the best and at the last epoch."
-    columns: dict[str, str | Cell] = {
+    columns: dict[str, Cell] = {
         "subject": "subject",
         "class": document.named("label", CLASSES),
         "cells": "num_cells",
@@ -228,8 +228,8 @@ def _comparison_table(rows: list[Comparison]) -> Table:
             "first": "first",
             "second": "second",
             "protocol": "protocol",
-            "n": lambda row: f"{row['num_first']}, {row['num_second']}",
-            "difference": document.signed("difference"),
+            "n": "{num_first}, {num_second}",
+            "difference": "{difference:+.2f}",
             "95 %, seeds": interval("seeds_"),
             "95 %, subjects and seeds": interval("subjects_"),
             "P(first beats second)": "superiority",

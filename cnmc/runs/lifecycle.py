@@ -1,68 +1,108 @@
-"""The life of a run folder: new, interrupted, failed, finished, or another run's."""
+"""The life of a run folder: new, interrupted, failed, finished, or of another run."""
 
 from __future__ import annotations
 
 import hashlib
+import os
 import secrets
 import shutil
 import sys
 import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 from cnmc.config import Config
-from cnmc.data.store import CellSplit, CellStore
-from cnmc.errors import RefusedError, is_interruption
-from cnmc.model.checkpoint import load_checkpoint
-from cnmc.runs.folder import INFO, RunFolder, RunInfo, config_hash, differing_keys, identity
+from cnmc.errors import CnmcError, RefusedError, is_interruption
+from cnmc.runs.folder import INFO, RunFolder, RunInfo
+from cnmc.runs.identity import config_hash, differing_keys, identity
 from cnmc.runs.provenance import git_commit, hardware, versions
 
+LONGEST_NAME = 240
+"""Bytes of the longest name of a run folder: file systems take 255, and its lock adds some."""
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What a run is trained on."""
+
+    protocol: str
+    """``paper`` or ``honest``."""
+    manifest_fingerprint: str
+    split_fingerprint: str
+    weights_sha256: str | None
+    """Digest of the file of initial weights (see :func:`file_digest`)."""
+
+
 _KEPT = (
-    "started",
-    "run_id",
-    "seconds",
-    "retries",
-    "protocol",
-    "manifest_fingerprint",
-    "split_fingerprint",
-    "weights_sha256",
-    "epochs_done",
-    "best_epoch",
-    "best_f1",
+    *("started", "run_id", "seconds", "retries", "epochs_done", "best_epoch", "best_f1"),
+    *(item.name for item in fields(Origin)),
 )
-"""What a run keeps of itself when another process goes on with it."""
+"""Values of ``run.json`` that another process that resumes the run keeps."""
+
+
+def file_digest(path: str | None) -> str | None:
+    """Return the SHA-256 of a file; None without a path, or if there is no such file."""
+    if path is None or not Path(path).expanduser().is_file():
+        return None
+    with Path(path).expanduser().open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def check_place(folder: RunFolder) -> None:
+    """Check that a run folder can be made and written; nothing is created.
+
+    Raises:
+        CnmcError: Its name is too long, or ``run.root`` cannot be written.
+    """
+    name, root = folder.path.name, folder.path.parents[1]
+    size = len(os.fsencode(name))
+    if size > LONGEST_NAME:
+        raise CnmcError(
+            f"run.name: {name[:40]}... has {size} bytes, at most {LONGEST_NAME} fit; give a "
+            "shorter run.name, or sweep fewer keys"
+        )
+    place = next(path for path in (folder.path, *folder.path.parents) if path.exists())
+    try:
+        with TemporaryFile(dir=place):
+            pass
+    except OSError as error:
+        raise CnmcError(
+            f"run.root={root}: cannot write in {place} ({error.strerror}); expected a folder that "
+            "you may write to"
+        ) from None
 
 
 def find_run(folder: RunFolder, config: Config, resolved: Mapping[str, Any]) -> RunInfo:
-    """Return what is known of a run before its data are opened.
+    """Return what is known of a run before its data are read.
 
     Args:
-        folder: Where the run belongs; its lock must be held.
+        folder: The run folder; its lock must be held.
         config: The configuration.
         resolved: The same as plain values.
 
     Returns:
-        A new run's description; or, of one that was begun, its identity and how far it came, with
-        the versions and the machine of this process. Only a finished run is returned as it was.
+        The stored description of a finished run. For an interrupted one, its stored identity and
+        progress, with the versions and the machine of this process. Else a new description.
 
     Raises:
-        RefusedError: The folder holds a run of another configuration (the keys that differ are
-            named, and the ways out), or the remains of one.
+        RefusedError: The folder holds a run of another configuration, or the rest of a run. The
+            message names the keys that differ, and what to do.
     """
     info = _describe(folder, config, resolved)
     before = folder.read_info()
     if before is None:
         if folder.has_results():
             raise RefusedError(
-                f"{folder.path} holds results of a run whose {INFO} is lost; remove the folder, or "
-                "start over with run.overwrite=true"
+                f"{folder.path} holds results of a run whose {INFO} is missing; remove the "
+                "folder, or start over with run.overwrite=true"
             )
         return info
-    # Nothing is lost where nothing was stored: a mistake that was mended leaves no trace.
+    # A run without results, such as one that failed by a mistake, can be replaced.
     if before.status == "finished" or folder.has_results():
         _check_same_config(folder, resolved)
     elif before.config_hash != info.config_hash:
@@ -75,129 +115,112 @@ def find_run(folder: RunFolder, config: Config, resolved: Mapping[str, Any]) -> 
 def begin_run(
     folder: RunFolder,
     info: RunInfo,
-    config: Config,
     resolved: Mapping[str, Any],
-    store: CellStore,
-) -> bool:
-    """Make a run folder ready to be worked on, and write down that it is.
+    origin: Origin,
+    epochs_done: int,
+) -> None:
+    """Prepare a run folder for training, and store that the run is running.
 
     Args:
         folder: The run folder; its lock must be held.
-        info: What :func:`find_run` gave; completed here.
-        config: The configuration.
-        resolved: The same as plain values.
-        store: The data of the run.
-
-    Returns:
-        Whether there is an epoch to go on from.
+        info: The result of :func:`find_run`; completed here.
+        resolved: The configuration as plain values.
+        origin: What the run is trained on.
+        epochs_done: Complete epochs of the last checkpoint; 0 without one.
 
     Raises:
         RefusedError: The run was begun with another data set, split or other initial weights.
     """
-    check_origin(folder, info, config, store)
-    info.protocol = store.split.protocol
-    info.manifest_fingerprint = store.manifest.fingerprint
-    info.split_fingerprint = store.split.fingerprint
-    info.weights_sha256 = _sha256(config.model.weights)
+    check_origin(folder, info, origin)
     folder.remove_temporaries()
     folder.write_config(resolved)
-    # The checkpoint knows best: the process may have died between run.json and it.
-    info.epochs_done = 0
-    if folder.last_checkpoint.is_file():
-        info.epochs_done = int(load_checkpoint(folder.last_checkpoint, lazy=True)["cnmc"]["epoch"])
-    # What was stored of epochs after the last checkpoint is dropped, since they are repeated.
-    folder.forget_after(info.epochs_done if info.epochs_done else -1)
+    folder.forget_after(epochs_done if epochs_done else -1)
     metrics = folder.read_metrics()
+    for name, value in asdict(origin).items():
+        setattr(info, name, value)
+    info.epochs_done = epochs_done
     info.seconds = float(metrics["seconds"].sum()) if len(metrics) else 0.0
     info.best_epoch, info.best_f1 = folder.best_epoch() or (None, None)
     info.status, info.error = "running", None
     folder.write_info(info)
-    return info.epochs_done > 0
 
 
-def check_origin(folder: RunFolder, info: RunInfo, config: Config, store: CellSplit) -> None:
-    """Refuse to go on with a run on other data, another split or from other weights.
+def check_origin(folder: RunFolder, info: RunInfo, origin: Origin) -> None:
+    """Check that a run that was begun has the same data, split and initial weights as now.
 
     Raises:
-        RefusedError: What differs is named, and the ways out.
+        RefusedError: One of them differs; the message names it, and what to do.
     """
     if info.manifest_fingerprint is None:
         return
-    weights = _sha256(config.model.weights)
-    for what, key, old, new in (
-        ("another data set", "data.root", info.manifest_fingerprint, store.manifest.fingerprint),
-        ("another split", "split", info.split_fingerprint, store.split.fingerprint),
-        ("other initial weights", "model.weights", info.weights_sha256, weights),
+    for what, key, name in (
+        ("another data set", "data.root", "manifest_fingerprint"),
+        ("another split", "split", "split_fingerprint"),
+        ("other initial weights", "model.weights", "weights_sha256"),
     ):
+        old, new = getattr(info, name), getattr(origin, name)
         if old != new:
             raise RefusedError(
                 f"{folder.path} was begun with {what} ({key}: fingerprint "
-                f"{str(old)[:12]} there, now {str(new)[:12]}); give it the old one, choose another "
+                f"{str(old)[:12]} there, now {str(new)[:12]}); use the old one, choose another "
                 "run.root, or start over with run.overwrite=true"
             )
 
 
 @contextmanager
 def failure_recorded(folder: RunFolder, info: RunInfo) -> Iterator[None]:
-    """Write an error into the run folder on its way up.
-
-    A folder that refuses the run keeps what it says of its own.
-    """
+    """Store an error in the run folder and raise it again, unless the folder refuses the run."""
     try:
         yield
     except RefusedError:
         raise
     except Exception as error:
-        if is_interruption(error):
-            raise
-        info.status, info.error = "failed", traceback.format_exc()
-        try:
-            folder.write_info(info)
-        except OSError as unwritten:
-            # The disk may be what failed. The run stays one to go on with.
-            sys.stderr.write(f"{info.error}{folder.path}: not recorded: {unwritten}\n")
+        if not is_interruption(error):
+            info.status, info.error = "failed", traceback.format_exc()
+            try:
+                folder.write_info(info)
+            except OSError as unwritten:
+                # A full disk may be the error.
+                sys.stderr.write(f"{info.error}{folder.path}: not recorded: {unwritten}\n")
         raise
 
 
 def start_over(folder: RunFolder, study_id: str | None) -> None:
-    """Remove a run folder, and nothing that is none; ``run.overwrite=true`` asks for it.
+    """Remove a run folder, as ``run.overwrite=true`` asks.
 
-    What this study itself began is kept: a cluster starts the job of a run again when its time was
-    up, and the run goes on then.
+    A folder that this study began is kept: a cluster restarts a job whose time was up, and its run
+    is then resumed.
 
     Raises:
-        RefusedError: There is something that is no run folder.
+        RefusedError: The folder is not a run folder.
     """
-    leftover = folder.path.with_name(f".{folder.path.name}.removed")
+    removed = folder.path.with_name(f".{folder.path.name}.removed")
     if folder.path.exists():
         if not (folder.is_run() or folder.has_results()):
             raise RefusedError(
-                f"run.overwrite=true: {folder.path} exists and is no run folder; remove it "
+                f"run.overwrite=true: {folder.path} exists and is not a run folder; remove it "
                 "yourself, or choose another run.name or run.root"
             )
         info = folder.read_info() if study_id is not None else None
         if info is not None and info.study_id == study_id:
             return
-        # In one step: half a run folder could be taken for one to go on with.
-        shutil.rmtree(leftover, ignore_errors=True)
-        folder.path.rename(leftover)
-    shutil.rmtree(leftover, ignore_errors=True)
+        # Renamed first, since a half-removed folder could be taken for an interrupted run.
+        shutil.rmtree(removed, ignore_errors=True)
+        folder.path.rename(removed)
+    shutil.rmtree(removed, ignore_errors=True)
 
 
 def _describe(folder: RunFolder, config: Config, resolved: Mapping[str, Any]) -> RunInfo:
-    digest = config_hash(resolved)
-    name = folder.path.name
-    seed = f"seed={config.seed}"
+    digest, name, seed = config_hash(resolved), folder.path.name, f"seed={config.seed},"
     return RunInfo(
         status="running",
         experiment=config.experiment,
         name=name,
-        # Only a name that the program made tells what was swept.
-        setting=name.removeprefix(f"{seed},") if name.startswith(f"{seed},") else "",
+        setting=name.removeprefix(seed) if name.startswith(seed) else "",
         seed=config.seed,
         config_hash=digest,
         study_id=config.study.id,
-        # Two folders may hold the same configuration, on other data or once more.
+        # Two folders may hold the same configuration on other data.
         run_id=f"{digest}-{secrets.token_hex(3)}",
         started=datetime.now(UTC).isoformat(timespec="seconds"),
         max_epochs=config.trainer.max_epochs,
@@ -207,25 +230,16 @@ def _describe(folder: RunFolder, config: Config, resolved: Mapping[str, Any]) ->
     )
 
 
-def _sha256(path: str | None) -> str | None:
-    """Return the digest of a file; None for none, or for one that is missed when it is loaded."""
-    if path is None or not Path(path).expanduser().is_file():
-        return None
-    with Path(path).expanduser().open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _check_same_config(folder: RunFolder, resolved: Mapping[str, Any]) -> None:
     stored = folder.read_config()
-    if config_hash(stored) == config_hash(resolved):
-        return
     old, new = identity(stored), identity(resolved)
-    differences = ", ".join(
+    differences = [
         f"{key} (there {old.get(key, 'absent')}, now {new.get(key, 'absent')})"
         for key in differing_keys(stored, resolved)
-    )
-    raise RefusedError(
-        f"{folder.path} holds a run of another configuration: {differences}; choose another "
-        "run.name or run.root, sweep the key so that it names the folder, or start over with "
-        "run.overwrite=true"
-    )
+    ]
+    if differences:
+        raise RefusedError(
+            f"{folder.path} holds a run of another configuration: {', '.join(differences)}; choose "
+            "another run.name or run.root, sweep the key so that it names the folder, or start "
+            "over with run.overwrite=true"
+        )

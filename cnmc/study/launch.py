@@ -21,6 +21,7 @@ from cnmc import signals
 from cnmc.config import LoggerConfig, to_config
 from cnmc.errors import CnmcError, one_line
 from cnmc.runs.folder import RunFolder
+from cnmc.runs.lifecycle import check_place
 from cnmc.study.board import SUCCEEDED, Board
 from cnmc.study.monitor import Monitor
 from cnmc.study.plan import planned_runs, settings
@@ -75,6 +76,8 @@ def _begin(config: DictConfig, config_name: str | None) -> Study:
         experiment=config.hydra.runtime.choices.experiment,
         params=list(params),
     )
+    for folder in folders:
+        check_place(folder)
     board = Board(root, config.study.id or "unnamed")
     board.open()
     monitor = Monitor(board, folders)

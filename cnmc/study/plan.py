@@ -15,7 +15,8 @@ from hydra.core.override_parser.types import Override
 from cnmc.config import Config
 from cnmc.errors import CnmcError
 from cnmc.runs import sweep_agent
-from cnmc.runs.folder import RunFolder, run_name
+from cnmc.runs.folder import RunFolder
+from cnmc.runs.identity import run_name
 
 _OTHER_COMMANDS = ("-h", "--help", "--hydra-help", "-c", "--cfg", "-i", "--info", "-r", "--run")
 _MULTIRUN = ("-m", "--multirun")

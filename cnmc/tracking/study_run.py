@@ -16,7 +16,7 @@ from cnmc.analysis.metrics import METRICS
 from cnmc.analysis.results import Group, run_table
 from cnmc.analysis.statistics import mean_interval
 from cnmc.config import LoggerConfig
-from cnmc.runs.folder import without_folders
+from cnmc.runs.identity import without_folders
 from cnmc.tracking import keys, wandb_run
 from cnmc.tracking.loggers import Figures, StudyFigure
 

@@ -17,7 +17,8 @@ from pytorch_lightning.loggers import WandbLogger
 
 from cnmc.config import CONFIG_DIR, LoggerConfig
 from cnmc.runs import sweep_agent
-from cnmc.runs.folder import RunFolder, RunInfo, without_folders
+from cnmc.runs.folder import RunFolder, RunInfo
+from cnmc.runs.identity import without_folders
 from cnmc.tracking import keys
 from cnmc.tracking.guard import Guard, GuardedLogger
 from cnmc.tracking.loggers import Pixels, Tracker

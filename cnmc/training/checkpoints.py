@@ -12,7 +12,8 @@ import torch
 from cnmc.analysis.choosing import choose_of_epoch
 from cnmc.files import replacing
 from cnmc.model.checkpoint import load_checkpoint
-from cnmc.runs.folder import RunFolder, RunInfo, without_folders
+from cnmc.runs.folder import RunFolder, RunInfo
+from cnmc.runs.identity import without_folders
 
 
 def strip_optimizer(path: Path) -> None:

@@ -13,7 +13,8 @@ import pytest
 from cnmc.analysis.loading import load_study
 from cnmc.analysis.results import run_table
 from cnmc.analysis.summary import summarise
-from cnmc.runs.folder import RunFolder, RunInfo, config_hash
+from cnmc.runs.folder import RunFolder, RunInfo
+from cnmc.runs.identity import config_hash
 
 
 def _text(folders: list[RunFolder], reasons: dict[str, str] | None = None) -> str:

@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 
 from cnmc.analysis.loading import read_study
-from cnmc.reporting.document import Cell, Report, Table, interval, p_value, signed, spread
+from cnmc.reporting.document import Cell, Report, Table, interval, p_value, spread
 from cnmc.reporting.findings import Findings
 from cnmc.reporting.paper import figure2
 from cnmc.reporting.writing import latex, markdown, write
@@ -34,13 +34,13 @@ def table() -> Table:
             "p": [0.0001, 0.25, float("nan")],
         }
     )
-    columns: dict[str, str | Cell] = {
+    columns: dict[str, Cell] = {
         "name": "name",
         "n": "n",
         "mean ± std": spread(),
         "95 %": interval(""),
     }
-    return Table("one", "A & B", frame, columns | {"±": signed("mean"), "p": p_value("p")}, "`x_1`")
+    return Table("one", "A & B", frame, columns | {"±": "{mean:+.2f}", "p": p_value("p")}, "`x_1`")
 
 
 def test_numbers_are_formatted(table: Table) -> None:

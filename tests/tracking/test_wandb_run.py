@@ -18,7 +18,8 @@ from scipy.special import expit
 from cnmc.analysis.metrics import METRICS, auroc
 from cnmc.cli.app import compose
 from cnmc.model.checkpoint import load_checkpoint
-from cnmc.runs.folder import RunFolder, without_folders
+from cnmc.runs.folder import RunFolder
+from cnmc.runs.identity import without_folders
 from cnmc.study.plan import job_folder
 from cnmc.tracking import keys, wandb_run
 from cnmc.train import train

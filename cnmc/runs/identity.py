@@ -1,0 +1,82 @@
+"""What makes two runs the same: the keys of a configuration that decide what a run computes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+_NOT_IDENTITY = (
+    "run",
+    "study",
+    "logger",
+    "data.root",
+    "data.work_dir",
+    "data.num_workers",
+    "data.eval_batch_size",
+    "model.weights",
+    "split.path",
+    "trainer.accelerator",
+    "trainer.num_threads",
+    "trainer.progress_bar",
+)
+"""Keys and groups that decide only where a run is stored, how it is shown and how fast it is. The
+data, the split and the weights are identified by their fingerprints."""
+
+
+def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return a nested mapping as one with dotted keys."""
+    flat: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def identity(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the keys of a resolved configuration that decide what a run computes."""
+    return {
+        key: value
+        for key, value in flatten(config).items()
+        if not any(key == name or key.startswith(f"{name}.") for name in _NOT_IDENTITY)
+    }
+
+
+def config_hash(config: Mapping[str, Any]) -> str:
+    """Return 12 hexadecimal digits over the :func:`identity` of a resolved configuration."""
+    text = json.dumps(identity(config), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def differing_keys(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
+    """Return the keys of the :func:`identity` in which two configurations differ, sorted."""
+    a, b = identity(one), identity(other)
+    missing = object()
+    return sorted(key for key in a.keys() | b.keys() if a.get(key, missing) != b.get(key, missing))
+
+
+def run_name(seed: int | str, swept: Mapping[str, str]) -> str:
+    """Return the name of a run folder: the seed, then every other swept override, sorted by key."""
+    others = sorted(
+        (key, value) for key, value in swept.items() if key not in ("seed", "experiment")
+    )
+    name = ",".join(f"{key}={value}" for key, value in [("seed", str(seed)), *others])
+    return re.sub(r"[^\w.=+,@-]", "_", name)
+
+
+def without_folders(value: Any) -> Any:
+    """Return plain values in which each absolute path is replaced by its last part.
+
+    Checkpoints and W&B get these values, since they leave the machine.
+    """
+    if isinstance(value, Mapping):
+        return {key: without_folders(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [without_folders(item) for item in value]
+    is_path = isinstance(value, str) and Path(value).expanduser().is_absolute()
+    return Path(value).name if is_path else value
