@@ -15,7 +15,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from cnmc.runs.folder import RunFolder
+from cnmc.runs.folder import RunFolder, find_runs
 from tests.conftest import ROOT, TINY
 
 pytestmark = pytest.mark.slow
@@ -105,15 +105,15 @@ def test_a_parallel_study_survives_kills(undisturbed: Path, tmp_path: Path) -> N
     while num_kills < NUM_KILLS:
         folder = tmp_path / str(number)
         folder.mkdir()
-        while not _finished_or_killed(folder, VICTIMS[num_kills % 3], draw):
-            num_kills += 1
-            assert num_kills < 2 * NUM_KILLS
-        _assert_same(folder, undisturbed)
         number += 1
+        victims = iter(VICTIMS * 2)
+        while not _finished_or_killed(folder, next(victims, None), draw):
+            num_kills += 1
+        _assert_same(folder, undisturbed)
     print(f"{num_kills} kills of {number} studies")
 
 
-def _finished_or_killed(folder: Path, victim: str, draw: random.Random) -> bool:
+def _finished_or_killed(folder: Path, victim: str | None, draw: random.Random) -> bool:
     """Start the study, kill a part of it at a random moment, and wait until nothing is left.
 
     Returns:
@@ -121,13 +121,18 @@ def _finished_or_killed(folder: Path, victim: str, draw: random.Random) -> bool:
     """
     with _started(folder) as process:
         _wait(lambda: len(_workers(folder)) >= 2 or process.poll() is not None)
-        if draw.random() < 0.8:  # Else it has not begun a run.
-            _wait(lambda: process.poll() is not None or list(folder.glob("runs/*/.seed=*.lock")))
-            time.sleep(draw.uniform(0.0, 4.0))
-        _kill(process, victim, folder, draw)
-        status = process.wait(120)
+        if victim is not None:
+            if draw.random() < 0.7:  # Else no run has begun.
+                _wait(lambda: process.poll() is not None or _is_training(folder))
+                time.sleep(draw.uniform(0.0, 4.0))
+            _kill(process, victim, folder, draw)
+        status = process.wait(240)
     _wait(lambda: not _processes(folder), seconds=10)
     return status == 0
+
+
+def _is_training(folder: Path) -> bool:
+    return any(run.is_locked() for run in find_runs(folder / "runs"))
 
 
 def _predictions(folder: Path, seed: int) -> pd.DataFrame:

@@ -138,7 +138,6 @@ def test_a_study_survives_signals(
         if done.status == status:
             num_interrupted += 1
             assert "the same command goes on from here" in done.output
-            assert "Traceback" not in done.output
             assert not list((tmp_path / "runs").rglob(".*.tmp"))
         _check_whole(tmp_path / "runs")
     assert num_interrupted
