@@ -28,8 +28,6 @@ from cnmc.errors import CnmcError
 from cnmc.files import replacing
 
 register()
-logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
-warnings.filterwarnings("ignore", module="pytorch_lightning")
 
 
 def benchmark(config: BenchmarkConfig) -> list[Row]:
@@ -38,6 +36,9 @@ def benchmark(config: BenchmarkConfig) -> list[Row]:
     Raises:
         CnmcError: The output folder cannot be written.
     """
+    # Lightning's advice would drown the rows.
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", module="pytorch_lightning")
     output = Path(config.output)
     rows: list[Row] = []
     try:

@@ -1,8 +1,4 @@
-"""What this process may compute on: its cores, and a GPU of its own.
-
-A study of several runs at once shares a machine without a scheduler: as many runs as GPUs, or as
-the cores allow, and each run claims the GPU that the fewest others have claimed.
-"""
+"""The cores and GPUs of this machine, and how the runs of a study share them."""
 
 from __future__ import annotations
 
@@ -18,33 +14,32 @@ from omegaconf import OmegaConf
 from cnmc.errors import CnmcError
 
 _CORES_PER_JOB = 4
-"""Cores that a run on a CPU still gains from; more of them serve better as further runs."""
-
+"""Further cores hardly speed up a run on a CPU."""
 
 _GPUS = ("auto", "gpu", "cuda")
-"""Accelerators that take a GPU of CUDA where there is one."""
+"""Accelerators that use a CUDA GPU if there is one."""
 
 
 def num_cores() -> int:
-    """Return the number of cores that this process may use, which a scheduler may restrict."""
+    """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0))
 
 
 def num_gpus() -> int:
     """Return the number of GPUs that this process may use (``CUDA_VISIBLE_DEVICES``)."""
-    import torch  # noqa: PLC0415 - takes seconds, and most configurations never ask
+    import torch  # noqa: PLC0415 - takes seconds
 
     return torch.cuda.device_count() if torch.cuda.is_available() else 0
 
 
 def num_jobs() -> int:
-    """Return how many runs this machine serves well at once: one a GPU, or some cores each."""
+    """Return how many runs this machine should train at once: one per GPU, or some cores each."""
     cores = num_cores()
     return num_gpus() or max(1, min(cores, max(2, cores // _CORES_PER_JOB)))
 
 
 def gpus_per_job() -> int:
-    """Return 1 where there is a GPU, else 0: Ray hides the GPUs from a task that asks for none."""
+    """Return 1 if there is a GPU, else 0: Ray hides the GPUs from a task that asks for none."""
     return min(1, num_gpus())
 
 
@@ -52,10 +47,10 @@ def cores_per_job(gpus_per_job: float = 0) -> int:
     """Return the cores of one of the runs that share this machine.
 
     Args:
-        gpus_per_job: Share of a GPU that a run takes; 0 where :func:`num_jobs` run at once.
+        gpus_per_job: Share of a GPU that a run uses; 0 if :func:`num_jobs` runs share the cores.
     """
     gpus = num_gpus() if gpus_per_job > 0 else 0
-    # A sum of shares such as 10 * 0.1 may fall short of 1.
+    # 1 / 0.1 may be less than 10.
     jobs = int(gpus / gpus_per_job + 1e-6) if gpus else num_jobs()
     return max(1, num_cores() // max(1, jobs))
 
@@ -65,7 +60,7 @@ def _path(*parts: str) -> str:
 
 
 def register_resolvers() -> None:
-    """Make this machine's numbers known to configuration files, as ``${cnmc.num_jobs:}``."""
+    """Register the numbers for configuration files, as ``${cnmc.num_jobs:}``."""
     for name, function in (
         ("num_cores", num_cores),
         ("num_gpus", num_gpus),
@@ -81,20 +76,19 @@ def register_resolvers() -> None:
 def claim_gpu(accelerator: str = "auto") -> Iterator[int | None]:
     """Yield the GPU that the fewest other runs of this user on this machine have claimed.
 
-    A claim is a lock on a file below the machine's own temporary folder. The system frees the lock
-    of a process that dies, and other commands see it, whatever GPUs are visible to them, since the
-    files are named by the hardware.
+    A claim is a lock on a file in the temporary folder, named by the GPU's UUID. The system
+    releases the lock when the process ends.
 
     Args:
         accelerator: ``trainer.accelerator`` of the run.
 
     Yields:
-        Its index among the visible GPUs; None without a GPU, or for another accelerator.
+        Its index among the visible GPUs; None without a GPU or for another accelerator.
 
     Raises:
-        CnmcError: No lock can be made.
+        CnmcError: The lock cannot be created.
     """
-    import torch  # noqa: PLC0415 - see num_gpus
+    import torch  # noqa: PLC0415 - takes seconds
 
     if accelerator not in _GPUS or not num_gpus():
         yield None
@@ -108,7 +102,7 @@ def claim_gpu(accelerator: str = "auto") -> Iterator[int | None]:
 
 
 def _claim(uuids: list[str]) -> tuple[int, FileLock]:
-    """Take the lowest free slot: the first of all GPUs, then the second of all, and so on."""
+    """Lock the first free slot: slot 0 of every GPU, then slot 1 of every GPU, and so on."""
     folder = Path(tempfile.gettempdir()) / f"cnmc-gpus-{os.getuid()}"
     slot = 0
     try:
@@ -124,6 +118,6 @@ def _claim(uuids: list[str]) -> tuple[int, FileLock]:
             slot += 1
     except OSError as error:
         raise CnmcError(
-            f"{folder}: no lock can be made to claim a GPU ({error}); "
-            "TMPDIR names another folder of this machine"
+            f"{folder}: cannot create a lock to claim a GPU ({error}); "
+            "set TMPDIR to another folder of this machine"
         ) from error

@@ -9,7 +9,7 @@ import sys
 from typing import Any
 
 INTERRUPTED, TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM
-"""Exit statuses of a process that a signal ended, as shells give them."""
+"""Exit statuses of a process that a signal ended."""
 
 _PR_SET_PDEATHSIG = 1
 """From ``linux/prctl.h``."""
@@ -29,23 +29,21 @@ def end_with_parent(parent: int) -> None:
 
 
 def listen() -> None:
-    """Let both signals raise, so that what is open is closed, and remember that they came."""
+    """Let both signals raise an exception, and remember that they came."""
     _received.clear()
-    sys.unraisablehook = _tell_unraisable
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _raise)
 
 
 def status_of_signal() -> int | None:
-    """Return the exit status of the signal that came, even if what it raised went no further."""
+    """Return the exit status of the signal that came, even if its exception was lost."""
     return 128 + _received[0] if _received else None
 
 
 def end_if_received() -> None:
-    """Raise once more what a signal raised.
+    """Raise the exception of a signal again.
 
-    Python throws away what is raised within a finaliser or a library's callback; the work would go
-    on as if nobody had asked it to end.
+    Python drops exceptions within a finaliser or a library's callback, and the work would continue.
 
     Raises:
         KeyboardInterrupt: After Ctrl-C.
@@ -58,12 +56,6 @@ def end_if_received() -> None:
 def _raise(number: int, _: Any) -> None:
     _received.append(number)
     _end(number)
-
-
-def _tell_unraisable(unraisable: Any) -> None:
-    """Tell what Python throws away, as it does by itself; what a signal raised is not lost."""
-    if not (_received and issubclass(unraisable.exc_type, KeyboardInterrupt | SystemExit)):
-        sys.__unraisablehook__(unraisable)
 
 
 def _end(number: int) -> None:

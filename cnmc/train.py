@@ -52,7 +52,7 @@ from cnmc.study.plan import with_multirun
 from cnmc.tracking.loggers import Tracker, log_study, tracked
 from cnmc.training.build import build_classifier, build_datamodule, build_trainer, device_name
 from cnmc.training.checkpoints import EpochCheckpoints, strip_optimizer
-from cnmc.training.ending import EndOnSignal, first_error
+from cnmc.training.ending import EarlyEnd
 from cnmc.training.progress import ProgressReporter, Report, RunDisplay
 from cnmc.training.recorder import RunRecorder, defined
 
@@ -161,10 +161,11 @@ def fit(
     module = build_classifier(config, data.pos_weight)
     recorder = RunRecorder(folder, info, data.evaluated, config.tta.num_rotations)
     display = RunDisplay(epoch_lines=True)
-    callbacks = [recorder, EpochCheckpoints(folder, info, resolved), EndOnSignal()]
+    ending = EarlyEnd()
+    callbacks = [recorder, EpochCheckpoints(folder, info, resolved), ending]
     if report is not None or config.trainer.progress_bar:
         callbacks.append(ProgressReporter(recorder, report or display.update))
-    with claim_gpu(config.trainer.accelerator) as gpu, display, first_error():
+    with claim_gpu(config.trainer.accelerator) as gpu, display, ending.first_error():
         trainer = build_trainer(config, callbacks=callbacks, loggers=tracker.loggers, gpu=gpu)
         info.hardware["accelerator"] = device_name(trainer)
         try:

@@ -67,18 +67,23 @@ def _ratio(numerator: FloatArray, denominator: FloatArray, default: float = np.n
     return ratio
 
 
-def _weighted(of_class: Callable[[FloatArray, FloatArray, FloatArray], FloatArray]) -> Any:
-    """Return the mean of a score of each class, weighted by the number of cells of the class.
+def _weighted(n: Counts, negative: FloatArray, positive: FloatArray) -> FloatArray:
+    """Return the mean of the scores of both classes, weighted by their numbers of cells."""
+    return _ratio(n.negatives * negative + n.positives * positive, n.total)
 
-    The score is a function of true positives, false positives and false negatives of the class. A
-    class that is never predicted has precision 0, as in scikit-learn.
-    """
 
-    def of_counts(n: Counts) -> FloatArray:
-        negative, positive = of_class(n.tn, n.fn, n.fp), of_class(n.tp, n.fp, n.fn)
-        return _ratio(n.negatives * negative + n.positives * positive, n.total)
+def _f1(n: Counts) -> FloatArray:
+    # A class that is never predicted has F1 and precision 0, as in scikit-learn.
+    scores = (_ratio(2 * right, 2 * right + n.fn + n.fp, 0.0) for right in (n.tn, n.tp))
+    return _weighted(n, *scores)
 
-    return of_counts
+
+def _precision(n: Counts) -> FloatArray:
+    return _weighted(n, _ratio(n.tn, n.tn + n.fn, 0.0), _ratio(n.tp, n.tp + n.fp, 0.0))
+
+
+def _recall(n: Counts) -> FloatArray:
+    return _weighted(n, _ratio(n.tn, n.negatives, 0.0), _ratio(n.tp, n.positives, 0.0))
 
 
 def auroc(labels: IntArray, scores: FloatArray) -> float:
@@ -102,9 +107,9 @@ METRICS = {
     "accuracy": Metric("accuracy", lambda n: _ratio(n.tn + n.tp, n.total)),
     "sensitivity": Metric("sensitivity", lambda n: _ratio(n.tp, n.positives)),
     "specificity": Metric("specificity", lambda n: _ratio(n.tn, n.negatives)),
-    "f1": Metric("F1", _weighted(lambda tp, fp, fn: _ratio(2 * tp, 2 * tp + fn + fp, 0.0))),
-    "precision": Metric("precision", _weighted(lambda tp, fp, _: _ratio(tp, tp + fp, 0.0))),
-    "recall": Metric("recall", _weighted(lambda tp, _, fn: _ratio(tp, tp + fn, 0.0))),
+    "f1": Metric("F1", _f1),
+    "precision": Metric("precision", _precision),
+    "recall": Metric("recall", _recall),
     "auroc": Metric("AUROC", of_scores=auroc),
 }
 """All metrics by name, in the order of the paper's Table 2. Another entry appears in

@@ -11,6 +11,9 @@ from typing import Any, NamedTuple
 
 from cnmc.errors import CnmcError
 
+LEAST_SECONDS = 1.0
+"""Duration of one measurement of something fast."""
+
 
 class Comparison(NamedTuple):
     """Two rates to measure. A call does some work and returns the items per second."""
@@ -48,7 +51,7 @@ def timed(
     work: Callable[[], Any],
     items: int,
     *,
-    at_least: float = 1.0,
+    at_least: float | None = None,
     wait: Callable[[], None] = lambda: None,
 ) -> Callable[[], float]:
     """Return the rate of work that is repeated for a given time.
@@ -56,13 +59,14 @@ def timed(
     Args:
         work: The work.
         items: Number of items that one call processes.
-        at_least: Seconds.
+        at_least: Seconds; :data:`LEAST_SECONDS` by default.
         wait: Returns when the device has finished the work.
     """
 
     def rate() -> float:
+        seconds = LEAST_SECONDS if at_least is None else at_least
         done, start = 0, time.perf_counter()
-        while not done or time.perf_counter() - start < at_least:
+        while not done or time.perf_counter() - start < seconds:
             work()
             done += items
         wait()

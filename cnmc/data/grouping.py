@@ -52,20 +52,14 @@ def groups(cells: pd.DataFrame) -> pd.Series:
 
 
 def count_by_group(labels: Sequence[int], names: Sequence[str]) -> tuple[list[str], Counts]:
-    """Count the cells of each class in each group.
-
-    Args:
-        labels: 1 or 0 by cell.
-        names: Group by cell.
+    """Count the cells of each class in each group, from label and group by cell.
 
     Returns:
         Groups in order, and their counts, of shape (groups, 2).
     """
     order = sorted(set(names), key=natural_key)
-    row = {name: i for i, name in enumerate(order)}
-    counts = np.zeros((len(order), 2), dtype=np.int64)
-    np.add.at(counts, ([row[name] for name in names], list(labels)), 1)
-    return order, counts
+    table = pd.crosstab(np.array(names), np.array(labels))
+    return order, table.reindex(index=order, columns=[0, 1], fill_value=0).to_numpy(np.int64)
 
 
 def draw_fraction(counts: Counts, *, fraction: float, seed: int) -> NDArray[np.bool_] | None:
@@ -73,11 +67,6 @@ def draw_fraction(counts: Counts, *, fraction: float, seed: int) -> NDArray[np.b
 
     Shuffled groups are added one after another while they bring the drawn share of the classes
     closer to the fraction.
-
-    Args:
-        counts: Shape (groups, 2).
-        fraction: Wanted share in (0, 1).
-        seed: Seed of the shuffle.
 
     Returns:
         Whether a group is drawn, of shape (groups,), with both classes among the drawn and among
@@ -116,11 +105,6 @@ def draw_fraction(counts: Counts, *, fraction: float, seed: int) -> NDArray[np.b
 
 def deal_folds(counts: Counts, *, num_folds: int, seed: int) -> NDArray[np.int64] | None:
     """Deal shuffled groups into folds, each into the fold with the fewest cells of its classes.
-
-    Args:
-        counts: Shape (groups, 2).
-        num_folds: Number of folds.
-        seed: Seed of the shuffle.
 
     Returns:
         Fold by group, of shape (groups,), each with both classes; None if no shuffle gives that.

@@ -64,9 +64,7 @@ def make_split(cells: pd.DataFrame, split: SplitConfig) -> Split:
                                                   ``val_fraction`` of it
     ===================  =======================  =========================  ==================
 
-    Args:
-        cells: Rows of a manifest; those without a label get no role.
-        split: The settings.
+    Cells without a label get no role.
 
     Raises:
         CnmcError: The data do not allow this split; the message names the key.

@@ -1,4 +1,4 @@
-"""From a folder on disk to what training reads: manifest, cells, split, cache."""
+"""Open what training reads: manifest, cells, split and cache."""
 
 from __future__ import annotations
 
@@ -62,13 +62,7 @@ def open_split(data: DataConfig, split: SplitConfig, *, show_progress: bool = Tr
 def read_cells(
     manifest: Manifest, data: DataConfig, *, verify_all: bool = False, show_progress: bool = True
 ) -> tuple[pd.DataFrame, CellCache]:
-    """Return the labelled cells of a data set, and their pixels.
-
-    Args:
-        manifest: The data set.
-        data: The settings.
-        verify_all: Verify all cells of an existing cache instead of a sample.
-        show_progress: Show a progress bar while images are read.
+    """Return the labelled cells of a data set, and their pixels (see :func:`open_cache`).
 
     Raises:
         CnmcError: The data are unusable for training.

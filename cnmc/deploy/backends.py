@@ -89,17 +89,9 @@ def make_backend(
     num_threads: int | None = None,
     calibration: Images | None = None,
 ) -> Predictor:
-    """Prepare a network for prediction; this may take a minute.
+    """Prepare a network for prediction with one of :data:`BACKENDS`, which may take a minute.
 
-    Args:
-        name: One of :data:`BACKENDS`.
-        graph: The network, which is not changed.
-        folder: Folder for the files of backends that run files.
-        num_threads: Cores to use; None uses all.
-        calibration: Training cells, for ``openvino_int8``.
-
-    Raises:
-        CnmcError: A package is missing.
+    Files are written to ``folder``; ``calibration`` are training cells for ``openvino_int8``.
     """
     if name in _PACKAGES:
         path = folder / (f"{name}.onnx" if name == "onnx" else f"{name}.xml")

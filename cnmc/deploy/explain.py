@@ -70,11 +70,8 @@ def overlay(pixels: Pixels, heat: Maps) -> Pixels:
     """Lay a map over a grey cell.
 
     Args:
-        pixels: The cell, uint8 of shape (size, size, 3).
+        pixels: The cell, uint8 of shape (size, size, 3), like the result.
         heat: Its map, 0 to 1, of shape (size, size); colours go from black over red to yellow.
-
-    Returns:
-        uint8 of shape (size, size, 3).
     """
     levels = (255 * heat).round().astype(np.uint8)
     colours = cv2.cvtColor(cv2.applyColorMap(levels, cv2.COLORMAP_INFERNO), cv2.COLOR_BGR2RGB)

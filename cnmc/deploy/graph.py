@@ -73,19 +73,13 @@ class CellGraph(nn.Module):
 
 @dataclass(frozen=True)
 class TrainedNetwork:
-    """A checkpoint of a run.
-
-    Attributes:
-        path: The file.
-        graph: Its network.
-        config: Resolved configuration of the run.
-        folder: Run folder that contains the file; None where it lies elsewhere.
-    """
+    """A checkpoint of a run, with the run's resolved configuration."""
 
     path: Path
     graph: CellGraph
     config: Mapping[str, Any]
     folder: RunFolder | None
+    """Run folder that contains the file; None where it lies elsewhere."""
 
     @property
     def info(self) -> GraphInfo:

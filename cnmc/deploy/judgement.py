@@ -68,10 +68,6 @@ class Subject:
 
     Attributes:
         name: Empty for the cells whose names contain no subject.
-        num_cells: Number of cells.
-        num_all: Cells called ALL.
-        num_doubtful: Doubtful cells.
-        mean_probability: Mean over the cells.
         interval: 95 % interval of this mean, by a percentile bootstrap over the cells; None for a
             single cell. Cells of a subject are alike, so it says nothing about other cells.
     """

@@ -52,14 +52,7 @@ def card_path(path: Path) -> Path:
 def model_card(
     trained: TrainedNetwork, check: Check, path: Path, cells_of_run: CellsOfRun | None
 ) -> str:
-    """Return the card as Markdown.
-
-    Args:
-        trained: The network; the numbers are those of its run folder.
-        check: Comparison of the file with the network.
-        path: The file.
-        cells_of_run: Cells of its run; None where they are not available.
-    """
+    """Return the card of a file as Markdown, with the numbers of its run folder."""
     info, cells = check.info, _evaluated(trained)
     size, run = info.size, f"{info.run.get('experiment', '?')}/{info.run.get('name', '?')}"
     cropped = f"the central {info.crop} x {info.crop} pixels"

@@ -18,16 +18,11 @@ _EXPORTED = (".onnx", ".xml")
 
 @dataclass(frozen=True)
 class Network:
-    """A network that is ready to predict.
-
-    Attributes:
-        path: Its file.
-        digest: 32 hexadecimal digits of the file's content.
-        predictor: Computes its logits.
-    """
+    """A file with a network that is ready to predict."""
 
     path: Path
     digest: str
+    """32 hexadecimal digits of the file's content."""
     predictor: Predictor
 
     @property
@@ -92,11 +87,7 @@ def open_network(path: Path, num_threads: int | None = None) -> Network:
 
 
 def open_networks(paths: Sequence[Path], num_threads: int | None = None) -> list[Network]:
-    """Open networks that take the same images.
-
-    Args:
-        paths: At least one; see :func:`open_network`.
-        num_threads: Cores to use; None uses all.
+    """Open networks that take the same images; see :func:`open_network`.
 
     Raises:
         CnmcError: One cannot be opened, is given twice, or takes other images than the first.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -59,8 +59,7 @@ def replacing_results(folder: Path) -> Iterator[Path]:
         shutil.rmtree(new, ignore_errors=True)
 
 
-def remove_results(folder: Path, but: list[str] | None = None) -> None:
+def remove_results(folder: Path, but: Iterable[str] = ()) -> None:
     """Remove the results of a screening, except those with the given names."""
-    for name in _RESULTS:
-        if name not in (but or []):
-            (folder / name).unlink(missing_ok=True)
+    for name in set(_RESULTS) - set(but):
+        (folder / name).unlink(missing_ok=True)

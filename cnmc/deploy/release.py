@@ -125,15 +125,7 @@ def checked_file(
 def check_file(
     path: Path, graph: CellGraph, images: Images, labels: NDArray[np.int64], origin: str
 ) -> Check:
-    """Compare an exported file with the network that it was made from.
-
-    Args:
-        path: The file.
-        graph: The network.
-        images: At least one cell.
-        labels: 1 for ALL, 0 for HEM.
-        origin: The cells in words.
-    """
+    """Compare an exported file with its network on cells, whose labels are 1 (ALL) or 0 (HEM)."""
     predictor, plain = open_exported(path), eager(graph)
     is_int8 = predictor.info.precision == "int8"
     logits, expected = _both(predictor, plain, images, show_progress=is_int8)

@@ -46,13 +46,7 @@ def screen(
     *,
     num_threads: int | None = None,
 ) -> tuple[list[Seen], list[Skipped], int]:
-    """Compute the logits of the files that the journal does not have.
-
-    Args:
-        sources: The files.
-        networks: Networks that take the same images.
-        journal: Receives every batch.
-        num_threads: Cores to use; None uses all.
+    """Compute the logits of the files that the journal does not have, and add them to it.
 
     Returns:
         Files with their logits in the given order, files that could not be used, and the number

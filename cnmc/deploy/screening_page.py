@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -40,31 +39,16 @@ _MAX_ROWS = 500
 
 @dataclass(frozen=True)
 class Screening:
-    """Everything that a screening found.
-
-    Attributes:
-        networks: The networks.
-        wanted: The threshold as given on the command line.
-        threshold: The threshold as a probability.
-        cells: In natural order.
-        subjects: In natural order.
-        skipped: Files that were left out.
-    """
+    """Everything that a screening found; lists are in natural order."""
 
     networks: Sequence[Network]
     wanted: str
+    """The threshold as given on the command line."""
     threshold: float
+    """The threshold as a probability."""
     cells: Sequence[Cell]
     subjects: Sequence[Subject]
     skipped: Sequence[Skipped]
-
-
-class _Card(NamedTuple):
-    """A cell with its pictures as data URIs; empty where there is none."""
-
-    cell: Cell
-    picture: str
-    heat: str = ""
 
 
 def write_page(
@@ -75,22 +59,14 @@ def write_page(
     num_maps: int,
     num_threads: int | None = None,
 ) -> None:
-    """Write the page.
-
-    Args:
-        path: The file.
-        found: The results.
-        num_cells: Largest number of cells in the grids.
-        num_maps: Largest number of cells with Grad-CAM.
-        num_threads: Cores to use; None uses all.
-    """
+    """Write the page with at most ``num_cells`` cells and ``num_maps`` maps of Grad-CAM."""
     doubtful, others = cells_to_show(found.cells, num_cells)
     decisive = most_decisive(found.cells, num_maps)
     threads = num_threads or num_cores()
     heats, no_heats = _heats(found.networks, decisive, threads)
     crop = found.networks[0].info.crop
     cards = map_threads(
-        lambda cell: _Card(cell, _picture(cell.path, crop, _THUMBNAIL)),
+        lambda cell: (cell, _picture(cell.path, crop, _THUMBNAIL), ""),
         [*doubtful, *others],
         num_workers=threads,
         description="Drawing the page",
@@ -111,7 +87,7 @@ def write_page(
         doubtful=cards[: len(doubtful)],
         others=cards[len(doubtful) :],
         decisive=[
-            _Card(cell, _picture(cell.path, crop, _PICTURE), heat)
+            (cell, _picture(cell.path, crop, _PICTURE), heat)
             for cell, heat in zip(decisive, heats, strict=True)
         ],
         no_heats=no_heats,

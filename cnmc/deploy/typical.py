@@ -7,7 +7,6 @@ any image.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -36,48 +35,33 @@ MARGIN = 0.2
 """Share by which a range is widened on both sides, because eight people are few."""
 
 
-@dataclass(frozen=True)
-class Looks:
-    """Measurements of an image.
+def measure(pixels: Pixels) -> dict[str, float]:
+    """Measure an image, uint8 RGB of shape (height, width, 3).
 
-    Attributes:
-        black_border: Share of black pixels along the border of the central square, 0 to 1.
-        area: Number of pixels that are not black.
-        red: Mean red of these pixels, 0 to 255; 0 where there are none.
-        green: Mean green.
-        blue: Mean blue.
+    Returns:
+        ``black_border``, the share of black pixels along the border of the central square, 0 to 1;
+        ``area``, the number of pixels that are not black; ``red``, ``green`` and ``blue``, their
+        mean colour, 0 to 255.
     """
-
-    black_border: float
-    area: float
-    red: float
-    green: float
-    blue: float
-
-
-def measure(pixels: Pixels) -> Looks:
-    """Measure an image, uint8 RGB of shape (height, width, 3)."""
     cell = pixels.max(axis=2) > BLACK
     square = center_crop(cell[..., None], min(CROP, *cell.shape))[..., 0]
     inside = np.zeros_like(square)
     inside[_RING:-_RING, _RING:-_RING] = True
-    red, green, blue = pixels[cell].mean(axis=0) if cell.any() else (0.0, 0.0, 0.0)
-    return Looks(
-        black_border=float(1 - square[~inside].mean()),
-        area=float(np.count_nonzero(cell)),
-        red=float(red),
-        green=float(green),
-        blue=float(blue),
-    )
+    colour = pixels[cell].mean(axis=0) if cell.any() else np.zeros(3)
+    return {
+        "black_border": float(1 - square[~inside].mean()),
+        "area": float(np.count_nonzero(cell)),
+        **dict(zip(("red", "green", "blue"), colour.tolist(), strict=True)),
+    }
 
 
-def warnings_of(looks: Looks) -> tuple[str, ...]:
+def warnings_of(looks: Mapping[str, float]) -> tuple[str, ...]:
     """Return how an image differs from those of training, in a few words each."""
     low, high = {}, {}
     for name, (least, most) in TYPICAL.items():
         margin = MARGIN * (most - least)
-        low[name] = getattr(looks, name) < least - margin
-        high[name] = getattr(looks, name) > most + margin
+        low[name] = looks[name] < least - margin
+        high[name] = looks[name] > most + margin
     found = []
     if low["black_border"]:
         found.append("background not black")

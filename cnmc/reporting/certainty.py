@@ -14,8 +14,7 @@ from cnmc.analysis.selection import HONEST, is_honest_twin, schemes
 from cnmc.analysis.statistics import CONFIDENCE, difference_interval, mean_interval
 from cnmc.reporting import plots
 from cnmc.reporting.document import GROUP, Figure, Item, Table, interval, named, spread
-from cnmc.reporting.findings import Findings, ends
-from cnmc.reporting.terms import TITLES
+from cnmc.reporting.findings import TITLES, Findings, ends
 
 _LEVEL = f"{100 * CONFIDENCE:g} % interval"
 

@@ -15,8 +15,7 @@ from cnmc.analysis.statistics import SIGNIFICANCE
 from cnmc.analysis.subjects import best_and_last
 from cnmc.reporting import document, plots
 from cnmc.reporting.document import GROUP, Cell, Figure, Item, Row, Table, interval, spread
-from cnmc.reporting.findings import CLASSES, Findings, best_run, ends, in_percent, moments
-from cnmc.reporting.terms import TITLES
+from cnmc.reporting.findings import CLASSES, TITLES, Findings, best_run, ends, in_percent, moments
 from cnmc.runs.folder import F1
 
 _LARGEST_NUMBER = 10_000

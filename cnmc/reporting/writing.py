@@ -90,7 +90,7 @@ def page(report: Report) -> str:
     return template.render(
         report=report,
         not_defined=NOT_DEFINED,
-        css=Markup((_HERE / "page.css").read_text("utf-8")),  # noqa: S704 - our own file
+        css=Markup((_HERE / "report.css").read_text("utf-8")),  # noqa: S704 - our own file
         js=Markup((_HERE / "report.js").read_text("utf-8")),  # noqa: S704 - our own file
     )
 

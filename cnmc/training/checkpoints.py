@@ -1,4 +1,4 @@
-"""Keeps the best network and what a run needs to go on."""
+"""Writes the best and the last checkpoint of a run."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from cnmc.runs.identity import without_folders
 
 
 def strip_optimizer(path: Path) -> None:
-    """Leave the network and where it comes from in a finished run's checkpoint: a third of it."""
+    """Remove the state of optimizer and trainer from a checkpoint, two thirds of its size."""
     if load_checkpoint(path, lazy=True).keys() != {"state_dict", "cnmc"}:
         checkpoint = load_checkpoint(path)
         _save_network(path, checkpoint["state_dict"], checkpoint["cnmc"])
@@ -29,21 +29,17 @@ def _save_network(path: Path, state_dict: dict[str, Any], origin: dict[str, Any]
 
 
 class EpochCheckpoints(pl.callbacks.Checkpoint):
-    """Writes ``last.ckpt`` after every epoch and ``best.ckpt`` when F1 is the highest so far.
+    """Write ``last.ckpt`` after every epoch, and ``best.ckpt`` if its F1 is the highest so far.
 
-    ``best.ckpt`` also holds the temperature and thresholds that the epoch's predictions choose.
-
-    ``last.ckpt`` is written first. A process that dies between the two leaves a run whose best
-    network is the one in ``last.ckpt``, from which :meth:`on_fit_start` makes ``best.ckpt`` when
-    the run is resumed; so the pair can never lose the best network.
-
-    Lightning's own ``ModelCheckpoint`` keeps the score of the best in its state inside a
-    checkpoint; here the run folder's metrics decide, which also the analysis reads.
+    ``last.ckpt`` is written first. If the process dies between the two, :meth:`on_fit_start` of the
+    resumed run writes ``best.ckpt`` from the weights of ``last.ckpt``. Lightning's own
+    ``ModelCheckpoint`` would keep the best score inside the checkpoint; here the metrics of the run
+    folder decide, which the analysis reads too.
 
     Args:
         folder: The run folder.
-        info: The run's identity and progress; the recorder, which must come first, keeps it.
-        config: The resolved configuration. Checkpoints hold it without the folders of this machine.
+        info: The run's progress, which the recorder updates; the recorder must come first.
+        config: The resolved configuration, which is stored in the checkpoints.
     """
 
     def __init__(self, folder: RunFolder, info: RunInfo, config: dict[str, Any]) -> None:
@@ -54,14 +50,11 @@ class EpochCheckpoints(pl.callbacks.Checkpoint):
     def on_save_checkpoint(
         self, _trainer: pl.Trainer, _module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Add where the network comes from, and the epoch as the run folder counts it."""
+        """Add configuration, run and epoch."""
         checkpoint["cnmc"] = self._origin()
 
     def on_fit_start(self, _trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        """Make up for a best network that was not written before the process died.
-
-        The weights of ``last.ckpt`` are loaded by now, also where no epoch is left to train.
-        """
+        """Write a best checkpoint that a killed process did not write."""
         if self.info.epochs_done > 0:
             self._save_if_best(module)
 

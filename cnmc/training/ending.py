@@ -11,29 +11,32 @@ import pytorch_lightning as pl
 from cnmc.signals import end_if_received
 
 
-class EndOnSignal(pl.Callback):
-    """Checks before each batch whether a signal came whose exception was lost."""
+class EarlyEnd(pl.Callback):
+    """Checks for signals whose exception was lost, and remembers the error that ends a training."""
+
+    def __init__(self) -> None:
+        self.error: BaseException | None = None
 
     def on_train_batch_start(self, *_: Any) -> None:
-        """Raise the exception again."""
+        """Raise the exception of a signal again."""
         end_if_received()
 
     def on_validation_batch_start(self, *_: Any, **__: Any) -> None:
-        """Raise the exception again."""
+        """Raise the exception of a signal again."""
         end_if_received()
 
     on_test_batch_start = on_validation_batch_start
 
+    def on_exception(self, _trainer: Any, _module: Any, exception: BaseException) -> None:
+        """Remember the error."""
+        self.error = exception
 
-@contextmanager
-def first_error() -> Iterator[None]:
-    """Raise the error that ended the training, not one that its clean-up met afterwards."""
-    caught: Exception | None = None
-    try:
-        yield
-    except Exception as error:
-        caught = error
-        while caught.__cause__ is None and isinstance(caught.__context__, Exception):
-            caught = caught.__context__
-    if caught is not None:
-        raise caught
+    @contextmanager
+    def first_error(self) -> Iterator[None]:
+        """Raise the error that ended the training, not one that Lightning's clean-up met later."""
+        try:
+            yield
+        except Exception as error:
+            if isinstance(self.error, Exception) and self.error is not error:
+                raise self.error from None
+            raise

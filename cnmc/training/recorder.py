@@ -1,4 +1,4 @@
-"""Writes what a run finds out into its folder, epoch by epoch."""
+"""Stores the logits and metrics of every epoch in the run folder."""
 
 from __future__ import annotations
 
@@ -18,16 +18,15 @@ from cnmc.runs.folder import F1, F1_NOROT, RunFolder, RunInfo, logit_column
 
 
 class RunRecorder(pl.Callback):
-    """Stores logits and metrics after every evaluation, and hands the metrics to the loggers.
+    """Store logits and metrics after every evaluation, and log the metrics.
 
-    Epochs are counted as the paper's figures count them: 0 is the network before training, 1 is
-    after the first pass through the training cells.
+    Epoch 0 is the network before training, as in the paper's figures.
 
     Args:
         folder: The run folder.
-        info: The run's identity; its progress is filled in and stored after every epoch.
+        info: The run's identity and progress; the progress is stored after every epoch.
         cells: By role (``val``, ``test``): cell_id, subject, label in the order of evaluation.
-        num_rotations: Number of logits that an evaluated cell gets.
+        num_rotations: Number of logits of an evaluated cell.
     """
 
     def __init__(
@@ -45,7 +44,7 @@ class RunRecorder(pl.Callback):
         """F1 of the last stored epoch, with all rotations and without."""
 
     def on_train_epoch_start(self, trainer: pl.Trainer, _module: pl.LightningModule) -> None:
-        """Note the rates of this epoch; the scheduler has moved on when the epoch ends."""
+        """Keep the learning rates of this epoch, which the scheduler changes before it ends."""
         self._rates = {
             f"lr/{group['name']}": float(group["lr"])
             for group in trainer.optimizers[0].param_groups
@@ -55,34 +54,29 @@ class RunRecorder(pl.Callback):
         self, _trainer: pl.Trainer, _module: pl.LightningModule, outputs: Any, batch: Any, *_: Any
     ) -> None:
         """Collect the logits of a batch."""
-        self._collect(outputs, batch)
+        self._batches.append((batch.positions.cpu(), outputs.cpu()))
 
-    def on_test_batch_end(
-        self, _trainer: pl.Trainer, _module: pl.LightningModule, outputs: Any, batch: Any, *_: Any
-    ) -> None:
+    def on_test_batch_end(self, *args: Any) -> None:
         """Collect the logits of a batch."""
-        self._collect(outputs, batch)
+        self.on_validation_batch_end(*args)
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, _module: pl.LightningModule) -> None:
         """Store the logits of this epoch."""
         self._store_logits("val", _epoch(trainer))
 
     def on_validation_end(self, trainer: pl.Trainer, _module: pl.LightningModule) -> None:
-        """Store the metrics of the network before training; in training the epoch's loss is due."""
+        """Store the metrics of the network before training."""
         if _epoch(trainer) == 0:
             self._store_metrics(trainer, 0)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, _module: pl.LightningModule) -> None:
-        """Store the metrics of this epoch, training loss and rates included."""
+        """Store the metrics of this epoch."""
         self._store_metrics(trainer, _epoch(trainer))
 
     def on_test_epoch_end(self, _trainer: pl.Trainer, _module: pl.LightningModule) -> None:
-        """Store the logits of the cells that are evaluated once, under the chosen epoch."""
+        """Store the logits of the test cells under the chosen epoch."""
         best = self.folder.best_epoch()
         self._store_logits("test", best[0] if best else self.info.epochs_done)
-
-    def _collect(self, logits: Tensor, batch: Any) -> None:
-        self._batches.append((batch.positions.cpu(), logits.cpu()))
 
     def _store_logits(self, role: str, epoch: int) -> None:
         batches, self._batches = self._batches, []
@@ -101,7 +95,7 @@ class RunRecorder(pl.Callback):
     def _store_metrics(self, trainer: pl.Trainer, epoch: int) -> None:
         now = time.monotonic()
         seconds, self._clock = now - self._clock, now
-        # Lightning keeps float32: seven digits are what they hold.
+        # Lightning keeps float32, which hold seven digits.
         logged = {name: float(f"{value:.7g}") for name, value in trainer.callback_metrics.items()}
         row: dict[str, float] = {"epoch": epoch}
         row["train/loss"] = logged.get("train/loss", float("nan")) if epoch else float("nan")
@@ -109,7 +103,7 @@ class RunRecorder(pl.Callback):
         # The classifier logs the paper's metrics; any other comes from the stored logits.
         for name, value in self._scores.items():
             row.setdefault(f"val/{name}", value)
-        # Before training there is no rate in force; the columns are there from the first row on.
+        # There are no rates before training, but every row has the same columns.
         row |= self._rates or {f"lr/{g}": float("nan") for g in _group_names(trainer)}
         row["seconds"] = round(seconds, 3)
         self.folder.add_metrics(row)
@@ -125,7 +119,7 @@ class RunRecorder(pl.Callback):
 
 
 def defined(row: Mapping[Any, float]) -> dict[str, float]:
-    """Return a row of ``metrics.csv`` without what is not defined."""
+    """Return a row of ``metrics.csv`` without undefined values."""
     return {str(name): value for name, value in row.items() if not math.isnan(value)}
 
 

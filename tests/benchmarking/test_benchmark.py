@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from cnmc.benchmark import benchmark
-from cnmc.benchmarking import stages
+from cnmc.benchmarking import measure, stages
 from cnmc.benchmarking.measure import compare_all
 from cnmc.benchmarking.stages import STAGES, Bench
 from cnmc.cli.app import compose
@@ -33,6 +33,7 @@ CPU = "trainer.accelerator=cpu"
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stages, "SECONDS", 0.05)
+    monkeypatch.setattr(measure, "LEAST_SECONDS", 0.05)
     # Compiling and quantizing take a minute.
     monkeypatch.setattr(stages, "BACKENDS", ("eager", "channels_last", "onnx"))
 

@@ -1,10 +1,8 @@
 from __future__ import annotations
 
 import errno
-import multiprocessing
 import os
 import pickle
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -72,25 +70,6 @@ def test_pixels_are_the_central_crop(manifest: Manifest) -> None:
     assert list(cache.rows) == manifest.cells["cell_id"].to_list()
 
 
-def test_images_of_other_sizes_are_cropped_around_their_own_centre(tmp_path: Path) -> None:
-    root = write_release(tmp_path / "data", "paper")
-    write_bmp(root / "phase3/1.bmp", pixels(7, 60, 45))
-    manifest = load_manifest(root, tmp_path / "work", num_workers=1, show_progress=False)
-    cache = cache_of(manifest, crop=40)
-    expected = pixels(7, 60, 45)[10:50, 2:42]
-    np.testing.assert_array_equal(cache.images[cache.rows["final/1"]], expected)
-
-
-def test_grey_and_palette_images_become_rgb(tmp_path: Path) -> None:
-    root = write_release(tmp_path / "data", "paper")
-    grey = pixels(1)[:, :, 0]
-    Image.fromarray(grey).save(root / "phase3/1.bmp")
-    manifest = load_manifest(root, tmp_path / "work", num_workers=1, show_progress=False)
-    cache = cache_of(manifest, crop=SIDE)
-    image = cache.images[cache.rows["final/1"]]
-    np.testing.assert_array_equal(image, np.repeat(grey[:, :, None], 3, axis=2))
-
-
 def area_means(image: Pixels, side: int) -> NDArray[np.float64]:
     """Average a square image over the areas of ``side`` x ``side`` squares, by definition."""
     edges = np.linspace(0, len(image), side + 1)
@@ -154,16 +133,6 @@ def test_pickling_takes_no_pixels_along(manifest: Manifest) -> None:
     np.testing.assert_array_equal(copy.images, cache.images)
 
 
-def _sum_in_child(cache: CellCache) -> int:
-    return int(cache.images.sum())
-
-
-def test_another_process_opens_it_by_its_path(manifest: Manifest) -> None:
-    cache = cache_of(manifest)
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        assert pool.apply(_sum_in_child, (cache,)) == cache.images.sum()
-
-
 @pytest.mark.parametrize("size", [0, 50, 5000])
 def test_a_truncated_cache_is_built_again(manifest: Manifest, size: int) -> None:
     cache = cache_of(manifest)
@@ -205,13 +174,6 @@ def test_leftovers_of_a_killed_builder_are_removed(manifest: Manifest) -> None:
         path.with_suffix(".crc32.npy").name,
         "images.lock",
     }
-
-
-def test_two_builders_at_once_build_once(manifest: Manifest, decoded: list[int]) -> None:
-    with ThreadPoolExecutor(3) as pool:
-        caches = list(pool.map(lambda _: cache_of(manifest), range(3)))
-    assert len(decoded) == len(manifest.cells)
-    assert len({cache.path for cache in caches}) == 1
 
 
 @pytest.mark.parametrize("change", ["zeroed", "one cell"])

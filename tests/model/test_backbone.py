@@ -39,7 +39,7 @@ def message(call: Callable[[], object]) -> str:
 
 
 def randomized(network: nn.Module, seed: int) -> nn.Module:
-    """Give a network numbers that tell every tensor from every other, BN statistics too."""
+    """Make all tensors of a network different, including batch statistics."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, value in network.state_dict().items():
@@ -152,7 +152,7 @@ class TestOriginalNetwork:
             )
         assert features.abs().max() > 0.1
 
-    def test_numbers_of_ours_give_the_same_in_the_original(self) -> None:
+    def test_our_weights_give_the_same_logits_in_the_original(self) -> None:
         ours = randomized(build(PAPER, num_logits=1000), seed=2)
         original = original_network().eval()
         original.load_state_dict(ours.state_dict())
@@ -286,7 +286,7 @@ class TestFiles:
         assert "w.pth" in text
 
     @pytest.mark.real
-    def test_real_weights_load_and_see(self, real_weights: Path) -> None:
+    def test_real_weights_load_except_for_the_head(self, real_weights: Path) -> None:
         network = build(LITE, pretrained=True, weights=real_weights).state_dict()
         stored = load_file(real_weights)
         different = {key for key in network if not torch.equal(network[key], stored[key])}
@@ -305,13 +305,13 @@ class TestHub:
         monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")
 
     @pytest.mark.parametrize("name", [PAPER, LITE])
-    def test_out_of_reach_names_the_two_ways_on(self, name: str) -> None:
+    def test_an_unreachable_hub_names_both_alternatives(self, name: str) -> None:
         text = message(lambda: build(name, pretrained=True))
         assert name in text
         assert "model.weights=<file>" in text
         assert "model.pretrained=false" in text
 
-    def test_a_hub_that_never_answers_is_given_up(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_hub_that_does_not_answer_times_out(self, monkeypatch: pytest.MonkeyPatch) -> None:
         with socket.create_server(("127.0.0.1", 0)) as silent:
             monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{silent.getsockname()[1]}")
             monkeypatch.setattr(weights, "HUB_TIMEOUT", 0.5)

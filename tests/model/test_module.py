@@ -67,23 +67,23 @@ def test_loss_is_the_papers_formula() -> None:
 
 
 @pytest.mark.parametrize(("fused", "given"), [(True, True), (False, None)])
-def test_pytorch_chooses_the_loop_of_an_optimiser_that_is_not_fused(
+def test_pytorch_chooses_the_loop_of_an_optimizer_that_is_not_fused(
     fused: bool, given: bool | None
 ) -> None:
-    """False would be taken for a choice against the quick loop of a GPU, too."""
+    """False would also deselect the fast loop on a GPU."""
     optimizer = _classifier(fused=fused).configure_optimizers()["optimizer"]
     assert optimizer.defaults["fused"] is given
     assert optimizer.defaults["foreach"] is None
 
 
-def test_images_are_seen_as_floats_from_0_to_1_without_normalisation() -> None:
+def test_the_input_is_in_0_to_1_without_normalization() -> None:
     images = torch.zeros(1, 9, 9, 3, dtype=torch.uint8)
     images[0, 0, 0, 0] = 255
     images[0, -1, -1, 0] = 51
     assert _classifier()(images).item() == pytest.approx(1.0 - 0.2)
 
 
-def test_rotations_turn_the_picture_and_the_first_is_the_original() -> None:
+def test_rotations_rotate_the_image_and_the_first_is_the_original() -> None:
     batch = _batch(5)
     module = _classifier()
     logits = module.rotation_logits(batch.images)
@@ -121,7 +121,7 @@ def test_metrics_equal_scikit_learn(num_rotations: int) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:No negative samples")
-def test_metrics_start_anew_each_time_and_a_missing_class_is_nan() -> None:
+def test_metrics_are_reset_and_undefined_ones_are_nan() -> None:
     module = _classifier(1)
     logged: dict[str, float] = {}
     module.log = lambda name, value, **_: logged.update({name: value})  # type: ignore[method-assign]
@@ -153,7 +153,7 @@ def _rates(overrides: list[str], epochs: int) -> list[dict[str, float]]:
 
 
 def test_the_papers_three_rates_fall_by_ten_every_two_epochs() -> None:
-    """Section 4.1, read back from the optimiser of the paper's network."""
+    """Section 4.1, read back from the optimizer of the paper's network."""
     start = [1e-6, 1e-6, 1e-4, 1e-4, 1e-4, 1e-2]
     for epoch, rates in enumerate(_rates([], epochs=6)):
         base = (1.0, 1.0, 0.1, 0.1, 0.01, 0.01)[epoch]
@@ -169,7 +169,7 @@ def test_nospeclr_has_one_rate_and_the_same_schedule() -> None:
         assert list(row.values()) == pytest.approx([1e-4 * base] * len(row))
 
 
-def test_the_optimiser_is_adam_as_pytorch_has_it_and_holds_every_parameter_once() -> None:
+def test_the_optimizer_is_adam_with_defaults_and_has_every_parameter_once() -> None:
     config, _ = compose(["model.pretrained=false"])
     module = build_classifier(config, pos_weight=1.0)
     optimizer = module.configure_optimizers()["optimizer"]
@@ -181,7 +181,7 @@ def test_the_optimiser_is_adam_as_pytorch_has_it_and_holds_every_parameter_once(
     assert sum(p.numel() for p in held) == 25_512_945
 
 
-def test_dropout_draws_depend_on_seed_and_epoch_alone() -> None:
+def test_dropout_depends_only_on_seed_and_epoch() -> None:
     module = _classifier()
     drawn = []
     for _ in range(2):
@@ -197,7 +197,7 @@ def test_dropout_draws_depend_on_seed_and_epoch_alone() -> None:
 @pytest.mark.parametrize(
     ("compiled", "sizes"), [(None, [4, 4, 3]), (3, [3, 3, 3, 3]), (32, [4, 4, 4])]
 )
-def test_an_evaluation_on_a_cpu_takes_few_cells_at_a_time(
+def test_a_cpu_evaluates_small_batches_and_a_compiled_network_full_ones(
     monkeypatch: pytest.MonkeyPatch, compiled: int | None, sizes: list[int]
 ) -> None:
     batch = _batch(11)
@@ -212,5 +212,5 @@ def test_an_evaluation_on_a_cpu_takes_few_cells_at_a_time(
 
 
 @pytest.mark.parametrize(("size", "number"), [(300, 4), (299, 4), (160, 8), (64, 64), (900, 1)])
-def test_larger_images_pass_a_cpu_fewer_at_a_time(size: int, number: int) -> None:
+def test_a_cpu_evaluates_fewer_large_images_at_a_time(size: int, number: int) -> None:
     assert images_at_once(size) == number

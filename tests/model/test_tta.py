@@ -14,7 +14,7 @@ from cnmc.model.tta import predict_logits, rotate, rotation_columns
 
 
 def noise(size: int, batch: int = 1, seed: int = 0) -> Tensor:
-    """Make images in which no pixel is black, so that the fill can be told from them."""
+    """Make images without black pixels, which are then only those of the fill."""
     generator = torch.Generator().manual_seed(seed)
     return torch.randint(1, 256, (batch, 3, size, size), generator=generator, dtype=torch.uint8)
 
@@ -117,7 +117,7 @@ def test_other_numbers_of_rotations_are_refused(num_rotations: int) -> None:
 class TestPredictLogits:
     @staticmethod
     def network(images: Tensor) -> Tensor:
-        """Weigh pixels by their place, so that every view of an image gives another logit."""
+        """Weight pixels by position, so that every rotation has another logit."""
         size = images.shape[-1]
         weights = torch.linspace(-1, 1, size * size).view(size, size)
         return (images * weights).mean(dim=(1, 2, 3)).unsqueeze(1)

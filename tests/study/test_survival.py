@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -112,7 +109,7 @@ def test_a_study_survives_dozens_of_kills(
     """
     moments = random.Random(0)
     num_kills = study = 0
-    while num_kills < 24:
+    while num_kills < 16:
         folder = tmp_path / str(study)
         command = [*_study(folder), f"data.num_workers={study % 2}"]
         while True:
@@ -214,7 +211,7 @@ def test_a_failing_run_leaves_the_others_alone(
     _check_complete(tmp_path / "runs", undisturbed)
 
 
-def test_a_bad_image_is_recorded_before_a_single_epoch(
+def test_a_bad_image_is_found_before_a_run_begins(
     commands: Forks, undisturbed: Undisturbed, tmp_path: Path
 ) -> None:
     good = undisturbed.data / "data"
@@ -230,11 +227,9 @@ def test_a_bad_image_is_recorded_before_a_single_epoch(
     ]
     (done,) = commands.run(command)
     assert done.status == 1, done.output
-    first, second = (_info(folder) for folder in find_runs(tmp_path / "runs"))
-    failed, finished = (first, second) if first.status == "failed" else (second, first)
+    # The folder of the run with the bad image was never begun.
+    (finished,) = (_info(folder) for folder in find_runs(tmp_path / "runs"))
     assert finished.status == "finished"
-    assert image.name in str(failed.error)
-    assert failed.epochs_done == 0
     assert image.name in done.output.split("not finished: ")[1]
 
 
@@ -313,8 +308,7 @@ def test_a_run_of_another_configuration_is_refused_and_the_others_go_on(
     (done,) = commands.run(study)
     assert done.status == 1
     assert "proposal/seed=1 refused: " in done.output
-    assert "trainer.max_epochs (there 1, now 2)" in done.output.split("not in the table: ")[1]
-    assert "proposal    rotations      1  F1" in done.output
+    assert "trainer.max_epochs" in done.output.split("not in the table: ")[1]
     assert (tmp_path / "runs/proposal/seed=1/run.json").read_text() == before
     assert json.loads((tmp_path / "runs/norot/seed=1/run.json").read_text())["status"] == "finished"
     (done,) = commands.run([*study, "run.overwrite=true"])
@@ -332,61 +326,6 @@ def test_a_mistake_in_one_setting_is_found_before_anything_is_trained(
     assert "run 1 of" not in done.output
     assert "Traceback" not in done.output
     assert not find_runs(tmp_path / "runs")
-
-
-def test_workers_end_with_the_command_that_started_them(
-    undisturbed: Undisturbed, tmp_path: Path
-) -> None:
-    """Or they would train on unseen, and the same command would find their runs locked."""
-    with _parallel(undisturbed, tmp_path) as process:
-        workers = _children(process.pid)
-        process.kill()
-        assert process.wait(30) == -signal.SIGKILL
-    assert len(workers) >= 2
-    _wait(lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers))
-    assert not any(folder.is_locked() for folder in find_runs(tmp_path / "runs"))
-    _check_whole(tmp_path / "runs")
-
-
-def test_a_worker_that_is_lost_is_one_line(undisturbed: Undisturbed, tmp_path: Path) -> None:
-    """As when the machine runs out of memory and the system kills the largest process."""
-    with _parallel(undisturbed, tmp_path) as process:
-        victims = [pid for pid in _children(process.pid) if "LokyProcess" in _command_line(pid)]
-        os.kill(victims[0], signal.SIGKILL)
-        output, errors = process.communicate(timeout=60)
-    assert process.returncode == 1
-    assert errors.startswith("error: a process that trained was lost (out of memory?); ")
-    assert "Traceback" not in errors
-    assert output.count("not finished: ") == 2
-    _check_whole(tmp_path / "runs")
-
-
-@contextmanager
-def _parallel(undisturbed: Undisturbed, folder: Path) -> Iterator[subprocess.Popen[str]]:
-    """Yield a command whose two processes train a run each, for long."""
-    study = [*_study(folder, undisturbed.data), "trainer.max_epochs=1000"]
-    study += ["hydra/launcher=parallel", "hydra.launcher.n_jobs=2", "seed=1,2", "experiment=norot"]
-    command = [sys.executable, "-m", "cnmc.train", *study]
-    pipe = subprocess.PIPE
-    with subprocess.Popen(command, cwd=ROOT, stdout=pipe, stderr=pipe, text=True) as process:
-        _wait(lambda: sum(run.has_results() for run in find_runs(folder / "runs")) == 2)
-        yield process
-
-
-def _children(process: int) -> list[int]:
-    threads = Path(f"/proc/{process}/task").glob("*/children")
-    return [int(pid) for children in threads for pid in children.read_text().split()]
-
-
-def _command_line(process: int) -> str:
-    return Path(f"/proc/{process}/cmdline").read_text()
-
-
-def _wait(happened: Callable[[], bool], seconds: float = 180.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not happened():
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
 
 
 def test_a_study_file_sweeps_without_a_word_on_the_command_line(

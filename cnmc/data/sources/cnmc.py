@@ -7,6 +7,7 @@ own name, never by its depth.
 
 from __future__ import annotations
 
+import io
 import itertools
 import re
 from collections.abc import Iterable
@@ -14,6 +15,7 @@ from pathlib import Path, PurePosixPath
 
 import pandas as pd
 
+from cnmc.data.images import UnreadableImageError, read_file
 from cnmc.data.names import PARTS, Part, parse_uid
 from cnmc.data.sources import Found, walk
 from cnmc.errors import CnmcError
@@ -73,9 +75,10 @@ def read_labels(path: Path) -> pd.DataFrame:
         CnmcError: A column is missing, a value is unusable, or a name occurs twice.
     """
     try:
+        content = io.BytesIO(read_file(path))
         # Editors add a byte order mark.
-        table = pd.read_csv(path, dtype=str, index_col=False, encoding="utf-8-sig").fillna("")
-    except (OSError, ValueError) as error:
+        table = pd.read_csv(content, dtype=str, index_col=False, encoding="utf-8-sig").fillna("")
+    except (UnreadableImageError, ValueError) as error:
         raise CnmcError(f"{path}: not a readable CSV file ({error})") from error
     if missing := [name for name in LABEL_COLUMNS if name not in table.columns]:
         raise CnmcError(

@@ -69,14 +69,9 @@ def generate(
     A cell depends only on the seed, its part, class, subject and number. The folder appears when
     it is complete; if two processes generate the same folder, the second waits for the first.
 
-    Args:
-        root: Folder of the data set: missing, empty, or generated with the same composition.
-        composition: Seed, size of the images, subjects and cells by part and class.
-        num_workers: Number of threads.
-        show_progress: Show a progress bar.
-
     Raises:
-        CnmcError: The folder holds something else, or cannot be written.
+        CnmcError: The folder is not empty and was not generated with the same composition, or it
+            cannot be written.
     """
     root = root.resolve()
     if _is_generated(root, composition):
