@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-import cnmc.cli.needs_train  # isort: skip # noqa: F401
+from cnmc.cli.start import start
+
+if __name__ == "__main__":
+    start()
 
 import shutil
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The exceptions that users are meant to read."""
+"""The errors whose messages are written for users."""
 
 from cnmc.signals import status_of_signal
 
@@ -13,28 +13,28 @@ _HINTS = {
 
 
 class CnmcError(ValueError):
-    """Bad input: a file, key or value at fault, what was expected, and the way out.
+    """Bad input. The message names the file, key or value, what was expected and what to do.
 
-    Entry points print the message of this exception as one line, without a traceback, and exit
-    with status 2. Anything else that escapes is a defect of the program and keeps its traceback.
+    Commands print it as one line, without a traceback, and exit with status 2. Any other error is a
+    defect of the program and keeps its traceback.
     """
 
 
 class RefusedError(CnmcError):
-    """A run folder that is not for this run: what is in it is left as it is."""
+    """A run folder that belongs to another run, and stays unchanged."""
 
 
 def is_interruption(error: BaseException) -> bool:
-    """Tell whether a scheduler or a signal, and no mistake or defect, is what ends a run.
+    """Return whether a signal or a scheduler ended a run, not a mistake or a defect.
 
-    submitit raises this error inside a job whose time is up for the last time. What a signal
-    interrupted may stumble over itself while it is left.
+    After a signal any error counts, since libraries that are interrupted may raise their own.
+    submitit raises ``UncompletedJobError`` in a job whose time is up for the last time.
     """
     return type(error).__name__ == "UncompletedJobError" or status_of_signal() is not None
 
 
 def one_line(error: BaseException) -> str:
-    """Return the message of an error, and of what caused it, as one line."""
+    """Return the message of an error and of its causes as one line."""
     parts: list[str] = []
     seen: BaseException | None = error
     while seen is not None:

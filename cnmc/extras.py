@@ -1,4 +1,4 @@
-"""What must be installed for what: the base runs exported networks, all else is in extras."""
+"""Optional dependencies: the base runs exported networks, the extras add everything else."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ TRAIN = (
     "scipy",
     "matplotlib",
     "safetensors",
+    "tabulate",
 )
 """Modules that the extra ``train`` brings."""
 
@@ -29,17 +30,17 @@ RUNTIMES = ("onnxruntime", "openvino")
 
 
 def absent(modules: tuple[str, ...] = TRAIN) -> list[str]:
-    """Return those of the modules that are not installed; none is imported."""
+    """Return the modules that are not installed, without importing any."""
     return [name for name in modules if find_spec(name) is None]
 
 
 @contextmanager
 def needs(extra: str, what: str) -> Iterator[None]:
-    """Turn the failure of an import into what to install.
+    """Name the extra to install if an import in the block fails.
 
     Args:
-        extra: The extra that brings the modules that are imported below.
-        what: What they are needed for, as the beginning of a sentence.
+        extra: The extra that contains the imported modules.
+        what: What needs them, as the beginning of a sentence.
 
     Raises:
         CnmcError: A module is not installed.
@@ -47,7 +48,7 @@ def needs(extra: str, what: str) -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
-        # A module of our own that is not found is a defect.
+        # A missing module of this package is a defect.
         if error.name is None or error.name.partition(".")[0] == "cnmc":
             raise
         raise CnmcError(

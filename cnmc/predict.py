@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from cnmc.cli.start import start
+
+if __name__ == "__main__":
+    start(trains=False)
+
 import sys
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What averaging logits brings: over runs (an ensemble), and over rotations of a cell."""
+"""The effect of averaging logits over runs (an ensemble) and over rotations."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def ensembles(
     Args:
         labels: 0 or 1, shape (N,).
         logits: Shape (R, N).
-        num_choices: Random choices of k runs; where there are no more than that, all of them.
+        num_choices: Number of random subsets of k runs; all subsets if there are not more.
         seed: Of the choices.
 
     Returns:

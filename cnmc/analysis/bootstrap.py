@@ -1,8 +1,8 @@
-"""How sure a mean is over other patients as well as other seeds.
+"""Bootstrap intervals over other subjects and other seeds.
 
-Cells of one person are not independent, so persons are resampled, not cells; within each class, as
-the numbers of patients and of controls were the collectors' choice. Seeds are resampled apart from
-them (Owen 2007, "The pigeonhole bootstrap": rows and columns of a crossed table each on its own).
+Cells of one subject are not independent, so subjects are resampled, not cells, and within each
+class, because the numbers of patients and controls were fixed by the collectors. Seeds are
+resampled independently (Owen 2007, "The pigeonhole bootstrap").
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ NUM_RESAMPLES = 2000
 
 
 def strata_of(labels: IntArray, subjects: IntArray) -> IntArray:
-    """Return the stratum of each subject: which classes its cells are of.
+    """Return the stratum of each subject: the classes of its cells.
 
     Args:
         labels: 0 or 1, shape (N,).
         subjects: Number of each cell's subject, from 0, shape (N,).
 
     Returns:
-        1 for HEM alone, 2 for ALL alone, 3 for both; shape (S,).
+        1 for only HEM, 2 for only ALL, 3 for both; shape (S,).
     """
     strata = np.zeros(int(subjects.max()) + 1, dtype=np.int64)
     np.bitwise_or.at(strata, subjects, np.where(labels == 1, 2, 1))
@@ -33,14 +33,14 @@ def strata_of(labels: IntArray, subjects: IntArray) -> IntArray:
 
 
 def draw_weights(strata: IntArray, rng: np.random.Generator, number: int) -> FloatArray:
-    """Draw how often each member of a sample is in each resample.
+    """Draw the weight of each member of a sample in each resample.
 
-    Within each stratum of n members, n - 1 are drawn and count n / (n - 1) each, which gives a
-    mean the variance that it has (Rao and Wu 1988); n draws of a few members give too little.
+    In each stratum of n members, n - 1 are drawn with weight n / (n - 1), which gives a mean its
+    right variance (Rao and Wu 1988); n draws of few members give too little variance.
 
     Args:
         strata: Stratum of each member, shape (S,); each has at least two.
-        rng: What draws.
+        rng: Random generator.
         number: Resamples.
 
     Returns:
@@ -97,9 +97,9 @@ class SubjectBootstrap:
         strata = strata_of(labels, subjects)
         fewest = int(np.unique(strata, return_counts=True)[1].min())
         self.defined = fewest > 1
-        """A class with one subject has nothing to resample: no interval is defined."""
-        # Percentiles of a few subjects lie too close together; Student's quantile widens them as it
-        # does a mean's interval (Hesterberg 2015, "What teachers should know about the bootstrap").
+        """False if a class has only one subject: no interval is defined then."""
+        # With few subjects percentiles are too narrow; Student's quantile widens them as it does
+        # the interval of a mean (Hesterberg 2015, "What teachers should know about the bootstrap").
         self._tail = float(norm.cdf(student.ppf((1 - CONFIDENCE) / 2, max(fewest - 1, 1))))
         rng = np.random.default_rng(seed)
         self.weights = (
@@ -137,7 +137,7 @@ class SubjectBootstrap:
         return np.stack(columns, axis=1)
 
     def interval(self, resampled: FloatArray) -> Interval:
-        """Return the interval of the mean over runs, other seeds and other subjects considered.
+        """Return the interval of the mean over runs, for other seeds and other subjects.
 
         Args:
             resampled: A metric of each run in each resample of the subjects, shape (B, R).
@@ -146,7 +146,7 @@ class SubjectBootstrap:
         return NOT_DEFINED if means is None else self._percentiles(means)
 
     def interval_of_run(self, resampled: FloatArray) -> Interval:
-        """Return the interval of one run, other subjects considered.
+        """Return the interval of one run, for other subjects.
 
         Args:
             resampled: A metric of the run in each resample of the subjects, shape (B,).

@@ -1,7 +1,7 @@
-"""Whether a probability of 0.9 is right nine times in ten, and thresholds other than the paper's.
+"""Calibration of the probabilities, and ROC curves.
 
-The loss weighs ALL cells by the ratio of the classes, so the sigmoid of a logit is no probability
-of the data as they are: calibration is measured, not assumed.
+The loss weights ALL cells by the ratio of the classes, so the sigmoid of a logit is not a
+calibrated probability: calibration is measured.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from cnmc.analysis.metrics import FloatArray, IntArray, sigmoid, weighted_bce
 
 NUM_BINS = 10
 TEMPERATURES = (0.01, 100.0)
-"""The lowest and the highest that is looked at."""
+"""Lowest and highest temperature of the search."""
 
 _GRID = np.linspace(0.0, 1.0, 201)
 
 
 def reliability(labels: IntArray, probs: FloatArray) -> pd.DataFrame:
-    """Compare predicted probabilities with what was the case, bin by bin.
+    """Compare predicted probabilities with the fraction of ALL cells in bins.
 
     Args:
         labels: 0 or 1, shape (N,).
@@ -46,7 +46,7 @@ def reliability(labels: IntArray, probs: FloatArray) -> pd.DataFrame:
 
 
 def expected_calibration_error(labels: IntArray, probs: FloatArray) -> float:
-    """Return the gap between probability and fraction, averaged over the cells of the bins.
+    """Return the expected calibration error: the mean gap between probability and fraction.
 
     Naeini et al. (2015), for the probability of ALL, over the bins of :func:`reliability`.
     """
@@ -56,7 +56,7 @@ def expected_calibration_error(labels: IntArray, probs: FloatArray) -> float:
 
 
 def fit_temperature(labels: IntArray, logits: FloatArray) -> float:
-    """Return the number that logits must be divided by for the lowest unweighted log loss.
+    """Return the temperature with the lowest unweighted log loss; logits are divided by it.
 
     Guo et al. (2017). It changes no decision at a logit of 0.
 
@@ -65,8 +65,7 @@ def fit_temperature(labels: IntArray, logits: FloatArray) -> float:
         logits: Shape (N,).
 
     Returns:
-        A number within :data:`TEMPERATURES`; NaN where one class is missing, which no temperature
-        fits.
+        A number within :data:`TEMPERATURES`; NaN if one class is missing.
     """
     if len(np.unique(labels)) < 2:
         return float("nan")
@@ -85,7 +84,7 @@ def probabilities(logits: FloatArray, temperature: float = 1.0) -> FloatArray:
 
 
 def roc_points(labels: IntArray, scores: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Return the false and true positive rates of every threshold, from none to all called ALL.
+    """Return false and true positive rates for every threshold, from none to all called ALL.
 
     Args:
         labels: 0 or 1, shape (N,), both there.

@@ -19,11 +19,11 @@ CHOOSING_ROLE = "val"
 """Role of the cells that choose the epoch, under both protocols."""
 
 MAX_POINTS = 256
-"""Of the thresholds that a network keeps with what they give."""
+"""Largest number of thresholds that are stored."""
 
 
 def choose(labels: IntArray, logits: FloatArray, role: str) -> Decision:
-    """Choose temperature and threshold by cells whose class is known.
+    """Choose temperature and threshold on cells with known class.
 
     Args:
         labels: 0 (HEM) or 1 (ALL), shape (N,).
@@ -31,9 +31,9 @@ def choose(labels: IntArray, logits: FloatArray, role: str) -> Decision:
         role: Role of the cells.
 
     Returns:
-        The temperature of the lowest log loss, 1 where the cells have none, and the threshold of
-        the highest weighted F1, of equals the one nearest to the paper's; nothing chosen where a
-        class is missing or a logit is no number.
+        The temperature with the lowest log loss (1 if there is no minimum), and the threshold with
+        the highest weighted F1, the nearest to the paper's among equals. The default decision if a
+        class is missing or a logit is not finite.
     """
     if len(np.unique(labels)) < 2 or not np.isfinite(logits).all():
         return Decision()
@@ -62,7 +62,7 @@ def choose(labels: IntArray, logits: FloatArray, role: str) -> Decision:
 
 
 def choose_of_epoch(predictions: pd.DataFrame | None, epoch: int) -> Decision:
-    """Choose by the stored predictions of a run's epoch; nothing where there are none."""
+    """Choose on the stored predictions of an epoch; the default decision if there are none."""
     if predictions is None:
         return Decision()
     of_epoch = predictions["epoch"] == epoch
@@ -71,10 +71,10 @@ def choose_of_epoch(predictions: pd.DataFrame | None, epoch: int) -> Decision:
 
 
 def _temperature(labels: IntArray, logits: FloatArray) -> float:
-    """Return the temperature of the lowest log loss, 1 where the loss falls up to a bound.
+    """Return the temperature with the lowest log loss; 1 if the minimum is at a bound.
 
-    Cells that a logit of 0 tells apart without a mistake are the likelier the lower the temperature
-    is: they would make every new cell certain, and say nothing of how often it is called wrongly.
+    If a logit of 0 separates the classes perfectly, the loss falls with the temperature without
+    limit, and every new cell would get a probability of 0 or 1.
     """
     fitted = fit_temperature(labels, logits)
     loss, *at_bounds = (weighted_bce(labels, logits / t, 1.0) for t in (fitted, *TEMPERATURES))
@@ -82,13 +82,13 @@ def _temperature(labels: IntArray, logits: FloatArray) -> float:
 
 
 def _thresholds(probs: FloatArray) -> FloatArray:
-    """Return what tells the cells apart in all possible ways, in (0, 1), ascending.
+    """Return thresholds in (0, 1) for all possible decisions, ascending.
 
-    They lie halfway between neighbours: another runtime, which rounds otherwise, decides alike.
+    They are halfway between neighbours, so that the rounding of another runtime does not matter.
     """
     edges = np.unique(np.concatenate([[0.0], probs, [1.0]]))
     middles = (edges[:-1] + edges[1:]) / 2
-    # Between neighbours among the floats there is no middle.
+    # Adjacent floats have no middle.
     middles = np.where(middles > edges[:-1], middles, edges[1:])
     found: FloatArray = np.unique(middles[(middles > 0.0) & (middles < 1.0)])
     return found

@@ -1,4 +1,4 @@
-"""Every comparison of a report: which groups, by which test, corrected for their number."""
+"""All comparisons of a report: groups, tests, and the correction for their number."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ MANN_WHITNEY, WILCOXON = "Mann-Whitney", "Wilcoxon signed-rank"
 
 @dataclass(frozen=True)
 class Row:
-    """One comparison of F1: how the first stands to the second."""
+    """One comparison of F1 between a first and a second group."""
 
     first: str
     second: str
@@ -39,7 +39,7 @@ class Row:
     subjects: Interval
     """Of the difference of the means, over other seeds and other subjects."""
     experiment: str = ""
-    """What the first is in the paper, if anything: ``norot``, ``nospeclr``."""
+    """The experiment of the paper that the first group repeats: ``norot``, ``nospeclr`` or none."""
     p_holm: float = float("nan")
     """The two-sided p-value, corrected for the number of comparisons (Holm)."""
 
@@ -97,7 +97,7 @@ def comparisons(
 
 
 def _stands_for_norot(group: Group, study: Study) -> bool:
-    """Tell whether NOROT is to be taken from the runs of PROPOSAL, for want of runs of its own."""
+    """Return whether the runs of PROPOSAL also give NOROT, because it has no runs of its own."""
     trained = any(
         other.experiment == "norot" and other.cells_key == group.cells_key for other in study.groups
     )

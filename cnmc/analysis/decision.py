@@ -1,4 +1,4 @@
-"""From logits to decisions: temperature, threshold, and the other thresholds that could be had."""
+"""From logits to decisions: temperature, threshold, and other possible thresholds."""
 
 from __future__ import annotations
 
@@ -20,16 +20,15 @@ _POINTS = ("sensitivity", "specificity")
 
 @dataclass(frozen=True)
 class Decision:
-    """How a network's mean logit becomes a probability and a class.
+    """Temperature and threshold that turn a mean logit into a probability and a class.
 
     Attributes:
         temperature: Logits are divided by it before the sigmoid.
-        threshold: Probability from which a cell is called ALL, in (0, 1): the one with the highest
-            weighted F1 on the cells that it was chosen on.
-        chosen_on: Role of those cells, such as ``val``; empty where nothing was chosen.
+        threshold: Probability from which a cell is called ALL, in (0, 1), with the highest weighted
+            F1 on the cells that it was chosen on.
+        chosen_on: Role of those cells, such as ``val``; empty if nothing was chosen.
         num_cells: Their number.
-        points: What other thresholds give on those cells: threshold, sensitivity and specificity,
-            thresholds ascending.
+        points: Threshold, sensitivity and specificity on those cells, thresholds ascending.
 
     Raises:
         CnmcError: A value is of another type or out of range.
@@ -77,7 +76,7 @@ class Decision:
     def probabilities(self, mean_logits: npt.ArrayLike) -> npt.NDArray[np.float64]:
         """Return the probability of ALL of each mean logit, of the same shape."""
         scaled = np.asarray(mean_logits, dtype=np.float64) / self.temperature
-        # By logarithms, as a large logit would overflow.
+        # In logarithms, because a large logit would overflow.
         probs: npt.NDArray[np.float64] = np.exp(-np.logaddexp(0.0, -scaled))
         return probs
 

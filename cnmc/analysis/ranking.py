@@ -1,8 +1,7 @@
-"""Which of some runs is the best, and whether they can be compared at all.
+"""The ranking of finished runs by the F1 of their best epochs.
 
-A run stands for its best epoch, and the F1 that chose the epoch also chooses the run. Where other
-cells are reported (protocol ``honest``), their numbers are shown beside it and choose nothing, or
-they would be as flattered as the paper's are.
+The F1 that chose the epoch of a run also ranks the run. With protocol ``honest`` the metrics of the
+test cells are shown, but they do not rank, because that would make them optimistic.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ _CELLS = {
     "manifest": "manifest_fingerprint",
     "split": "split_fingerprint",
 }
-"""What runs must have in common to be compared, as it is called and as an origin has it."""
+"""Keys that must be equal for runs to be compared, and their names in an origin."""
 _NUM_DIGITS, _NUM_SHOWN = 12, 5
 
 
@@ -36,14 +35,14 @@ class Candidate:
     """A finished run that may be the best one.
 
     Attributes:
-        origin: What :meth:`cnmc.runs.folder.RunInfo.identity` tells of it.
+        origin: See :meth:`cnmc.runs.folder.RunInfo.identity`.
         epoch: Its best epoch.
-        f1: The F1 that chose the epoch, as a fraction of 1; NaN where there was none.
+        f1: The F1 that chose the epoch, as a fraction of 1; NaN if there is none.
         choosing: By name, the metrics of :func:`cnmc.analysis.metrics.evaluate` and
             :data:`F1_NOROT` at that epoch, as fractions of 1, on the cells that chose it.
-        reported: The same on the cells that are reported; empty where they are the same cells.
-        checkpoint: Where its network is: a file, or an artifact at W&B.
-        folder: The run folder; None for a run that is known from W&B.
+        reported: The same on the reported cells; empty if they are the same cells.
+        checkpoint: The path of its checkpoint, or the name of its artifact at W&B.
+        folder: The run folder; None for a run at W&B.
     """
 
     origin: Mapping[str, Any]
@@ -56,7 +55,7 @@ class Candidate:
 
     @property
     def label(self) -> str:
-        """Experiment and name, as people call the run."""
+        """Experiment and name of the run."""
         return f"{self.origin['experiment']}/{self.origin['name']}"
 
     @property
@@ -67,13 +66,13 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Ranking:
-    """Runs that can be compared, the best first."""
+    """Runs that can be compared, best first."""
 
     runs: tuple[Candidate, ...]
     num_left_out: int
-    """Runs beside them that are not finished or cannot be read."""
+    """Number of runs that are not finished or not readable."""
     num_unscored: int
-    """Finished runs beside them that have no F1."""
+    """Number of finished runs without an F1."""
 
 
 def cells_of(origin: Mapping[str, Any]) -> dict[str, str]:
@@ -125,20 +124,20 @@ def rank(
     num_left_out: int = 0,
     only: Mapping[str, str | None] | None = None,
 ) -> Ranking:
-    """Rank runs by the F1 that chose their epochs; of equals the lowest seed comes first.
+    """Rank runs by the F1 that chose their epochs; equal runs by their seed.
 
     Args:
         candidates: Finished runs.
-        num_left_out: Runs beside them that are not.
+        num_left_out: Number of other runs.
         only: First characters of ``protocol``, ``manifest`` and ``split`` of the runs to rank.
 
     Raises:
-        CnmcError: There is none, none of them has an F1, or they differ in data, split or protocol.
+        CnmcError: There is no run, no run has an F1, or they differ in data, split or protocol.
     """
     if not candidates:
         raise CnmcError(
-            f"no run is finished yet, of {num_left_out} that were begun; the command that began "
-            "them goes on with what is missing"
+            f"no run is finished, {num_left_out} are not; repeat the command that started them to "
+            "continue"
         )
     wanted = {name: start for name, start in (only or {}).items() if start is not None}
     chosen = [
@@ -154,9 +153,7 @@ def rank(
     _refuse_mixtures(chosen)
     scored = [run for run in chosen if not math.isnan(run.f1)]
     if not scored:
-        raise CnmcError(
-            f"{_count(len(chosen), 'finished run')}, but none with an F1, so none is best"
-        )
+        raise CnmcError(f"{_count(len(chosen), 'finished run')}, but none has an F1")
     scored.sort(key=lambda run: (-run.f1, run.origin["seed"], run.label))
     return Ranking(tuple(scored), num_left_out, len(chosen) - len(scored))
 
@@ -167,7 +164,7 @@ def _refuse_mixtures(candidates: Sequence[Candidate]) -> None:
         return
     cells = [members[0].cells for members in kinds]
     differing = [name for name in _CELLS if len({kind[name] for kind in cells}) > 1]
-    # One key will do where it alone tells all of them apart.
+    # One key is enough if it differs between all of them.
     telling = [name for name in differing if len({kind[name] for kind in cells}) == len(kinds)]
     ways = [
         " ".join(override(name, kind[name][:_NUM_DIGITS]) for name in telling[:1] or differing)
@@ -187,7 +184,7 @@ def _by_cells(candidates: Sequence[Candidate]) -> list[list[Candidate]]:
 
 
 def _listing(candidates: Sequence[Candidate]) -> str:
-    """Return which cells there are, and how many runs of which experiments each has."""
+    """Return the cells of the runs, with the number of runs of each experiment."""
     parts = []
     for members in _by_cells(candidates):
         names = [str(run.origin["experiment"]) for run in members]
@@ -206,7 +203,7 @@ def override(key: str, value: str) -> str:
 
 
 def describe(ranking: Ranking) -> str:
-    """Return the best run and those that come next as text, with what its F1 is worth."""
+    """Return the best run and the next ones as text, with the meaning of the F1."""
     best, count = ranking.runs[0], len(ranking.runs)
     told = f"seed {best.origin['seed']}, F1 {_percent(best.f1)} at epoch {best.epoch}"
     lines = [
@@ -220,9 +217,9 @@ def describe(ranking: Ranking) -> str:
     if best.cells["protocol"] == "honest":
         reported = [run.reported for run in ranking.runs]
         spread = _spread([row.get("f1", math.nan) for row in reported])
-        lines += ["on the cells that chose each run's epoch, and this run, in %", *choosing, ""]
+        lines += ["on the cells that chose epoch and run, in %", *choosing, ""]
         lines += ["on the reported cells, which chose nothing, in %", *_table(ranking, reported)]
-        lines += ["", f"protocol honest: nothing flatters the reported F1; {of_all}: {spread}"]
+        lines += ["", f"protocol honest: the reported F1 is not optimistic; {of_all}: {spread}"]
     else:
         spread = _spread([run.f1 for run in ranking.runs])
         lines += ["on the reported cells, which also chose each run's epoch, in %", *choosing, ""]

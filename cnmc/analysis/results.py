@@ -1,4 +1,4 @@
-"""What a study left behind: its runs, grouped into repetitions of each other, and its gaps."""
+"""A study: finished runs, grouped into repetitions of each other, and what is missing."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ROTATIONS, NO_ROTATION = "rotations", "no rotation"
 UPRIGHT = "logit_0"
 """The logit of the original orientation."""
 REFERENCE = "proposal"
-"""The experiment that others are compared with, where it is there."""
+"""The experiment that others are compared with, if it is there."""
 FINGERPRINTS = ("data", "split file")
 """Names of the fingerprints among the keys of :attr:`Run.variant`."""
 _FINGERPRINT_LENGTH = 64
@@ -58,15 +58,15 @@ class Logits:
         return views
 
     def mean(self, *, rotations: bool = True) -> FloatArray:
-        """Return the logits that decide, shape (E, N).
+        """Return the mean logits, shape (E, N).
 
         Args:
-            rotations: Average all stored rotations, or take the original orientation alone.
+            rotations: Average all stored rotations, or use only the original orientation.
         """
         return self._mean(self.values, rotations)
 
     def mean_at(self, epoch: int, *, rotations: bool = True) -> FloatArray:
-        """Return the logits that decide in one epoch, shape (N,)."""
+        """Return the mean logits of one epoch, shape (N,)."""
         return self._mean(self.at(epoch), rotations)
 
     def _mean(self, values: FloatArray, rotations: bool) -> FloatArray:
@@ -86,9 +86,9 @@ class Run:
     metrics: pd.DataFrame
     """``metrics.csv``: one row an epoch."""
     reported: Logits
-    """Of the cells that are reported."""
+    """Logits of the reported cells."""
     choosing: Logits
-    """Of the cells that chose the epoch: the reported ones, under the paper's protocol."""
+    """Logits of the cells that chose the epoch; with protocol paper these are the reported ones."""
 
     @property
     def best_epoch(self) -> int:
@@ -97,20 +97,20 @@ class Run:
 
     @property
     def variant(self) -> dict[str, Any]:
-        """What the run computes, but for its seed, and on which cells."""
+        """Configuration and fingerprints, without the seed: equal for repetitions of a run."""
         keys = {key: value for key, value in identity(self.config).items() if key != "seed"}
         info = self.info
         prints = (info.manifest_fingerprint, info.split_fingerprint)
         return {**keys, **dict(zip(FINGERPRINTS, prints, strict=True))}
 
     def logits(self, *, rotations: bool = True) -> FloatArray:
-        """Return what the best checkpoint says of the reported cells, shape (N,)."""
+        """Return the mean logits of the best checkpoint on the reported cells, shape (N,)."""
         return self.reported.mean_at(self.best_epoch, rotations=rotations)
 
 
 @dataclass(frozen=True)
 class Group:
-    """Runs that differ in nothing but their seed."""
+    """Runs that differ only in their seed."""
 
     label: str
     runs: tuple[Run, ...]
@@ -142,23 +142,23 @@ class Group:
 
     @cached_property
     def subjects(self) -> tuple[list[str], IntArray]:
-        """Names of the subjects of the reported cells, and the number of each cell's."""
+        """Names of the subjects of the reported cells, and the index of each cell's subject."""
         numbers, names = pd.factorize(self.cells["subject"], sort=True)
         return [str(name) for name in names], np.asarray(numbers, dtype=np.int64)
 
     @property
     def has_rotations(self) -> bool:
-        """Whether more than the original orientation was stored."""
+        """Whether rotations besides the original orientation were stored."""
         return self.runs[0].reported.columns != (UPRIGHT,)
 
     @cached_property
     def logits(self) -> FloatArray:
-        """What the best checkpoints say of the reported cells, shape (R, N)."""
+        """Mean logits of the best checkpoints on the reported cells, shape (R, N)."""
         return np.stack([run.logits() for run in self.runs])
 
     @cached_property
     def upright(self) -> FloatArray:
-        """The same in the original orientation alone, shape (R, N)."""
+        """Logits of the best checkpoints in the original orientation, shape (R, N)."""
         return np.stack([run.logits(rotations=False) for run in self.runs])
 
     @cached_property
@@ -168,7 +168,7 @@ class Group:
 
     @cached_property
     def upright_by_epoch(self) -> tuple[IntArray, FloatArray]:
-        """The same in the original orientation alone."""
+        """:attr:`by_epoch` in the original orientation."""
         return self._by_epoch(rotations=False)
 
     def _by_epoch(self, *, rotations: bool) -> tuple[IntArray, FloatArray]:
@@ -184,7 +184,7 @@ class Group:
 
     @property
     def cells_key(self) -> tuple[str, ...]:
-        """What two groups must have in common to be compared."""
+        """Protocol and fingerprints, which must be equal for two groups to be compared."""
         info = self.runs[0].info
         return (
             f"protocol {info.protocol}",
@@ -195,12 +195,12 @@ class Group:
 
 @dataclass(frozen=True)
 class Study:
-    """Everything that run folders hold."""
+    """The contents of run folders."""
 
     groups: tuple[Group, ...]
     """Those of the reference experiment first, then in the order of the folders."""
     gaps: tuple[str, ...]
-    """What is not among them, and why: one line a run."""
+    """Runs that are not finished or left out, with the reason: one line a run."""
 
     @property
     def reference(self) -> Group:
@@ -212,7 +212,7 @@ def with_reference(study: Study, label: str) -> Study:
     """Return the study with another group as its reference.
 
     Raises:
-        CnmcError: No group is called so.
+        CnmcError: No group has this label.
     """
     for group in study.groups:
         if group.label == label:
@@ -223,7 +223,7 @@ def with_reference(study: Study, label: str) -> Study:
 
 
 def missing_seeds(study: Study) -> dict[str, list[int]]:
-    """Return, by group, the seeds that another group on the same cells has and it has not."""
+    """Return, by group, the seeds that it lacks and another group on the same cells has."""
     missing = {}
     for group in study.groups:
         others = [other for other in study.groups if other.cells_key == group.cells_key]
@@ -236,11 +236,11 @@ def missing_seeds(study: Study) -> dict[str, list[int]]:
 def run_table(groups: Sequence[Group]) -> pd.DataFrame:
     """Return one row a run and view: the metrics of its best epoch on the reported cells.
 
-    Columns: group, experiment, setting (what was swept besides the seed), variant (equal for runs
-    that differ in nothing but their seed, also in what was not swept), protocol, manifest and split
-    (fingerprints), run, seed, best_epoch, num_cells, majority_f1 (weighted F1 of calling every cell
-    by the more frequent class), seconds, checkpoint, view, and the metrics as fractions of 1. A run
-    that stored the original orientation alone has no row for the view ``rotations``.
+    Columns: group, experiment, setting (the swept overrides without the seed), variant (a hash that
+    is equal for runs that differ only in their seed), protocol, manifest and split (fingerprints),
+    run, seed, best_epoch, num_cells, majority_f1 (weighted F1 if every cell gets the more frequent
+    class), seconds, checkpoint, view, and the metrics as fractions of 1. A run that stored only the
+    original orientation has no row for the view ``rotations``.
     """
     rows: list[dict[str, Any]] = []
     for group in groups:

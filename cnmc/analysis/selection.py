@@ -1,7 +1,7 @@
-"""What choosing the epoch on the reported cells flatters.
+"""How optimistic it is to choose the epoch on the reported cells.
 
 The paper chooses each run's best epoch by its F1 on the preliminary test set and reports that same
-F1 (section 4.2). The stored logits of every epoch tell what other rules would have reported.
+F1 (section 4.2). The stored logits of every epoch give the F1 of other rules.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ class Scheme:
 def best_logits(group: Group, *, rotations: bool = True) -> FloatArray:
     """Return the logits of each run's epoch of the highest F1 on the reported cells, shape (R, N).
 
-    Without rotations this is the paper's NOROT (section 4.4), whose training is that of PROPOSAL:
-    the original orientation alone, also in the choice of the epoch.
+    Without rotations this is the paper's NOROT (section 4.4): the training of PROPOSAL, and only
+    the original orientation in evaluation and choice of the epoch.
     """
     epochs, logits = group.by_epoch if rotations else group.upright_by_epoch
     trained = _trained(epochs)
@@ -44,17 +44,17 @@ def best_logits(group: Group, *, rotations: bool = True) -> FloatArray:
 
 
 def _trained(epochs: IntArray) -> IntArray:
-    """Return the positions of the epochs after training began, or of all where there is none."""
+    """Return the positions of the epochs after 0, or of all epochs if there is no other."""
     positions = np.flatnonzero(epochs > 0)
     return positions if len(positions) else np.arange(len(epochs))
 
 
 def schemes(group: Group, others: tuple[Group, ...] = ()) -> list[Scheme]:
-    """Return what different rules report of the same study on the same cells.
+    """Return the F1 of the same runs on the same cells by different rules.
 
     Args:
-        group: Runs of the paper's protocol, or of the honest one, which has one rule alone.
-        others: Groups among which its honest counterpart may be.
+        group: Runs; with protocol honest there is only one rule.
+        others: Groups that may include its honest twin.
     """
     if group.protocol == "honest":
         return [_honest(group)]
@@ -91,7 +91,7 @@ def _honest(group: Group) -> Scheme:
 
 
 def is_honest_twin(group: Group, other: Group) -> bool:
-    """Tell whether the other group is the same study, by the honest protocol, on the same cells."""
+    """Return whether the other group is the same study with protocol honest on the same cells."""
     if (group.protocol, other.protocol) != ("paper", "honest"):
         return False
     keys = differing_keys(group.runs[0].variant, other.runs[0].variant)
@@ -102,7 +102,7 @@ def is_honest_twin(group: Group, other: Group) -> bool:
 def choose_on_other_subjects(
     counts: IntArray, strata: IntArray, *, num_divisions: int = NUM_DIVISIONS, seed: int = 0
 ) -> FloatArray | None:
-    """Return the F1 of each run when other subjects choose the epoch than those it is taken from.
+    """Return the F1 of each run if the epoch is chosen on other subjects.
 
     The subjects are divided into halves, class by class. Each half is scored at the epoch that is
     best on the other; both together give one F1, which is averaged over the divisions.
@@ -115,7 +115,7 @@ def choose_on_other_subjects(
         seed: Of the divisions.
 
     Returns:
-        Shape (R,); None where a class has one subject alone.
+        Shape (R,); None if a class has only one subject.
     """
     if np.unique(strata, return_counts=True)[1].min() < 2:
         return None

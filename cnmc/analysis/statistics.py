@@ -1,7 +1,7 @@
-"""Comparing groups of runs, and how sure their means are.
+"""Tests between groups of runs, and intervals for their means.
 
-Intervals are 95 % ones. Every function that draws takes a seed, so that a report says the same
-thing each time.
+Intervals have a confidence of 95 %. Functions that resample take a seed, so that they are
+reproducible.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ NOT_DEFINED: Interval = (float("nan"), float("nan"))
 
 @dataclass(frozen=True)
 class Comparison:
-    """How the runs of one group stand to those of another."""
+    """A comparison of the runs of one group with those of another."""
 
     difference: float
-    """Mean of the first less mean of the second."""
+    """Mean of the first minus mean of the second."""
     superiority: float
     """Probability that a run of the first group beats one of the second, ties counted half; of
     paired runs, that a run beats its own partner."""
@@ -42,18 +42,18 @@ class Comparison:
     p_less: float
     """The same test, one-sided: the first is lower. The paper's (section 4.4)."""
     can_tell: bool
-    """Whether so many runs can come below :data:`SIGNIFICANCE` at all: complete separation of
+    """Whether p < :data:`SIGNIFICANCE` is possible with this number of runs: complete separation of
     groups of n and m runs has p = 2 / binomial(n + m, n), of n pairs p = 2 / 2**n."""
     num_needed: float
-    """Runs in each group (or pairs) that would show a difference of this size with a probability of
-    :data:`POWER`; infinite where there is none to see."""
+    """Runs in each group (or pairs) that show a difference of this size with a probability of
+    :data:`POWER`; infinite without a difference."""
 
 
 def compare(first: FloatArray, second: FloatArray) -> Comparison:
     """Compare a metric over the runs of two groups.
 
-    The paper's test (section 4.4) is one-sided; whoever compares two settings without knowing which
-    is better takes the two-sided one.
+    The paper's test (section 4.4) is one-sided. Use the two-sided one if it is not known which
+    group should be better.
 
     Args:
         first: One value a run, shape (N,), N at least 1.
@@ -85,14 +85,13 @@ def compare_paired(first: FloatArray, second: FloatArray) -> Comparison:
         second: The same for the other of each pair, shape (N,).
     """
     a, b = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
-    # Without the last digits, in which equal gains would differ and no longer be ties.
+    # Rounded, so that equal gains are ties.
     gains = np.round(a - b, 12)
     difference = float(gains.mean())
     can_tell = 2 / 2 ** len(gains) <= SIGNIFICANCE
     if np.isnan(gains).any():
         return _undefined(difference, can_tell=can_tell)
-    # Pairs without a difference tell nothing (Wilcoxon's own treatment); if all are such, there is
-    # no evidence at all.
+    # Wilcoxon's test drops pairs without a difference, and is not defined if no other is left.
     moved = bool((gains != 0).any())
     wins = int((gains > 0).sum())
     losses = int((gains < 0).sum())
@@ -117,10 +116,10 @@ def holm(p_values: Sequence[float]) -> list[float]:
     """Correct p-values for their number by Holm's method (1979).
 
     Args:
-        p_values: One a comparison; a NaN is no comparison, and stays one.
+        p_values: One a comparison; NaN is not counted and stays NaN.
 
     Returns:
-        In the order given: the smallest level at which the method rejects each.
+        Corrected p-values in the same order.
     """
     p = np.asarray(p_values, dtype=np.float64)
     corrected = np.full(len(p), np.nan)
@@ -153,7 +152,7 @@ def superiority_interval(superiority: float, num_first: int, num_second: int) ->
         variance = theta * (1 - theta) * spread / (num_first * num_second)
         return (superiority - theta) ** 2 - z**2 * variance
 
-    # Not up to the estimate itself: at 0 and 1 it is a root, but not the one that is meant.
+    # The estimate itself is another root if it is 0 or 1.
     near = 1e-9
     low = high = superiority
     if superiority > 0.0:
@@ -179,7 +178,7 @@ def _quantiles() -> float:
 
 
 def runs_needed(superiority: float) -> float:
-    """Return how many runs each group needs for the two-sided Mann-Whitney test to see it.
+    """Return how many runs each group needs for the two-sided Mann-Whitney test.
 
     Noether (1987): with groups of equal size, ``(z + z')**2 / (6 (superiority - 1/2)**2)`` each,
     for a power of :data:`POWER` at :data:`SIGNIFICANCE`.
@@ -189,7 +188,7 @@ def runs_needed(superiority: float) -> float:
 
 
 def pairs_needed(gains: FloatArray) -> float:
-    """Return how many pairs the two-sided signed-rank test needs to see gains like these.
+    """Return how many pairs the two-sided signed-rank test needs for gains like these.
 
     Noether (1987): ``(z + z')**2 / (3 (p - 1/2)**2)``, where p is the probability that the sum of
     two gains is positive.
@@ -208,7 +207,8 @@ def pairs_needed(gains: FloatArray) -> float:
 def mean_interval(values: FloatArray, *, seed: int = 0) -> Interval:
     """Return an interval for the mean over runs, by the bias-corrected, accelerated bootstrap.
 
-    It speaks of other seeds on the same cells. One run has none, and equal runs one without width.
+    It covers other seeds on the same cells. It is not defined for one run, and has no width for
+    equal runs.
 
     Args:
         values: One a run, shape (N,).
@@ -225,7 +225,7 @@ def mean_interval(values: FloatArray, *, seed: int = 0) -> Interval:
 def difference_interval(first: FloatArray, second: FloatArray, *, seed: int = 0) -> Interval:
     """Return an interval for the difference of the means of two groups of runs.
 
-    As :func:`mean_interval`, each group resampled on its own.
+    As :func:`mean_interval`; each group is resampled separately.
 
     Args:
         first: One value a run, shape (N,).

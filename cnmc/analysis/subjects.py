@@ -1,4 +1,4 @@
-"""What a study says of persons, and the cells that it gets wrong."""
+"""Results by subject, and the cells that are classified wrongly."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ def _by_subject(values: FloatArray, subjects: IntArray) -> FloatArray:
 
 
 def persons(group: Group) -> pd.DataFrame:
-    """Describe each subject of the reported cells, ALL first, then by name.
+    """Return the results of each subject of the reported cells, ALL first, then by name.
 
     A subject with cells of both classes is two rows: one a class.
 
     Returns:
         subject, label, num_cells; over runs, at their best epoch: mean_accuracy of its cells,
         mean_probability and std_probability (ddof 0) of its cells' mean probability of ALL, and
-        wrong_share, the share of runs in which that lies on the wrong side of 0.5.
+        wrong_share, the share of runs in which it is on the wrong side of 0.5.
     """
     table, rows, labels = _rows(group)
     right = (group.logits > 0.0) == (group.labels == 1)
@@ -51,7 +51,7 @@ def person_aurocs(group: Group) -> FloatArray:
 
 
 def best_and_last(group: Group, position: int) -> pd.DataFrame:
-    """Return the share of right cells by subject of one run, as the paper's Figure 3.
+    """Return the accuracy by subject of one run, as in the paper's Figure 3.
 
     Args:
         group: The runs.
@@ -91,7 +91,7 @@ def _rows(group: Group) -> tuple[pd.DataFrame, IntArray, IntArray]:
 
 
 def hardest_cells(group: Group) -> pd.DataFrame:
-    """Return the cells that at least one run gets wrong, those that most runs do first.
+    """Return the cells that at least one run classifies wrongly, most frequent first.
 
     Returns:
         cell_id, subject, label, wrong_share (of runs), mean_probability of ALL over runs.

@@ -1,4 +1,4 @@
-"""What a study showed, as plain text: min, mean ± std, max by metric, and the best runs."""
+"""The summary of a study as text: min, mean ± std and max by metric, and the best runs."""
 
 from __future__ import annotations
 
@@ -17,33 +17,32 @@ from cnmc.runs.folder import RunFolder
 _FIRST = ("f1", "sensitivity", "specificity", "accuracy", "auroc")
 _NOT_SHOWN = ("precision", "recall")
 """They add little to F1 and accuracy."""
-_TOO_FEW = " (so few runs can show nothing)"
+_TOO_FEW = " (too few runs for p < 0.05)"
 
 
 @dataclass(frozen=True)
 class Summary:
-    """What a study showed."""
+    """The summary of a study."""
 
     text: str
     complete: bool
-    """Whether every run is finished, and what it left can be read."""
+    """Whether every run is finished and readable."""
     runs: pd.DataFrame
     """The rows of :func:`cnmc.analysis.results.run_table` behind the text."""
 
 
 def summarise(folders: Sequence[RunFolder], reasons: Mapping[str, str] | None = None) -> Summary:
-    """Sum up what runs showed, by experiment and setting, and which of them are not finished.
+    """Summarise run folders by experiment and setting, and list those that are not finished.
 
     Args:
         folders: The runs, finished or not.
-        reasons: By path, why a run is not finished, where its folder does not say so, or is not
-            this run's at all; they are not in the table.
+        reasons: See :func:`cnmc.analysis.loading.load_study`.
     """
     return summarise_study(load_study(folders, reasons))
 
 
 def summarise_study(study: Study) -> Summary:
-    """Sum up a study that was read.
+    """Summarise a study.
 
     The standard deviation is the population's (ddof 0), as in the paper.
     """
@@ -80,7 +79,7 @@ def _table(groups: Mapping[str, pd.DataFrame]) -> list[str]:
                 spread = f"{_percent(np.mean(values))} ± {_percent(np.std(values)):>5}"
                 low, high = _percent(np.min(values)), _percent(np.max(values))
                 lines += [line.format(first, view, count, METRICS[name].title, low, spread, high)]
-                # Said once, in the first line of theirs.
+                # Only in the first line of each view.
                 first, view, count = "", "", ""
     return lines
 
@@ -91,26 +90,26 @@ def _notes(table: pd.DataFrame) -> list[str]:
         majority = " or ".join(dict.fromkeys(map(_percent, part["majority_f1"])))
         chosen = "which also chose the epoch" if protocol == "paper" else "which chose nothing"
         lines.append(
-            f"protocol {protocol}: reported on {num_cells} cells, {chosen}; F1 of calling every "
-            f"cell by the majority class: {majority}"
+            f"protocol {protocol}: reported on {num_cells} cells, {chosen}; F1 if every cell gets "
+            f"the majority class: {majority}"
         )
     if {"proposal", "norot"} <= set(table["experiment"]):
         lines.append(
-            "proposal with no rotation is NOROT from the same checkpoints; norot was trained by "
-            "itself and chose its own epochs"
+            "proposal without rotation is NOROT from the same checkpoints; norot was trained "
+            "separately and chose its own epochs"
         )
     return lines
 
 
 def _comparisons(groups: Sequence[Group], tables: Mapping[str, pd.DataFrame]) -> list[str]:
-    """Return what rotations add, and how every group stands to the first one on the same cells."""
+    """Compare views of the same runs, and every group with the first one on the same cells."""
     lines = []
     for label, part in tables.items():
         if set(part["view"]) == {ROTATIONS, NO_ROTATION}:
             views = {view: rows.set_index("run")["f1"] for view, rows in part.groupby("view")}
             gain = views[ROTATIONS] - views[NO_ROTATION]
             lines.append(
-                f"F1 of {label} with rotations less that without, from the same checkpoints: "
+                f"F1 of {label} with rotations minus F1 without, from the same checkpoints: "
                 f"{100 * gain.mean():+.2f}; higher in {int((gain > 0).sum())} of {len(gain)} runs"
             )
     first: dict[tuple[str, ...], str] = {}
@@ -119,13 +118,13 @@ def _comparisons(groups: Sequence[Group], tables: Mapping[str, pd.DataFrame]) ->
         against = first.setdefault(group.cells_key, label)
         if against == label:
             if len(first) > 1:
-                lines.append(f"{label}: other data, split or protocol, so not compared with those")
+                lines.append(f"{label}: not compared, since data, split or protocol differ")
             continue
         f1 = [_headline(tables[name])["f1"].to_numpy(dtype=float) for name in (label, against)]
         found = compare(*f1)
         lines.append(
-            f"F1 of {label} less that of {against}: {100 * found.difference:+.2f}; a run of it "
-            f"is the better one with probability {found.superiority:.2f}; "
+            f"F1 of {label} minus F1 of {against}: {100 * found.difference:+.2f}; probability that "
+            f"a run of {label} is better: {found.superiority:.2f}; "
             f"Mann-Whitney p = {found.p_value:.2g}" + ("" if found.can_tell else _TOO_FEW)
         )
     return lines

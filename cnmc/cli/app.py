@@ -1,4 +1,4 @@
-"""The shell around every command: a mistake gets one line, a signal its exit status."""
+"""Runs a command: prints a mistake as one line, and gives a signal its exit status."""
 
 from __future__ import annotations
 
@@ -25,26 +25,24 @@ from cnmc.signals import INTERRUPTED, TERMINATED, listen, status_of_signal
 from cnmc.streams import never_fail_to_print
 
 _OF_LAUNCHERS = {
-    "TerminatedWorkerError": "a process that trained was lost (out of memory?)",
-    "WorkerCrashedError": "a process that trained was lost (out of memory?)",
+    "TerminatedWorkerError": "a training process was killed (out of memory?)",
+    "WorkerCrashedError": "a training process was killed (out of memory?)",
     "UncompletedJobError": "a job ended without its result",
     "FailedJobError": "the cluster refused the jobs",
 }
-"""What joblib, Ray and submitit raise by its name, and what it means."""
+"""Errors of joblib, Ray and submitit by name, and their meaning."""
 _MULTIRUN = ("-m", "--multirun")
 
 
 def without_multirun(arguments: Sequence[str]) -> list[str]:
-    """Refuse what asks for several jobs, for a command that has one exit status for its one job.
+    """Return the command line of a command that does only one job.
 
     Raises:
-        CnmcError: It is asked for.
+        CnmcError: It asks for several jobs.
     """
     for argument in arguments:
         if argument in _MULTIRUN:
-            raise CnmcError(
-                f"{argument}: this command does one thing at a time; give it once for each"
-            )
+            raise CnmcError(f"{argument}: this command does one job; repeat it for each value")
     return list(arguments)
 
 
@@ -55,7 +53,7 @@ def explained(error: BaseException) -> str:
 
 
 def without_hydra(whole: DictConfig) -> DictConfig:
-    """Return a configuration as a main function gets it: Hydra's own part where it is looked up."""
+    """Make Hydra's part of a configuration known to ``HydraConfig``, and return the rest."""
     HydraConfig.instance().set_config(whole)
     with open_dict(whole):
         del whole["hydra"]
@@ -88,10 +86,9 @@ def compose(overrides: Sequence[str], config_name: str = "config") -> tuple[Any,
 
 @contextmanager
 def user_errors() -> Iterator[None]:
-    """End the program with one line where a user's mistake is found while a single run works.
+    """End a single run with one line if it raises a :class:`CnmcError`.
 
-    Hydra would add lines of its own to an exception that leaves the main function. In a multirun
-    they say which job it was, and the other jobs go on.
+    Hydra would add its own lines. In a multirun the error is raised, and the other jobs continue.
     """
     try:
         yield
@@ -114,22 +111,20 @@ def run_app(
     Args:
         main: The function that ``hydra.main`` made.
         schema: The dataclass of the command's configuration.
-        arguments: Is given the command line without the program's name, and completes it.
-        close: Called at the end, whether jobs of the sweep failed or not; returns whether all that
-            was asked for is there.
+        arguments: Completes the command line, without the program's name.
+        close: Called at the end, also if jobs failed; returns whether all results are complete.
     """
     status = 0
     never_fail_to_print()
     sys.argv[1:] = quoted(sys.argv[1:], schema)
     listen()
-    # Hydra then raises instead of printing several lines and leaving, so all errors end below.
+    # Hydra then raises errors instead of printing several lines, so they are handled below.
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
     try:
         if arguments is not None:
             sys.argv[1:] = arguments(sys.argv[1:])
         main()
     except (CnmcError, HydraException, OmegaConfBaseException) as error:
-        # What the signal interrupted may stumble over itself while it is left.
         _end_if_interrupted(error)
         sys.stderr.write(f"error: {explained(error)}\n")
         status = 2
@@ -141,7 +136,7 @@ def run_app(
         meaning = _OF_LAUNCHERS.get(type(error).__name__)
         if meaning is not None:
             sys.stderr.write(
-                f"error: {meaning}; the same command goes on with what is missing "
+                f"error: {meaning}; the same command continues with the missing runs "
                 f"({one_line(error)})\n"
             )
         else:
@@ -156,8 +151,8 @@ def run_app(
 
 
 def _end_if_interrupted(error: BaseException) -> None:
-    """End the program with the exit status of a signal, where one ended its work."""
-    # Lightning makes a plain exit of Ctrl-C, and asks between two batches whether SIGTERM came.
+    """End the program with the exit status of a signal if one was received."""
+    # Lightning turns Ctrl-C into a plain exit.
     if isinstance(error, KeyboardInterrupt) or isinstance(error.__context__, KeyboardInterrupt):
         status: int | None = INTERRUPTED
     elif isinstance(error, SystemExit) and error.code == TERMINATED:
@@ -165,5 +160,5 @@ def _end_if_interrupted(error: BaseException) -> None:
     else:
         status = status_of_signal()
     if status is not None:
-        sys.stderr.write("interrupted; the same command goes on from here\n")
+        sys.stderr.write("interrupted; the same command continues from here\n")
         sys.exit(status)

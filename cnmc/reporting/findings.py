@@ -17,8 +17,9 @@ from cnmc.analysis.comparisons import Row, comparisons
 from cnmc.analysis.metrics import METRICS, FloatArray, decision_metrics
 from cnmc.analysis.results import Group, Run, Study, run_table
 from cnmc.data.manifest import Manifest, load_manifest
+from cnmc.data.names import CLASS_NAMES
 
-CLASSES = ("HEM", "ALL")
+CLASSES = CLASS_NAMES
 """Names of the classes by label."""
 TITLES = {name: metric.title for name, metric in METRICS.items()}
 """Names of the metrics in tables and figures."""

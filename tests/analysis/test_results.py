@@ -73,18 +73,6 @@ def test_a_run_on_other_cells_than_its_group_is_named(tmp_path: Path) -> None:
     assert "seed=1: other cells than" in study.gaps[0]
 
 
-def test_a_key_that_came_later_does_not_split_a_group(tmp_path: Path) -> None:
-    write_run(tmp_path, "proposal", 0)
-    write_run(tmp_path, "proposal", 1, config={"augment": {"device": False}})
-    write_run(tmp_path, "proposal", 2, config={"augment": {"device": True}})
-    groups = read_study(tmp_path).groups
-    assert {group.label: group.seeds for group in groups} == {
-        "proposal augment.device=False": [0, 1],
-        "proposal augment.device=True": [2],
-    }
-    assert run_table(groups)["variant"].nunique() == 2
-
-
 def test_seeds_that_other_groups_have_are_missed(tmp_path: Path) -> None:
     for seed in range(3):
         write_run(tmp_path, "proposal", seed)

