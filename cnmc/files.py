@@ -1,4 +1,4 @@
-"""Writing files whole or not at all, and sorting their names."""
+"""Writing files whole or not at all; sorting and printing their names."""
 
 from __future__ import annotations
 
@@ -39,3 +39,8 @@ def to_disk(path: Path) -> None:
 def natural_key(name: str) -> tuple[str | int, ...]:
     """Return a sorting key that puts ``2`` before ``10``."""
     return tuple(int(s) if i % 2 else s for i, s in enumerate(re.split(r"(\d+)", name)))
+
+
+def printable(path: str | Path) -> str:
+    r"""Return a path as text that can be printed: a byte that is not UTF-8 becomes ``\xff``."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")

@@ -112,21 +112,29 @@ def _train_with_retries(
     for attempt in range(config.study.max_retries + 1):
         info.retries += attempt > 0
         try:
-            with (
-                failure_recorded(folder, info),
-                tracked(
+            with failure_recorded(folder, info):
+                epochs = _begin(config, resolved, folder, store, info)
+                with tracked(
                     config.logger,
                     folder=folder,
                     info=info,
                     config=resolved,
                     quiet=report is not None,
-                ) as tracker,
-            ):
-                fit(config, resolved, folder, store, info, tracker=tracker, report=report)
-                info.status = "finished"
-                folder.write_info(info)
-                _tidy(folder)
-                tracker.conclude(store.pixels)
+                ) as tracker:
+                    fit(
+                        config,
+                        resolved,
+                        folder,
+                        store,
+                        info,
+                        epochs=epochs,
+                        tracker=tracker,
+                        report=report,
+                    )
+                    info.status = "finished"
+                    folder.write_info(info)
+                    _tidy(folder)
+                    tracker.conclude(store.pixels)
             _note_logged(folder, info, tracker)
             return
         except CnmcError:
@@ -140,6 +148,16 @@ def _train_with_retries(
         torch.cuda.empty_cache()
 
 
+def _begin(
+    config: Config, resolved: dict[str, Any], folder: RunFolder, store: CellStore, info: RunInfo
+) -> int:
+    """Begin or resume a run, and return the number of epochs that its last checkpoint holds."""
+    last = folder.last_checkpoint
+    epochs = int(load_checkpoint(last, lazy=True)["cnmc"]["epoch"]) if last.is_file() else 0
+    begin_run(folder, info, resolved, _origin(config, store), epochs)
+    return epochs
+
+
 def fit(
     config: Config,
     resolved: dict[str, Any],
@@ -147,13 +165,14 @@ def fit(
     store: CellStore,
     info: RunInfo,
     *,
+    epochs: int,
     tracker: Tracker,
     report: Report | None,
 ) -> None:
-    """Train a run to its last epoch, then evaluate the best checkpoint on any test cells."""
-    last = folder.last_checkpoint
-    epochs = int(load_checkpoint(last, lazy=True)["cnmc"]["epoch"]) if last.is_file() else 0
-    begin_run(folder, info, resolved, _origin(config, store), epochs)
+    """Train a run from its last epoch to the end, then evaluate the best checkpoint.
+
+    The best checkpoint is evaluated only where the split has test cells.
+    """
     pl.seed_everything(config.seed, workers=True, verbose=False)
     if config.trainer.num_threads is not None:
         torch.set_num_threads(config.trainer.num_threads)
@@ -171,7 +190,12 @@ def fit(
         try:
             if epochs == 0:
                 trainer.validate(module, data, verbose=False)
-            trainer.fit(module, data, ckpt_path=last if epochs else None, weights_only=True)
+            trainer.fit(
+                module,
+                data,
+                ckpt_path=folder.last_checkpoint if epochs else None,
+                weights_only=True,
+            )
             if data.has_test:
                 module.load_state_dict(load_checkpoint(folder.best_checkpoint)["state_dict"])
                 trainer.test(module, data, verbose=False)

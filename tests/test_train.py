@@ -534,6 +534,22 @@ def test_a_failed_run_is_recorded_and_can_be_run_again(
     assert (info.status, info.error) == ("finished", None)
 
 
+@pytest.mark.parametrize(
+    ("overrides", "key"),
+    [
+        (["model.pretrained=true", "model.weights=/no/such.pth"], "model.weights"),
+        (["model.name=no_such_network"], "model.name"),
+        (["model.stages.head=[fc.*,no_such_parameter]"], "no_such_parameter"),
+    ],
+)
+def test_a_mistake_before_the_first_evaluation_leaves_no_folder(
+    run: Run, tmp_path: Path, overrides: list[str], key: str
+) -> None:
+    with pytest.raises(CnmcError, match=key):
+        run(*overrides)
+    assert not (tmp_path / "runs" / "proposal" / "seed=0").exists()
+
+
 def test_the_honest_protocol_touches_the_test_cells_once(run: Run, tiny: list[str]) -> None:
     folder = run("split=nested", "split.val_fraction=0.4")
     info, best = folder.read_info(), folder.best_epoch()

@@ -17,6 +17,7 @@ from cnmc.analysis.results import (
 )
 from cnmc.analysis.run_reader import load_run
 from cnmc.errors import CnmcError
+from cnmc.files import printable
 from cnmc.runs.folder import RunFolder, RunInfo, find_runs
 from cnmc.runs.identity import config_hash, differing_keys
 
@@ -36,6 +37,10 @@ def load_study(folders: Sequence[RunFolder], reasons: Mapping[str, str] | None =
     gaps: dict[Path, str] = {}
     for folder in folders:
         reason = reasons.get(str(folder.path))
+        name = printable(folder.path)
+        if name != str(folder.path):
+            gaps[folder.path] = f"left out: {name}: the name is not UTF-8; rename the folder"
+            continue
         try:
             info = folder.read_info()
             if info is None or info.status != "finished":

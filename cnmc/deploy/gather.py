@@ -10,7 +10,7 @@ from pathlib import Path
 from cnmc.data.images import SUFFIXES
 from cnmc.deploy.outputs import FILES
 from cnmc.errors import CnmcError
-from cnmc.files import natural_key
+from cnmc.files import natural_key, printable
 
 
 @dataclass(frozen=True)
@@ -101,5 +101,4 @@ def _walk(folder: Path, output: Path) -> Iterable[tuple[Path, str]]:
 
 
 def _name(path: Path, base: Path) -> str:
-    name = path.relative_to(base).as_posix().replace("\\", r"\\")
-    return os.fsencode(name).decode("utf-8", "backslashreplace")
+    return printable(path.relative_to(base).as_posix().replace("\\", r"\\"))

@@ -66,14 +66,14 @@ def check_place(folder: RunFolder) -> None:
             f"run.name: {name[:40]}... has {size} bytes, at most {LONGEST_NAME} fit; give a "
             "shorter run.name, or sweep fewer keys"
         )
-    place = next(path for path in (folder.path, *folder.path.parents) if path.exists())
     try:
+        place = next(path for path in (folder.path, *folder.path.parents) if path.exists())
         with TemporaryFile(dir=place):
             pass
     except OSError as error:
         raise CnmcError(
-            f"run.root={root}: cannot write in {place} ({error.strerror}); expected a folder that "
-            "you may write to"
+            f"run.root={root}: cannot write there ({error.strerror}); expected a folder that you "
+            "may write to"
         ) from None
 
 
@@ -169,13 +169,20 @@ def check_origin(folder: RunFolder, info: RunInfo, origin: Origin) -> None:
 
 @contextmanager
 def failure_recorded(folder: RunFolder, info: RunInfo) -> Iterator[None]:
-    """Store an error in the run folder and raise it again, unless the folder refuses the run."""
+    """Store an error in the run folder and raise it again.
+
+    A folder that refuses the run stays unchanged. A user's mistake that is found before the first
+    evaluation leaves no new folder.
+    """
+    is_new = not folder.path.exists()
     try:
         yield
     except RefusedError:
         raise
     except Exception as error:
-        if not is_interruption(error):
+        if isinstance(error, CnmcError) and is_new and not folder.has_results():
+            shutil.rmtree(folder.path, ignore_errors=True)
+        elif not is_interruption(error):
             info.status, info.error = "failed", traceback.format_exc()
             try:
                 folder.write_info(info)

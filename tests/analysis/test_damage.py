@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -254,9 +255,11 @@ def test_the_commands_list_what_is_left_out(runs: Path, tmp_path: Path) -> None:
     for number, kind in enumerate(kinds, start=3):
         folder = shutil.copytree(runs / "proposal/seed=1", runs / f"proposal/seed={number}")
         CERTAIN[kind][1](folder)
+    shutil.copytree(runs / "proposal/seed=1", runs / os.fsdecode(b"proposal/seed=9\xff"))
     lines = list(_outcome("cnmc.report", f"runs={runs}", f"output={tmp_path / 'report'}"))
     left_out = [line for line in lines if line.startswith("left out: ")]
-    assert len(left_out) == len(kinds)
+    assert len(left_out) == len(kinds) + 1
+    assert r"seed=9\xff" in left_out[-1]
     page = (tmp_path / "report/report.html").read_text()
     for number, kind in enumerate(kinds, start=3):
         assert f"proposal/seed={number}" in left_out[number - 3]
@@ -266,4 +269,4 @@ def test_the_commands_list_what_is_left_out(runs: Path, tmp_path: Path) -> None:
     assert sorted(set(table["seed"])) == [0, 1, 2]
     best = "\n".join(_outcome("cnmc.best", f"runs={runs}"))
     assert "best of 3 runs" in best
-    assert f"left out: {len(kinds)} runs" in best
+    assert f"left out: {len(kinds) + 1} runs" in best

@@ -193,7 +193,11 @@ def test_runs_are_found_in_natural_order(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("path", "key"),
-    [("file/runs/proposal/seed=0", "run.root="), ("runs/proposal/" + "ä" * 125, "run.name")],
+    [
+        ("file/runs/proposal/seed=0", "run.root="),
+        ("x" * 300 + "/proposal/seed=0", "run.root="),
+        ("runs/proposal/" + "ä" * 125, "run.name"),
+    ],
 )
 def test_a_folder_that_cannot_be_made_is_refused_before(
     tmp_path: Path, path: str, key: str

@@ -11,7 +11,6 @@ import pytest
 from pytorch_lightning.loggers import CSVLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from cnmc import config
 from cnmc.cli.app import compose
 from cnmc.errors import CnmcError
 from cnmc.runs.folder import RunFolder
@@ -49,7 +48,7 @@ def test_tensorboard_gets_the_scalars_by_epoch(tiny: list[str]) -> None:
 def test_a_missing_tensorboard_is_named_with_the_way_out(
     tiny: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(config, "find_spec", lambda _name: None)
+    monkeypatch.setattr("cnmc.config.recipe.find_spec", lambda _name: None)
     with pytest.raises(CnmcError, match=r"logger=tensorboard .* pip install 'cnmc\[tensorboard\]'"):
         compose([*tiny, "logger=tensorboard"])
 

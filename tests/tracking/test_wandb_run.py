@@ -92,7 +92,7 @@ def test_two_runs_of_a_process_are_apart(two: list[RunFolder], logged: list[Logg
         assert run.exit_code == 0
         assert (run.group, run.job_type) == ("proposal", keys.TRAIN)
         assert run.tags == ["honest", "test_resnet"]
-        assert run.notes.startswith("PROPOSAL: the paper's setting")
+        assert run.notes.startswith("PROPOSAL: ")
         assert "@package" not in run.notes
 
 

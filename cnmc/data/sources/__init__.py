@@ -10,6 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from cnmc.errors import CnmcError
+from cnmc.files import printable
 
 
 @dataclass(frozen=True)
@@ -63,10 +64,9 @@ def walk(root: Path, suffixes: tuple[str, ...]) -> Iterator[str]:
             if name.startswith(".") or not name.lower().endswith(suffixes):
                 continue
             path = (Path(folder).relative_to(root) / name).as_posix()
-            if os.fsencode(path).decode(errors="ignore") != path:
-                escaped = os.fsencode(path).decode(errors="backslashreplace")
+            if printable(path) != path:
                 raise CnmcError(
-                    f"data.root={root}: the name {escaped} is not UTF-8; rename it, for instance "
-                    "with convmv -r -f latin1 -t utf8 --notest"
+                    f"data.root={root}: the name {printable(path)} is not UTF-8; rename it, "
+                    "for instance with convmv -r -f latin1 -t utf8 --notest"
                 )
             yield path
