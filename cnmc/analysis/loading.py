@@ -124,7 +124,7 @@ def existing_runs(root: Path, experiments: Sequence[str] | None = None) -> list[
     """Return the run folders below ``root``, or those of some experiments.
 
     Raises:
-        CnmcError: There is none.
+        CnmcError: No run folder was found.
     """
     folders = find_runs(root, experiments)
     if not folders:

@@ -53,7 +53,7 @@ class Metric:
     Attributes:
         title: Its name in tables and figures.
         of_counts: Computes it from the counts of each decision; the result has their shape.
-        of_scores: Computes it from labels (N,) and scores (N,) instead, whatever the threshold.
+        of_scores: Computes it from labels (N,) and scores (N,) instead, without a threshold.
     """
 
     title: str

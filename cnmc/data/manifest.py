@@ -155,7 +155,7 @@ def _unchanged(root: Path, paths: list[str], kept: Path) -> dict[str, _File]:
         table = pd.read_csv(kept, keep_default_na=False)[["path", *_File._fields]]
         rows = {str(path): _File(*values) for path, *values in table.itertuples(index=False)}
     except (OSError, ValueError, KeyError):
-        return {}  # There is none, or it is damaged: read every file.
+        return {}  # The manifest is missing or damaged: read every file.
     unchanged: dict[str, _File] = {}
     for path in paths:
         row = rows.get(path)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import platform
-import socket
 import subprocess
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -50,11 +48,6 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
-
-
-def machine() -> str:
-    """Return what tells this machine from others, without its name."""
-    return hashlib.sha256(socket.gethostname().encode()).hexdigest()[:12]
 
 
 def hardware() -> dict[str, Any]:

@@ -94,7 +94,7 @@ class Project:
         """Write a run's best checkpoint to a file.
 
         Raises:
-            CnmcError: There is none, the download is damaged, or W&B cannot be asked.
+            CnmcError: It does not exist, the download is damaged, or W&B cannot be asked.
             OSError: The file cannot be written.
         """
         artifact = self.checkpoint(run)
