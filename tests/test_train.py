@@ -230,7 +230,7 @@ def _dying_in_second_epoch(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     def step_or_die(self: CellClassifier, batch: object, position: int) -> torch.Tensor:
         if self.current_epoch == 1 and position == 2:
             raise Killed
-        return step(self, batch, position)  # type: ignore[arg-type]
+        return step(self, batch, position)
 
     with monkeypatch.context() as patch:
         patch.setattr(CellClassifier, "training_step", step_or_die)

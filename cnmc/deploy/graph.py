@@ -16,11 +16,15 @@ from cnmc.analysis.choosing import choose_of_epoch
 from cnmc.analysis.decision import Decision
 from cnmc.deploy.exported import GraphInfo, Images, Logits
 from cnmc.errors import CnmcError
-from cnmc.model.backbone import build_network
+from cnmc.model.backbone import build_network, is_plain
 from cnmc.model.checkpoint import load_checkpoint
-from cnmc.model.preprocess import to_float
-from cnmc.model.tta import images_at_once, predict_logits, rotate, rotation_columns
-from cnmc.model.weights import is_plain
+from cnmc.model.tta import (
+    images_at_once,
+    predict_logits,
+    rotate,
+    rotation_columns,
+    to_float,
+)
 from cnmc.runs.folder import RunFolder
 
 _PREFIX = "network."

@@ -14,7 +14,7 @@ from cnmc.data.sources.synthetic_cells import draw_cell, subject_traits
 from cnmc.deploy.exported import GraphInfo, Images
 from cnmc.deploy.graph import CellGraph
 from cnmc.model.backbone import build_network
-from cnmc.model.preprocess import to_float
+from cnmc.model.tta import to_float
 
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
 

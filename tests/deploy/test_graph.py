@@ -16,8 +16,7 @@ from cnmc.analysis.decision import Decision
 from cnmc.deploy.graph import CellGraph, read_trained
 from cnmc.deploy.networks import open_network
 from cnmc.errors import CnmcError
-from cnmc.model.preprocess import to_float
-from cnmc.model.tta import rotate, rotation_columns
+from cnmc.model.tta import rotate, rotation_columns, to_float
 from tests.deploy.networks import MEAN, STD, cells, checkpoint_content, random_graph
 from tests.studies import write_run
 
