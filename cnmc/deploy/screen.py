@@ -69,7 +69,7 @@ def _predict(
 ) -> dict[str, Entry]:
     """Return entries by digest for the images whose logits are finite."""
     images = np.stack([image for image, _ in batch.values()])
-    logits = [network.predictor.predict(images) for network in networks]
+    logits = [network.logits(images) for network in networks]
     return {
         digest: Entry([row.tolist() for row in rows], warnings)
         for (digest, (_, warnings)), *rows in zip(batch.items(), *logits, strict=True)

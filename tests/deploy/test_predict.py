@@ -20,8 +20,8 @@ from PIL import Image
 
 import cnmc.deploy.screen as screen_module
 from cnmc.config import PredictConfig
+from cnmc.deploy.networks import open_network
 from cnmc.deploy.outputs import Entry, Journal, output_lock
-from cnmc.deploy.runtime import open_exported
 from cnmc.errors import CnmcError
 from cnmc.predict import predict
 from tests.conftest import ROOT
@@ -52,7 +52,7 @@ def floats(tmp_path: Path, name: str) -> Any:
 
 
 def logits_of(onnx: Path) -> Any:
-    return open_exported(onnx).predict(cells(12, SIZE)).astype(float)
+    return open_network(onnx).logits(cells(12, SIZE)).astype(float)
 
 
 def probs_of(log_odds: Any) -> Any:
