@@ -40,8 +40,7 @@ def predict(config: PredictConfig) -> int:
     threshold = threshold_of(decisions, config.threshold)
     num_threads = config.num_threads or num_cores()
     with outputs.output_lock(output):
-        digests = [network.digest for network in networks]
-        journal = outputs.Journal(output, digests, overwrite=config.overwrite)
+        journal = outputs.Journal(output, [n.digest for n in networks], overwrite=config.overwrite)
         num_before = len(journal.entries)
         seen, unusable = screen(sources, networks, journal, num_threads)
         skipped |= unusable
@@ -73,7 +72,8 @@ def predict(config: PredictConfig) -> int:
     num_new = len(journal.entries) - num_before
     new = f"{num_new:,} of them new" if num_new else "nothing is computed again"
     num_all, num_doubtful = sum(c.label == "ALL" for c in cells), sum(c.doubtful for c in cells)
-    print(f"{len(cells):,} cells, {new}: {num_all:,} called ALL")
+    found = f"{len(cells):,} cells, {new}: {num_all:,} called ALL"
+    print(found if cells else "no cell could be screened")
     print(f"doubtful: {num_doubtful:,}; unlike training: {sum(bool(c.warnings) for c in cells):,}")
     print(f"left out: {len(skipped):,}" + (f", see {output / 'skipped.csv'}" if skipped else ""))
     print(f"written: {output / 'screening.html'}")
