@@ -21,10 +21,6 @@ from cnmc.tracking import keys
 Pixels = Callable[[str], Any]
 """Returns the image of a cell by its id, uint8, shape (H, W, 3)."""
 
-Figures = Callable[[Group, Path, bool], Sequence[Any]]
-"""Returns the figures of a group of runs, each with ``name``, ``title`` and ``png``, given the
-folder of the runs, and whether images of cells may be among them."""
-
 
 class Guard:
     """Context manager that suppresses the errors of a logger, and warns of the first one.
@@ -150,8 +146,16 @@ def tracked(
     yield Tracker([GuardedLogger(logger, guard) for logger in loggers])
 
 
-def log_study(options: LoggerConfig, study: Study, root: Path, figures: Figures) -> None:
-    """Log each group of a study below ``root`` as a W&B run; do nothing with any other logger."""
+def log_study(
+    options: LoggerConfig,
+    study: Study,
+    root: Path,
+    figures: Callable[[Group, Path, bool], Sequence[Any]],
+) -> None:
+    """Log each group of a study below ``root`` as a W&B run; do nothing with any other logger.
+
+    ``figures`` returns the report of a group, with images of cells or without.
+    """
     if options.kind != "wandb" or not study.groups:
         return
     from cnmc.tracking.wandb_run import log_group  # noqa: PLC0415 - takes a second

@@ -90,8 +90,7 @@ class Project:
                 origin = other.config[keys.ORIGIN]
                 if origin["run_id"] == run.origin["run_id"] or cells_of(origin) != run.cells:
                     continue
-                holder = self._artifact(self._name(origin, keys.BEST_OF_STUDY))
-                if holder is not None:
+                if (holder := self._artifact(origin, keys.BEST_OF_STUDY)) is not None:
                     kept = [alias for alias in holder.aliases if alias != keys.BEST_OF_STUDY]
                     holder.aliases = kept
                     holder.save()
@@ -125,22 +124,21 @@ class Project:
     def _name(self, origin: Mapping[str, Any], alias: str) -> str:
         return f"{self.path}/{keys.artifact_name(origin['run_id'])}:{alias}"
 
-    def _artifact(self, name: str) -> Any:
-        """Return a checkpoint, or None if it does not exist."""
-        if not self._api.artifact_exists(name, type=keys.MODEL):
-            return None
-        return self._api.artifact(name, type=keys.MODEL)
+    def _artifact(self, origin: Mapping[str, Any], alias: str) -> Any:
+        """Return a checkpoint of a run, or None if it does not exist."""
+        name = self._name(origin, alias)
+        with _in_one_line(f"reading {name}"):
+            exists = self._api.artifact_exists(name, type=keys.MODEL)
+            return self._api.artifact(name, type=keys.MODEL) if exists else None
 
     def _checkpoint(self, run: Candidate) -> Any:
-        """Return a run's best checkpoint."""
-        name = self._name(run.origin, keys.BEST)
-        with _in_one_line(f"reading {name}"):
-            if (artifact := self._artifact(name)) is not None:
-                return artifact
-        raise CnmcError(
-            f"{name}: W&B has no checkpoint of {run.label}; it was logged without its "
-            "checkpoints, or wandb sync has not sent them yet"
-        )
+        artifact = self._artifact(run.origin, keys.BEST)
+        if artifact is None:
+            raise CnmcError(
+                f"{run.checkpoint}: W&B has no checkpoint of {run.label}; it was logged without "
+                "its checkpoints, or wandb sync has not sent them yet"
+            )
+        return artifact
 
 
 @contextmanager

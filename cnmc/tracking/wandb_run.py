@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Mapping
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cache, partial
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import wandb
+from hydra.core.hydra_config import HydraConfig
 from PIL import Image
 from pytorch_lightning.loggers import WandbLogger
 
@@ -18,12 +23,12 @@ from cnmc.analysis.results import Group, Run, run_table
 from cnmc.analysis.run_reader import load_run
 from cnmc.analysis.statistics import mean_interval
 from cnmc.analysis.subjects import hardest_cells, persons
-from cnmc.config import LoggerConfig
+from cnmc.config import CONFIG_DIR, LoggerConfig
 from cnmc.runs import sweep_agent
 from cnmc.runs.folder import RunFolder, RunInfo
+from cnmc.runs.identity import without_folders
 from cnmc.tracking import keys
-from cnmc.tracking.loggers import Figures, Guard, GuardedLogger, Pixels, Tracker
-from cnmc.tracking.session import finish, staged_below, start
+from cnmc.tracking.loggers import Guard, GuardedLogger, Pixels, Tracker
 
 _CLASSES = ["HEM", "ALL"]
 
@@ -32,12 +37,110 @@ STATISTICS = ("mean", "std", "min", "max", "ci_low", "ci_high")
 and the 95 % interval of the mean over other seeds on the same cells."""
 
 
-def table(frame: pd.DataFrame, pixels: Pixels | None = None) -> wandb.Table:
-    """Return a W&B table, with the images of its cells in a last column if they are available."""
-    made = wandb.Table(dataframe=frame)
-    if pixels is not None:
-        made.add_column("image", [wandb.Image(pixels(cell)) for cell in frame["cell_id"]])
-    return made
+def _silent_setup() -> Any:
+    """Set W&B up without its own messages, which contain addresses."""
+    return wandb.setup(wandb.Settings(silent=True))
+
+
+@cache
+def default_mode() -> str:
+    """Return the mode of W&B's settings, but offline if not logged in.
+
+    The commands ``wandb disabled`` and ``wandb offline`` change the settings. It is asked once a
+    process, because a login takes seconds without a network.
+    """
+    mode = str(_silent_setup().settings.mode)
+    try:
+        return mode if mode != "online" or wandb.login(prompt=False) else "offline"
+    except Exception as error:
+        kind = type(error).__name__
+        sys.stderr.write(f"warning: the login to W&B failed ({kind}): logging offline\n")
+        return "offline"
+
+
+def start(
+    options: LoggerConfig,
+    folder: Path,
+    info: RunInfo,
+    config: Mapping[str, Any],
+    *,
+    job_type: str,
+    run_id: str,
+    name: str,
+) -> wandb.Run | None:
+    """Start or resume a W&B run, offline if it fails; return None if W&B is disabled.
+
+    W&B's files are written to ``wandb/`` in the folder.
+    """
+    mode: Any = options.mode or os.environ.get("WANDB_MODE") or default_mode()
+    if mode == "disabled":
+        return None
+    more = ("setting", "weights_sha256", "versions", "hardware")
+    origin = info.identity() | {key: getattr(info, key) for key in more}
+    # W&B accepts 128 characters of a name, and 64 of a tag.
+    tags = [str(tag)[:64] for tag in (info.protocol, config["model"]["name"])]
+    init = partial(
+        wandb.init,
+        project=options.project,
+        entity=options.entity,
+        id=run_id,
+        name=name[:128],
+        group=info.experiment,
+        job_type=job_type,
+        tags=tags,
+        notes=_notes(info.experiment),
+        config={**without_folders(config), keys.ORIGIN: origin},
+        dir=folder,
+        resume="allow",
+        # Separates the runs of one process, also from one that a notebook has open.
+        reinit="create_new",
+        settings=wandb.Settings(
+            silent=True,
+            init_timeout=30.0,
+            finish_timeout=600.0,
+            finish_timeout_raises=True,
+            # Names of machines, repositories and people stay private.
+            host="-",
+            x_disable_meta=True,
+            disable_git=True,
+        ),
+    )
+    _silent_setup()
+    try:
+        return init(mode=mode)
+    except Exception as error:
+        kind = type(error).__name__
+        sys.stderr.write(f"warning: W&B cannot be reached ({kind}): this run is logged offline\n")
+        # The failed attempt holds the id, or the service of an earlier run is broken.
+        wandb.teardown()
+        _silent_setup()
+        return init(mode="offline")
+
+
+def _notes(experiment: str) -> str | None:
+    """Return the comment at the head of an experiment's file; None if there is none."""
+    folders = [str(CONFIG_DIR)]
+    if HydraConfig.initialized():
+        sources = HydraConfig.get().runtime.config_sources
+        folders = [source.path for source in sources if source.schema == "file"]
+    paths = (Path(folder, "experiment", f"{experiment}.yaml") for folder in folders)
+    text = next((path.read_text() for path in paths if path.is_file()), "")
+    head = takewhile(lambda line: line.startswith("#"), text.splitlines())
+    words = (line[1:].removeprefix(" ").rstrip() for line in head if "@package" not in line)
+    return "\n".join(words).strip() or None
+
+
+@contextmanager
+def _staged_below(folder: Path) -> Iterator[None]:
+    """Keep files that W&B has yet to send in the folder instead of the user's home."""
+    key = "WANDB_DATA_DIR"
+    is_given = key in os.environ
+    os.environ.setdefault(key, str(folder / "wandb" / "data"))
+    try:
+        yield
+    finally:
+        if not is_given:
+            os.environ.pop(key, None)
 
 
 class RunLogger(WandbLogger):
@@ -83,15 +186,9 @@ def tracked_at_wandb(
     """
     run: wandb.Run | None = None
     with guard:
-        run = start(
-            options,
-            folder.path,
-            info,
-            config,
-            job_type=keys.TRAIN,
-            run_id=sweep_agent.run_id() or info.run_id,
-            name=info.label,
-        )
+        name, run_id = info.label, sweep_agent.run_id() or info.run_id
+        more = {"job_type": keys.TRAIN, "run_id": run_id, "name": name}
+        run = start(options, folder.path, info, config, **more)
     if run is None:
         yield Tracker()
         return
@@ -108,20 +205,23 @@ def tracked_at_wandb(
         tracker.complete = True
 
     tracker = Tracker(conclude=conclude)
-    sent = False
+    files = Path(run.dir).parent
+    address: str | None = (
+        f"not everything was sent; wandb sync --include-online {files} sends the rest"
+    )
     try:
         with guard:
             tracker.loggers = [GuardedLogger(RunLogger(run, info), guard)]
-        with staged_below(folder.path):
+        with _staged_below(folder.path):
             yield tracker
     finally:
         with guard:
             # A failure after the training is not a failure of the run.
-            finish(run, exit_code=0 if info.status == "finished" else 1)
-            sent = True
+            run.finish(exit_code=0 if info.status == "finished" else 1)
+            address = f"logged offline; wandb sync {files} sends it" if run.offline else run.url
         tracker.complete = tracker.complete and not guard.failed
         if not quiet:
-            print(_address(run, sent=sent))
+            print(f"W&B: {address}")
 
 
 def _best_summary(row: Mapping[Any, float]) -> dict[str, float]:
@@ -150,11 +250,12 @@ def _charts(run: Run, num_images: int, pixels: Pixels | None) -> dict[str, Any]:
     both: Any = [[1 - p, p] for p in probs]
     only_all: Any = [1]
     subjects = persons(group).drop(columns=["std_probability", "wrong_share"])
+    subjects = subjects.rename(columns={"mean_accuracy": "accuracy"})
     charts: dict[str, Any] = {
         keys.CONFUSION_MATRIX: wandb.plot.confusion_matrix(
             y_true=labels, preds=[int(p > 0.5) for p in probs], class_names=_CLASSES
         ),
-        keys.SUBJECTS: table(subjects.rename(columns={"mean_accuracy": "accuracy"})),
+        keys.SUBJECTS: wandb.Table(dataframe=subjects),
     }
     if len(set(labels)) == len(_CLASSES):
         roc, precision_recall = wandb.plot.roc_curve, wandb.plot.pr_curve
@@ -163,7 +264,10 @@ def _charts(run: Run, num_images: int, pixels: Pixels | None) -> dict[str, Any]:
     wrong = hardest_cells(group).drop(columns="wrong_share").head(num_images)
     if len(wrong):
         wrong = wrong.rename(columns={"mean_probability": "probability"})
-        charts[keys.WRONG_CELLS] = table(wrong, pixels)
+        cells = wandb.Table(dataframe=wrong)
+        if pixels is not None:
+            cells.add_column("image", [wandb.Image(pixels(cell)) for cell in wrong["cell_id"]])
+        charts[keys.WRONG_CELLS] = cells
     return charts
 
 
@@ -189,16 +293,6 @@ def _log_checkpoints(
     run.summary[keys.best("checkpoint")] = f"{name}:{keys.BEST}"
 
 
-def _address(run: wandb.Run, *, sent: bool) -> str:
-    """Return a line with the address of a run, or with the command that sends it."""
-    folder = Path(run.dir).parent
-    if run.offline:
-        return f"W&B: logged offline; wandb sync {folder} sends it"
-    if not sent:
-        return f"W&B: not everything was sent; wandb sync --include-online {folder} sends the rest"
-    return f"W&B: {run.url}"
-
-
 def _over_runs(group: Group) -> pd.DataFrame:
     """Return one row for each metric and ``f1_norot``: metric, n and :data:`STATISTICS`."""
     table = run_table([group])
@@ -212,8 +306,13 @@ def _over_runs(group: Group) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["metric", "n", *STATISTICS])
 
 
-def log_group(options: LoggerConfig, group: Group, root: Path, figures: Figures) -> None:
-    """Log the runs of a group as one W&B run, with its files in ``wandb/`` below the root."""
+def log_group(
+    options: LoggerConfig,
+    group: Group,
+    root: Path,
+    figures: Callable[[Group, Path, bool], Sequence[Any]],
+) -> None:
+    """Log the runs of a group as one W&B run; see :func:`cnmc.tracking.loggers.log_study`."""
     # The id comes from the run that started first, so that it stays the same when runs are added.
     first = min(group.runs, key=lambda run: (run.info.started, run.info.seed))
     shared = {key: value for key, value in first.config.items() if key not in ("seed", "run")}
@@ -228,22 +327,15 @@ def log_group(options: LoggerConfig, group: Group, root: Path, figures: Figures)
     )
     if run is None:
         return
-    exit_code = 1
-    try:
-        with staged_below(root):
-            metrics = _over_runs(group)
-            rows = metrics.melt("metric", STATISTICS).dropna()
-            names = rows["metric"] + "/" + rows["variable"]
-            run.summary.update(
-                {"n": len(group.runs)} | dict(zip(names, rows["value"], strict=True))
-            )
-            charts: dict[str, Any] = {keys.METRICS_TABLE: table(metrics)}
-            for figure in figures(group, root, options.num_images > 0):
-                picture = Image.open(io.BytesIO(figure.png))
-                charts[keys.figure(figure.name)] = wandb.Image(picture, caption=figure.title)
-            run.log(charts)
-        exit_code = 0
-    finally:
-        finish(run, exit_code)
+    with _staged_below(root), run:
+        metrics = _over_runs(group)
+        rows = metrics.melt("metric", STATISTICS).dropna()
+        names = rows["metric"] + "/" + rows["variable"]
+        run.summary.update(dict(zip(names, rows["value"], strict=True)) | {"n": len(group.runs)})
+        charts: dict[str, Any] = {keys.METRICS_TABLE: wandb.Table(dataframe=metrics)}
+        for figure in figures(group, root, options.num_images > 0):
+            picture = Image.open(io.BytesIO(figure.png))
+            charts[keys.figure(figure.name)] = wandb.Image(picture, caption=figure.title)
+        run.log(charts)
     if not run.offline:
         print(f"W&B: {run.url}")

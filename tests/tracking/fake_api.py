@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import SimpleNamespace
+from types import MappingProxyType, SimpleNamespace
 from typing import Any
 
 import torch
@@ -86,10 +87,10 @@ class FakeApi:
         self,
         run: dict[str, Any] | None,
         f1: Any,
+        summary: Mapping[str, Any] = MappingProxyType({}),
         *,
         state: str = "finished",
         job_type: str = keys.TRAIN,
-        **summary: Any,
     ) -> None:
         """Add a run and its best checkpoint, of epoch 3; None adds a run of another program."""
         self.stored.append(

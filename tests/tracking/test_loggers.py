@@ -81,9 +81,6 @@ def test_a_logger_that_fails_at_random_leaves_the_run_finished(
 
 def test_the_guard_reports_the_first_failure_only(capsys: pytest.CaptureFixture[str]) -> None:
     guard = Guard("the logger", "nothing is lost")
-    with guard:
-        pass
-    assert not guard.failed
     for _ in range(3):
         with guard:
             raise KeyError("https://a.secret.address")

@@ -44,8 +44,8 @@ def api(monkeypatch: pytest.MonkeyPatch) -> FakeApi:
 @pytest.fixture
 def study(api: FakeApi) -> FakeApi:
     """Three finished runs, one that is not, and runs of another kind and another program."""
-    api.add_run(origin("proposal", 0), 0.87, **{"best/f1_norot": 0.86})
-    api.add_run(origin("proposal", 1), 0.89, **{"best/auroc": 0.95})
+    api.add_run(origin("proposal", 0), 0.87, {"best/f1_norot": 0.86})
+    api.add_run(origin("proposal", 1), 0.89, {"best/auroc": 0.95})
     api.add_run(origin("proposal", 2), "NaN")
     api.add_run(origin("proposal", 3), 0.99, state="crashed")
     api.add_run(origin("proposal", 4), 0.99, job_type=keys.STUDY)
@@ -91,8 +91,8 @@ def test_the_best_run_is_printed(study: FakeApi, capfd: pytest.CaptureFixture[st
 
 def test_test_cells_do_not_choose_the_run(api: FakeApi, capsys: pytest.CaptureFixture[str]) -> None:
     honest = {"protocol": "honest", "split_fingerprint": HONEST_SPLIT}
-    api.add_run(origin("proposal", 0, **honest), 0.87, **{"test/f1": 0.91})
-    api.add_run(origin("proposal", 1, **honest), 0.89, **{"test/f1": 0.81})
+    api.add_run(origin("proposal", 0, **honest), 0.87, {"test/f1": 0.91})
+    api.add_run(origin("proposal", 1, **honest), 0.89, {"test/f1": 0.81})
     _best()
     shown = capsys.readouterr().out
     assert "proposal/seed=1, seed 1, F1 89.00" in shown
