@@ -107,7 +107,7 @@ def _outcome(item: _New, entries: dict[str, Entry]) -> Seen | Skipped:
 def _predict(items: Sequence[_New], networks: Sequence[Network]) -> dict[str, Entry]:
     """Return entries by digest for the images whose logits are finite."""
     images = np.stack([item.image for item in items])
-    logits = [network.predictor.predict(images) for network in networks]
+    logits = [network.logits(images) for network in networks]
     return {
         item.digest: Entry.of(rows, item.warnings)
         for item, *rows in zip(items, *logits, strict=True)

@@ -8,15 +8,14 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from cnmc.analysis import published
-from cnmc.analysis.comparisons import Row as Comparison
 from cnmc.analysis.metrics import METRICS, decision_metrics
+from cnmc.analysis.published import VALUES, published
 from cnmc.analysis.statistics import SIGNIFICANCE
 from cnmc.analysis.subjects import best_and_last
 from cnmc.data.names import CLASS_NAMES
 from cnmc.reporting import plots
 from cnmc.reporting.document import Figure, Item, Row, Table, say, shown, table
-from cnmc.reporting.findings import TITLES, Findings, ends, f1_of, in_percent, moments
+from cnmc.reporting.findings import TITLES, Findings, f1_of, in_percent, moments
 from cnmc.runs.folder import F1
 
 _LARGEST_NUMBER = 10_000
@@ -30,12 +29,12 @@ def table2(findings: Findings) -> Table:
         headline = of_group[of_group["view"] == of_group["view"].iloc[0]]
         for metric in METRICS:
             x = 100 * headline[metric].to_numpy(dtype=float)
-            paper = published.published(group.experiment, group.protocol, metric)
+            paper = published(group.experiment, group.protocol, metric)
             row: dict[str, Any] = {"experiment": group.label, "protocol": group.protocol}
             row |= {"metric": metric, "n": len(x)}
             row |= {"min": x.min(), "mean": x.mean(), "std": x.std(), "max": x.max()}
             names = ("min", "mean", "std", "max")
-            rows.append(row | {f"published_{name}": getattr(paper, name, np.nan) for name in names})
+            rows.append(row | {f"published_{name}": paper.get(name, np.nan) for name in names})
 
     def of_paper(row: Row) -> str:
         if np.isnan(row["published_mean"]):
@@ -46,7 +45,7 @@ def table2(findings: Findings) -> Table:
         return text.format_map(row)
 
     frame = pd.DataFrame(rows)
-    return table("table2", frame, {"published": of_paper}, seeds=published.NUM_SEEDS)
+    return table("table2", frame, {"published": of_paper}, seeds=VALUES["num_seeds"])
 
 
 def figure2(findings: Findings) -> Figure:
@@ -59,7 +58,7 @@ def figure2(findings: Findings) -> Figure:
         left.plot(curve["epoch"], curve[f"{key}/loss"], label=label, **plots.marks(position))
     left.set(title="Loss", ylabel="weighted cross-entropy")
     style: plots.Style = {"color": plots.GREY, "linewidth": 0.9, "marker": "D", "markersize": 3}
-    right.plot(100 * np.array(published.CURVE_F1), label="published run", **style)
+    right.plot(100 * np.array(VALUES["curve_f1"]), label="published run", **style)
     right.plot(curve["epoch"], 100 * curve[F1], **plots.marks(1))
     reached = 100 * curve.loc[curve["epoch"] == run.best_epoch, F1].max()
     right.set(title=f"F1: {reached:.2f} % at epoch {run.best_epoch}", ylabel="F1 in %")
@@ -74,9 +73,9 @@ def figure3(findings: Findings) -> list[Item]:
     group = findings.study.reference
     best = int(np.argmax(f1_of(group)))
     subjects = best_and_last(group, best)
-    is_prelim = set(subjects["subject"]) <= set(published.SUBJECT_ACCURACY)
+    is_prelim = set(subjects["subject"]) <= set(VALUES["subject_accuracy"])
     if is_prelim and not findings.is_generated:
-        subjects["published"] = subjects["subject"].map(published.SUBJECT_ACCURACY)
+        subjects["published"] = subjects["subject"].map(VALUES["subject_accuracy"])
     subjects = in_percent(subjects, "best", "last", "published")
     classes = [label for label in (1, 0) if label in set(subjects["label"])]
     height = 0.7 + 0.19 * subjects["label"].value_counts().max()
@@ -107,7 +106,7 @@ def figure4(findings: Findings) -> list[Item]:
     """Draw each metric by epoch and experiment."""
     rows, once = [], []
     for group in findings.study.groups:
-        epochs, logits = group.by_epoch
+        epochs, logits = group.by_epoch()
         scores = decision_metrics(group.labels, logits)
         if len(epochs) == 1:
             once.append(group.label)
@@ -142,7 +141,7 @@ def _draw_by_epoch(frame: pd.DataFrame, metrics: list[str]) -> Figure:
 
 def comparisons(findings: Findings) -> list[Item]:
     """Return every comparison with its tests, intervals and effect size."""
-    rows, refused = findings.compared
+    found, refused = findings.compared
 
     def needed(row: Row) -> str:
         if row["p_holm"] <= SIGNIFICANCE:
@@ -151,31 +150,16 @@ def comparisons(findings: Findings) -> list[Item]:
         return f"> {_LARGEST_NUMBER:,}" if too_many else shown(row["num_needed"], ",.0f")
 
     items: list[Item] = [say("nothing_to_compare")]
-    if rows:
-        frame = pd.DataFrame([_comparison(row) for row in rows])
-        items = [table("comparisons", frame, {"seeds needed": needed})]
+    if len(found):
+        names = "first second protocol test num_first num_second mean_first mean_second difference "
+        names += "seeds_low seeds_high subjects_low subjects_high superiority superiority_low "
+        names += "superiority_high p_one_sided p_two_sided p_holm published_p num_needed"
+        published_p = found["experiment"].map(VALUES["p_values"]).fillna("")
+        frame = in_percent(found.assign(published_p=published_p), *names.split()[6:13])
+        items = [table("comparisons", frame[names.split()], {"seeds needed": needed})]
     items += [say("refused", reason=reason) for reason in refused]
     return items + [
-        say("too_few_to_compare", **vars(row)) for row in rows if not row.found.can_tell
+        say("too_few_to_compare", **{str(key): value for key, value in row.items()})
+        for row in found.to_dict("records")
+        if not row["can_tell"]
     ]
-
-
-def _comparison(row: Comparison) -> dict[str, Any]:
-    found = row.found
-    names = ("first", "second", "protocol", "test", "num_first", "num_second")
-    return {
-        **{name: getattr(row, name) for name in names},
-        "mean_first": 100 * row.mean_first,
-        "mean_second": 100 * row.mean_second,
-        "difference": 100 * found.difference,
-        **ends("seeds_", row.seeds),
-        **ends("subjects_", row.subjects),
-        "superiority": found.superiority,
-        "superiority_low": found.superiority_interval[0],
-        "superiority_high": found.superiority_interval[1],
-        "p_one_sided": found.p_less,
-        "p_two_sided": found.p_value,
-        "p_holm": row.p_holm,
-        "published_p": published.P_VALUES.get(row.experiment, ""),
-        "num_needed": found.num_needed,
-    }

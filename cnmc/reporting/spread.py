@@ -13,7 +13,7 @@ from cnmc.analysis.metrics import METRICS, evaluate_each
 from cnmc.analysis.published import published
 from cnmc.analysis.results import Group, Study
 from cnmc.analysis.selection import HONEST, is_honest_twin, schemes
-from cnmc.analysis.statistics import difference_interval, mean_interval
+from cnmc.analysis.statistics import mean_interval
 from cnmc.reporting import plots
 from cnmc.reporting.document import Figure, Item, say, table
 from cnmc.reporting.findings import Findings, ends, f1_of, in_percent
@@ -59,7 +59,7 @@ def _draw_intervals(frame: pd.DataFrame, study: Study) -> Figure:
         axes.plot(row["mean"], place, label=f"mean, protocol {row['protocol']}", **style)
         if paper := published(group.experiment, group.protocol, "f1"):
             grey = plots.hollow({"color": plots.GREY, "marker": "D"}, label="published mean ± std")
-            axes.errorbar(paper.mean, place + 0.25, xerr=paper.std, **grey)
+            axes.errorbar(paper["mean"], place + 0.25, xerr=paper["std"], **grey)
     numbers = [f"{n} runs, {mean:.2f} %" for n, mean in zip(frame["n"], frame["mean"], strict=True)]
     plots.label_rows(axes, frame["experiment"], numbers)
     axes.set_xlabel("F1 in %")
@@ -86,9 +86,7 @@ def _rules(group: Group, groups: tuple[Group, ...]) -> list[dict[str, Any]]:
     first, rows = found[0].f1, []
     for scheme in found:
         is_paired = len(scheme.f1) == len(first) and scheme.name != HONEST
-        gain = (
-            mean_interval(scheme.f1 - first) if is_paired else difference_interval(scheme.f1, first)
-        )
+        gain = mean_interval(scheme.f1 - first) if is_paired else mean_interval(scheme.f1, first)
         rows.append(
             {
                 "experiment": group.label,

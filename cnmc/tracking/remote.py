@@ -34,7 +34,9 @@ class Project:
         self.path = f"{owner}/{project}"
 
     def candidates(self, experiment: str | None) -> tuple[list[Candidate], int]:
-        """Return the finished trainings of an experiment, or of all, and the number of others.
+        """Return the finished trainings of an experiment with an F1, and the number of others.
+
+        None takes all experiments.
 
         Raises:
             CnmcError: There is no training.
@@ -50,7 +52,8 @@ class Project:
         runs.sort(key=lambda run: run.state == "finished")
         by_id = {run.config[keys.ORIGIN]["run_id"]: run for run in runs}
         finished = [self._candidate(run) for run in by_id.values() if run.state == "finished"]
-        return finished, len(by_id) - len(finished)
+        scored = [run for run in finished if not math.isnan(run.f1)]
+        return scored, len(by_id) - len(scored)
 
     def download(self, run: Candidate, path: Path) -> None:
         """Write a run's best checkpoint to a file.
@@ -115,8 +118,7 @@ class Project:
         return Candidate(
             origin=run.config[keys.ORIGIN],
             epoch=int(choosing.get("epoch", 0)),
-            f1=choosing.get("f1", math.nan),
-            choosing=choosing,
+            choosing={"f1": math.nan} | choosing,
             reported=reported,
             checkpoint=self._name(run.config[keys.ORIGIN], keys.BEST),
         )

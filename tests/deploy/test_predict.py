@@ -21,8 +21,8 @@ from PIL import Image
 import cnmc.deploy.screen as screen_module
 from cnmc.config import PredictConfig
 from cnmc.deploy.journal import Entry, Journal
+from cnmc.deploy.networks import open_network
 from cnmc.deploy.outputs import output_lock
-from cnmc.deploy.runtime import open_exported
 from cnmc.errors import CnmcError
 from cnmc.predict import predict
 from tests.conftest import ROOT
@@ -52,7 +52,7 @@ def rows(path: Path) -> list[dict[str, str]]:
 
 
 def logits_of(onnx: Path) -> np.ndarray[Any, Any]:
-    return open_exported(onnx).predict(cells(12, SIZE)).astype(float)
+    return open_network(onnx).logits(cells(12, SIZE)).astype(float)
 
 
 def test_a_folder_is_screened_without_the_packages_of_training(
