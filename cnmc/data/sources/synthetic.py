@@ -1,14 +1,15 @@
 """Generate a data set in the layout of the release, for users who do not have the release.
 
-Names and folders are those of the archive of C-NMC 2019: three folds of training cells, the
-preliminary part with its label file, and the final part on its larger canvas and without labels.
-:mod:`cnmc.data.sources.synthetic_cells` draws the cells.
+It has three folds of training cells, the preliminary part with its label file, and the final part
+on its larger canvas and without labels. A cell depends only on the seed, its part, class, subject
+and number.
 """
 
 from __future__ import annotations
 
 import json
 import shutil
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -34,13 +35,9 @@ NUM_FOLDS = 3
 FINAL_SIZE = 600
 """Side of an image of the final part of the release; its cells are as large as the others."""
 
-_PRELIM = "C-NMC_test_prelim_phase_data"
-_FINAL = "C-NMC_test_final_phase_data"
+_FOLDERS = {"prelim": "C-NMC_test_prelim_phase_data", "final": "C-NMC_test_final_phase_data"}
 # First word of the seed of each kind of random draw; 1 is taken by the traits of subjects.
 _COUNTS, _ORDER, _CELL = 2, 3, 4
-# The numbers of cells of the subjects of the release are about log-normal with this deviation.
-_COUNT_SD = 0.9
-_CELLS_PER_IMAGE = 4
 
 
 class _Cell(NamedTuple):
@@ -49,38 +46,37 @@ class _Cell(NamedTuple):
     part: int
     label: int
     subject: int
-    """Number of the subject within its part and class, from 0."""
     number: int
-    """Number of the cell within its subject, from 0."""
     subject_name: str
     uid: str
     path: str = ""
 
 
 def generate(
-    root: Path,
-    composition: SyntheticConfig,
-    *,
-    num_workers: int = 2,
-    show_progress: bool = True,
+    root: Path, composition: SyntheticConfig, *, num_workers: int = 2, show_progress: bool = True
 ) -> None:
-    """Write a generated data set, unless it exists already.
-
-    A cell depends only on the seed, its part, class, subject and number. The folder appears when
-    it is complete; if two processes generate the same folder, the second waits for the first.
+    """Write a generated data set, unless it exists already; only a complete one appears.
 
     Raises:
         CnmcError: The folder is not empty and was not generated with the same composition, or it
             cannot be written.
     """
     root = root.resolve()
-    if _is_generated(root, composition):
+    if _exists(root, composition):
         return
     try:
         root.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(root.with_name(root.name + ".lock")):
-            if not _is_generated(root, composition):
-                _write(root, composition, num_workers, show_progress)
+        # Runs of a study may start together: the second waits for the first.
+        with FileLock(f"{root}.lock"):
+            if not _exists(root, composition):
+                partial = root.with_name(f".{root.name}.partial")
+                # A process that was killed may have left a part.
+                shutil.rmtree(partial, ignore_errors=True)
+                try:
+                    _write(partial, composition, num_workers, show_progress)
+                    partial.replace(root)
+                finally:
+                    shutil.rmtree(partial, ignore_errors=True)
     except OSError as error:
         raise CnmcError(
             f"data.root={root}: cannot write the generated data set ({error.strerror or error}); "
@@ -88,30 +84,23 @@ def generate(
         ) from error
 
 
-def _is_generated(root: Path, composition: SyntheticConfig) -> bool:
-    """Return whether the data set exists; refuse a folder that holds anything else."""
+def _exists(root: Path, composition: SyntheticConfig) -> bool:
     marker = root / MARKER
-    if not root.exists() or (root.is_dir() and not any(root.iterdir())):
-        return False
     if not marker.exists():
-        raise CnmcError(
-            f"data.root={root}: not empty and not generated (it has no {MARKER}); cells are "
-            "generated only in a new or empty folder, give another data.root=DIR"
+        if root.exists() and (root.is_file() or any(root.iterdir())):
+            raise CnmcError(
+                f"data.root={root}: not empty and not generated (it has no {MARKER}); cells are "
+                "generated only in a new or empty folder, give another data.root=DIR"
+            )
+        return False
+    found, wanted = json.loads(marker.read_text(encoding="utf-8")), _description(composition)
+    if differing := [key for key in wanted if wanted[key] != found.get(key)]:
+        keys = ", ".join(
+            f"data.synthetic.{k}={wanted[k]} (there {found.get(k)})" for k in differing
         )
-    try:
-        found = dict(json.loads(marker.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
-        raise CnmcError(f"{marker}: not readable ({error}); delete the folder") from error
-    wanted = _description(composition)
-    differing = [
-        f"data.synthetic.{key}={wanted.get(key)} (there {found.get(key)})"
-        for key in wanted | found
-        if wanted.get(key) != found.get(key)
-    ]
-    if differing:
         raise CnmcError(
-            f"data.root={root}: generated with another composition: {', '.join(differing)}; "
-            "give another data.root=DIR, or delete the folder"
+            f"data.root={root}: generated with another composition: {keys}; give another "
+            "data.root=DIR, or delete the folder"
         )
     return True
 
@@ -122,42 +111,30 @@ def _description(composition: SyntheticConfig) -> dict[str, int]:
 
 def _write(root: Path, composition: SyntheticConfig, num_workers: int, show_progress: bool) -> None:
     cells = _plan(composition)
-    # The lock is held, so a partial folder was left by a process that was killed.
-    partial = root.with_name(f".{root.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    try:
-        for folder in {Path(cell.path).parent for cell in cells} | {Path()}:
-            (partial / folder).mkdir(parents=True, exist_ok=True)
-        map_threads(
-            lambda cell: _write_cell(partial, cell, composition),
-            cells,
-            num_workers=num_workers,
-            description="Generating cells",
-            show_progress=show_progress,
-        )
-        labels = [
-            f"{cell.uid},{Path(cell.path).name},{cell.label}"
-            for cell in cells
-            if PARTS[cell.part] == "prelim"
-        ]
-        if labels:
-            # The released file ends its lines in CR LF.
-            text = "".join(f"{line}\r\n" for line in (",".join(LABEL_COLUMNS), *labels))
-            (partial / f"{_PRELIM}_labels.csv").write_bytes(text.encode())
-        marker = json.dumps(_description(composition), indent=2) + "\n"
-        (partial / MARKER).write_text(marker, encoding="utf-8")
-        if root.exists():
-            root.rmdir()
-        partial.rename(root)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    for folder in {Path(cell.path).parent for cell in cells} | {Path()}:
+        (root / folder).mkdir(parents=True, exist_ok=True)
+    map_threads(
+        lambda cell: _write_cell(root, cell, composition),
+        cells,
+        num_workers=num_workers,
+        description="Generating cells",
+        show_progress=show_progress,
+    )
+    prelim = [cell for cell in cells if PARTS[cell.part] == "prelim"]
+    rows = [f"{cell.uid},{Path(cell.path).name},{cell.label}" for cell in prelim]
+    if rows:
+        # The released file ends its lines in CR LF.
+        text = "".join(f"{row}\r\n" for row in [",".join(LABEL_COLUMNS), *rows])
+        (root / f"{_FOLDERS['prelim']}_labels.csv").write_bytes(text.encode())
+    marker = json.dumps(_description(composition), indent=2) + "\n"
+    (root / MARKER).write_text(marker, encoding="utf-8")
 
 
 def _write_cell(folder: Path, cell: _Cell, composition: SyntheticConfig) -> None:
     seed, size = composition.seed, composition.image_size
     canvas = round(size * FINAL_SIZE / RELEASE_SIZE) if PARTS[cell.part] == "final" else size
     rng = np.random.default_rng([_CELL, seed, *cell[:4]])
-    traits = subject_traits(seed, cell.part, cell.label, cell.subject)
+    traits = subject_traits(seed, *cell[:3])
     image = draw_cell(rng, cell.label, traits, size, canvas)
     encoded = cv2.imencode(".bmp", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))[1]
     (folder / cell.path).write_bytes(encoded.tobytes())
@@ -168,18 +145,15 @@ def _plan(composition: SyntheticConfig) -> list[_Cell]:
     cells: list[_Cell] = []
     for part, part_name in enumerate(PARTS):
         members = [cell for name in LABELS for cell in _members(composition, part, name)]
-        folds = _folds(members) if part_name == "train" else {}
+        folds = _folds(members)
         # The release numbers the images of its test parts in no order of subject or class.
         order = np.random.default_rng([_ORDER, composition.seed, part]).permutation(len(members))
-        for position, chosen in enumerate(order, start=1):
-            cell = members[chosen]
+        for position, cell in enumerate((members[chosen] for chosen in order), start=1):
             if part_name == "train":
                 folder = "all" if cell.label else "hem"
-                fold = folds[cell.subject_name]
-                path = f"C-NMC_training_data/fold_{fold}/{folder}/{cell.uid}"
+                path = f"C-NMC_training_data/fold_{folds[cell.subject_name]}/{folder}/{cell.uid}"
             else:
-                folder = _PRELIM if part_name == "prelim" else _FINAL
-                path = f"{folder}/{folder}/{position}.bmp"
+                path = f"{_FOLDERS[part_name]}/{_FOLDERS[part_name]}/{position}.bmp"
             cells.append(cell._replace(path=path))
     return cells
 
@@ -195,36 +169,30 @@ def _members(composition: SyntheticConfig, part: int, class_name: str) -> Iterat
         number = image = 0
         while number < count:
             image += 1
-            in_image = min(count - number, 1 + int(rng.poisson(_CELLS_PER_IMAGE - 1)))
-            for cell in range(1, in_image + 1):
+            for cell in range(1, 1 + min(count - number, 1 + int(rng.poisson(3)))):
                 uid = f"UID_{subject}_{image}_{cell}_{class_name}.bmp"
                 yield _Cell(part, label, index, number, subject, uid)
                 number += 1
 
 
 def _cell_counts(rng: np.random.Generator, num_cells: int, num_subjects: int) -> list[int]:
-    """Divide cells unevenly among subjects, at least one for each."""
-    if num_subjects == 0:
-        return []
-    weights = rng.lognormal(0.0, _COUNT_SD, num_subjects)
+    """Divide cells unevenly among subjects, at least one for each, as in the release."""
+    weights = rng.lognormal(0.0, 0.9, num_subjects)
     shares = (num_cells - num_subjects) * weights / weights.sum()
     counts = np.floor(shares).astype(int)
     # The cells that rounding left over go to the subjects that lost most by it.
     losers = np.argsort(counts - shares, kind="stable")[: num_cells - num_subjects - counts.sum()]
     counts[losers] += 1
-    return [int(count) + 1 for count in counts]
+    return (counts + 1).tolist()
 
 
 def _folds(members: list[_Cell]) -> dict[str, int]:
     """Return the fold of every subject: about equally many cells of each class in each fold."""
     folds: dict[str, int] = {}
     for label in LABELS.values():
-        sizes: dict[str, int] = {}
-        for cell in members:
-            if cell.label == label:
-                sizes[cell.subject_name] = sizes.get(cell.subject_name, 0) + 1
         filled = [0] * NUM_FOLDS
-        for name in sorted(sizes, key=lambda name: -sizes[name]):
+        sizes = Counter(cell.subject_name for cell in members if cell.label == label)
+        for name, size in sizes.most_common():
             folds[name] = filled.index(min(filled))
-            filled[folds[name]] += sizes[name]
+            filled[folds[name]] += size
     return folds
