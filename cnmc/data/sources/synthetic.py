@@ -183,7 +183,7 @@ def _cell_counts(rng: np.random.Generator, num_cells: int, num_subjects: int) ->
     # The cells that rounding left over go to the subjects that lost most by it.
     losers = np.argsort(counts - shares, kind="stable")[: num_cells - num_subjects - counts.sum()]
     counts[losers] += 1
-    return (counts + 1).tolist()
+    return [int(count) + 1 for count in counts]
 
 
 def _folds(members: list[_Cell]) -> dict[str, int]:
