@@ -12,9 +12,6 @@ from cnmc.data.sources import Finding
 from cnmc.errors import CnmcError
 from cnmc.files import natural_key
 
-RELEASED_SIZES = {"train": (450,), "prelim": (450,), "final": (450, 600)}
-"""Sides in pixels of the square images of the release, by part."""
-
 
 def audit(manifest: Manifest, *, crop: int, skip_unreadable: bool) -> list[Finding]:
     """Return what is wrong with a data set, errors first.
@@ -22,11 +19,14 @@ def audit(manifest: Manifest, *, crop: int, skip_unreadable: bool) -> list[Findi
     Images that are unreadable or smaller than the central crop are errors, or with
     ``skip_unreadable`` warnings, since they are left out.
     """
+    named = manifest.cells[manifest.cells["subject"] != ""]
+    train, prelim = (set(named.loc[named["part"] == part, "subject"]) for part in PARTS[:2])
+    shared = "subjects in the train and in the prelim part, split=official refuses them"
     findings = [
         *_images(manifest.cells, crop, "warning" if skip_unreadable else "error"),
         *manifest.findings,
         *_duplicates(manifest.cells[manifest.cells["error"] == ""]),
-        *_shared_subjects(manifest.cells),
+        Finding("warning", "shared_subject", shared, sorted(train & prelim, key=natural_key)),
     ]
     return sorted((f for f in findings if len(f.names)), key=lambda finding: finding.level)
 
@@ -51,19 +51,14 @@ def usable_cells(manifest: Manifest, *, crop: int, skip_unreadable: bool) -> pd.
 
 def _images(cells: pd.DataFrame, crop: int, level: Literal["warning", "error"]) -> list[Finding]:
     way_out = "left out" if level == "warning" else "data.skip_unreadable=true leaves them out"
-    readable = cells[cells["error"] == ""]
-    is_small = readable[["width", "height"]].min(axis=1) < crop
-    unreadable = [f"{row.path} ({row.error})" for row in cells[cells["error"] != ""].itertuples()]
-    small = [f"{r.path} ({r.width} x {r.height})" for r in readable[is_small].itertuples()]
-    findings = [
+    unreadable = [f"{row.path} ({row.error})" for row in cells.itertuples() if row.error]
+    sides = cells[["width", "height"]].min(axis=1)
+    too_small = cells[(cells["error"] == "") & (sides < crop)]
+    small = [f"{row.path} ({row.width} x {row.height})" for row in too_small.itertuples()]
+    return [
         Finding(level, "unreadable", f"images that cannot be read, {way_out}", unreadable),
         Finding(level, "too_small", f"images smaller than data.crop={crop}, {way_out}", small),
     ]
-    for (part, width, height), group in readable[~is_small].groupby(["part", "width", "height"]):
-        if width != height or width not in RELEASED_SIZES[str(part)]:
-            problem = f"{part} images of {width} x {height} pixels, another size than the release's"
-            findings.append(Finding("warning", "size", problem, group["path"].to_list()))
-    return findings
 
 
 def _duplicates(cells: pd.DataFrame) -> list[Finding]:
@@ -88,11 +83,3 @@ def _duplicates(cells: pd.DataFrame) -> list[Finding]:
         Finding("warning", "leak", leak, list(names[is_leak])),
         Finding("error", "duplicate_label", "one image with two labels", list(names[is_error])),
     ]
-
-
-def _shared_subjects(cells: pd.DataFrame) -> list[Finding]:
-    named = cells[(cells["subject"] != "") & cells["label"].notna()]
-    train, prelim = (set(named.loc[named["part"] == part, "subject"]) for part in PARTS[:2])
-    problem = "subjects in the train and in the prelim part, split=official refuses them"
-    both = sorted(train & prelim, key=natural_key)
-    return [Finding("warning", "shared_subject", problem, both)]

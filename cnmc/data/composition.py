@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import textwrap
-
 import pandas as pd
 
-from cnmc.data.names import LABELS, PARTS
+from cnmc.data.names import PARTS
 
 COUNTS = ("subjects_all", "subjects_hem", "cells_all", "cells_hem", "cells_unlabelled")
 TABLE1 = pd.DataFrame(
@@ -23,7 +21,7 @@ TABLE1 = pd.DataFrame(
 """Subjects and cells by class and part (Table 1 of the paper); NA where the paper has ``?``."""
 PART_TITLES = {"train": "Train", "prelim": "Prelim. test", "final": "Final test"}
 """The names of the parts in Table 1."""
-_HEADS = ("ALL subjects", "HEM subjects", "ALL cells", "HEM cells", "unlabelled cells")
+HEADS = ("ALL subjects", "HEM subjects", "ALL cells", "HEM cells", "unlabelled cells")
 
 
 def composition(cells: pd.DataFrame) -> pd.DataFrame:
@@ -31,44 +29,19 @@ def composition(cells: pd.DataFrame) -> pd.DataFrame:
 
     A subject with cells of both classes counts in both.
     """
-    names = {label: name for name, label in LABELS.items()}
-    kinds = cells["label"].astype(object).map(names).fillna("unlabelled")
-    subjects = cells.groupby(["part", kinds])["subject"]
-    counts = pd.concat(
-        [
-            subjects.nunique().unstack().add_prefix("subjects_"),
-            subjects.size().unstack().add_prefix("cells_"),
-        ],
-        axis=1,
-    )
-    return counts.reindex(index=TABLE1.index, columns=TABLE1.columns).fillna(0).astype("Int64")
+    counts = pd.DataFrame(0, index=TABLE1.index, columns=TABLE1.columns, dtype="Int64")
+    for (part, label), subjects in cells.groupby(["part", "label"], dropna=False)["subject"]:
+        name = "unlabelled" if pd.isna(label) else ("hem", "all")[int(str(label))]
+        counts.loc[part, f"cells_{name}"] = len(subjects)
+        if name != "unlabelled":
+            counts.loc[part, f"subjects_{name}"] = subjects.nunique()
+    return counts
 
 
 def format_composition(counts: pd.DataFrame) -> str:
-    """Format the composition beside Table 1, and list the differences, in at most 80 columns."""
+    """Format the composition beside Table 1."""
     here, paper = (
         table.map(lambda n: "?" if pd.isna(n) else f"{n:,}") for table in (counts, TABLE1)
     )
-    table = (here + " / " + paper).rename(index=PART_TITLES).T.set_axis(list(_HEADS))
-    remarks = [
-        textwrap.fill(f"{title}: {_compare(counts.loc[part], part)}.", 80, subsequent_indent="  ")
-        for part, title in PART_TITLES.items()
-    ]
-    return "\n".join([table.rename_axis(columns=None).to_string(col_space=18), "", *remarks])
-
-
-def _compare(here: pd.Series, part: str) -> str:
-    """Describe how one part differs from Table 1."""
-    # Subjects and classes of the final part are not public: only its size can be compared.
-    names = ["cells_unlabelled"] if part == "final" else list(COUNTS[:4])
-    if not here.any():
-        return "missing as a whole"
-    if not here[names].any():
-        return "labels missing"
-    heads = dict(zip(COUNTS, _HEADS, strict=True))
-    short = (TABLE1.loc[part] - here)[names]
-    missing = [f"{number:,} {heads[name]}" for name, number in short.items() if number > 0]
-    beyond = [f"{-number:,} {heads[name]}" for name, number in short.items() if number < 0]
-    remarks = [f"missing {', '.join(missing)}"] if missing else []
-    remarks += [f"beyond Table 1 {', '.join(beyond)}"] if beyond else []
-    return "; ".join(remarks) or "complete"
+    table = (here + " / " + paper).rename(index=PART_TITLES).T.set_axis(list(HEADS))
+    return table.rename_axis(columns=None).to_string(col_space=18)

@@ -10,11 +10,11 @@ import hashlib
 import os
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
 import pandas as pd
-from filelock import FileLock
 
 from cnmc.data.images import UnreadableImageError, decode, read_file
 from cnmc.data.parallel import map_threads
@@ -29,31 +29,22 @@ from cnmc.files import replacing
 class Manifest:
     """Every image of a data set.
 
-    ``cells`` has one row an image, by part and then by name, with the columns
-
-    - ``cell_id``: ``<part>/<file name without suffix>``, unique;
-    - ``path``: relative to ``root``;
-    - ``part``: ``train``, ``prelim`` or ``final``;
-    - ``fold``: ``fold_0`` ..., or empty;
-    - ``subject``: upper-cased; empty if unknown;
-    - ``label``: 1 ALL, 0 HEM, NA unknown (Int8);
-    - ``original_name``: the ``UID_...`` name; empty if unknown;
-    - ``size_bytes``, ``mtime_ns``, ``sha256``: of the file;
-    - ``width``, ``height``: in pixels, 0 if unreadable;
-    - ``error``: why the image is unreadable, else empty.
+    ``cells`` has one row an image, by part and then by name: ``cell_id`` (``<part>/<file name
+    without suffix>``), ``path`` below ``root``, ``part`` (``train``, ``prelim`` or ``final``),
+    ``fold`` (``fold_0`` ..., or empty), ``subject`` (upper-cased; empty if unknown), ``label`` (1
+    ALL, 0 HEM, NA unknown; Int8), ``original_name`` (``UID_...``; empty if unknown);
+    ``size_bytes``, ``mtime_ns`` and ``sha256`` of the file, ``width`` and ``height`` in pixels (0
+    if unreadable), and ``error``, why it is unreadable.
     """
 
     root: Path
     cells: pd.DataFrame
     findings: list[Finding]
-    """What the names say; :func:`cnmc.data.audit.audit` adds what the images say."""
+    """What is wrong with the names; :func:`cnmc.data.audit.audit` adds the contents."""
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 (hexadecimal) over cell, subject, label and file content of all rows.
-
-        It does not depend on where the data are or in which layout.
-        """
+        """SHA-256 over cell, subject, label and file content of all rows, in any layout."""
         columns = self.cells[["cell_id", "subject", "label", "sha256"]].astype("string").fillna("")
         lines = sorted("\t".join(row) for row in columns.itertuples(index=False))
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()
@@ -95,35 +86,27 @@ def load_manifest(
     # By root: two data sets that share a working folder may have equal paths, sizes and times.
     name = hashlib.sha256(os.fsencode(root.resolve())).hexdigest()[:8]
     kept = work_dir / f"manifest-{name}.csv"
-
-    def complete(files: dict[str, _File]) -> pd.DataFrame:
-        changed = [path for path in paths if path not in files]
-        read = map_threads(
-            lambda path: _read(root / path),
-            changed,
-            num_workers=num_workers,
-            description="Reading cells",
-            show_progress=show_progress,
-        )
-        files = files | dict(zip(changed, read, strict=True))
-        rows = [files[path] for path in paths]
-        return cells.join(pd.DataFrame(rows, columns=pd.Index(_File._fields), index=cells.index))
-
     files = _unchanged(root, paths, kept)
-    num_new = len(paths) - len(files)
-    if max_reads is not None and num_new > max_reads:
+    changed = [path for path in paths if path not in files]
+    if max_reads is not None and len(changed) > max_reads:
         raise CnmcError(
-            f"data.root={root}: {num_new:,} of {len(paths):,} cells are not in a manifest yet; "
+            f"data.root={root}: {len(changed):,} of {len(paths):,} cells are not in a manifest yet; "
             "python -m cnmc.prepare, with the data.root and data.work_dir of the runs, reads them"
         )
-    if num_new == 0 or max_reads is not None:
-        return Manifest(root, complete(files), findings)
-    with writing_to(work_dir), FileLock(f"{kept}.lock"):
-        # Another process may have read the files while this one waited.
-        described = complete(_unchanged(root, paths, kept))
-        with replacing(kept) as temporary:
-            described.to_csv(temporary, index=False)
-    return Manifest(root, described, findings)
+    read = map_threads(
+        lambda path: _read(root / path),
+        changed,
+        num_workers=num_workers,
+        description="Reading cells",
+        show_progress=show_progress,
+    )
+    files |= dict(zip(changed, read, strict=True))
+    rows = [files[path] for path in paths]
+    cells = cells.join(pd.DataFrame(rows, columns=pd.Index(_File._fields), index=cells.index))
+    if changed and max_reads is None:
+        with writing_to(work_dir), replacing(kept) as temporary:
+            cells.to_csv(temporary, index=False)
+    return Manifest(root, cells, findings)
 
 
 def _read(path: Path) -> _File:

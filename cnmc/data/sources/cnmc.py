@@ -8,8 +8,7 @@ own name, never by its depth.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from itertools import pairwise
+from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
 
 import pandas as pd
@@ -26,11 +25,12 @@ WAYS_OUT = (
     "or generate cells with data=synthetic"
 )
 
-_PART_FOLDERS = {
-    "train": re.compile(r"fold_\d+|.*training_data.*"),
-    "prelim": re.compile(r".*test_prelim.*|phase2|validation_data"),
-    "final": re.compile(r".*test_final.*|phase3|testing_data"),
-}
+# The nearest folder decides: `validation_data` may itself be in `training_data`.
+_PART = re.compile(
+    r".*/(?:(?P<train>fold_\d+|[^/]*training_data[^/]*)"
+    r"|(?P<prelim>[^/]*test_prelim[^/]*|phase2|validation_data)"
+    r"|(?P<final>[^/]*test_final[^/]*|phase3|testing_data))/"
+)
 _LABEL_FILE = re.compile(r"(?:.*/)?(?:[^/]*prelim[^/]*labels[^/]*|phase2)\.csv", re.IGNORECASE)
 _COLUMNS = ["cell_id", "path", "part", "fold", "subject", "label", "original_name"]
 
@@ -91,40 +91,43 @@ def classify(
         CnmcError: Two images have the same part and name, as in two copies of the data set.
     """
     rows: list[tuple[str, str, str, str, str, int | None, str]] = []
-    ignored, bare, conflicts, unused = [], [], [], dict(labels)
+    ignored, bare, conflicts = [], [], []
+    unused, paths_of = dict(labels), dict[str, str]()
     for text in paths:
         path = PurePosixPath(text)
-        folders = [folder.lower() for folder in (root_name, *path.parts[:-1])]
         original, uid = path.name, parse_uid(path.name)
-        part = _part_of(folders) or ("train" if uid else "")
-        if not part or (part == "train" and uid is None):
+        where = f"/{root_name}/{path.parent}/".lower()
+        nearest = _PART.match(where)
+        part = str(nearest.lastgroup) if nearest else "train"
+        if part == "train" and uid is None:
             ignored.append(text)
             continue
+        cell_id = f"{part}/{path.stem}"
+        if (other := paths_of.setdefault(cell_id, text)) != text:
+            raise CnmcError(
+                f"{other} and {text}: the same cell twice below data.root; expected one copy of the "
+                "data set (remove one, or give data.root=DIR of one of them)"
+            )
         label = uid.label if uid else 0
         if part == "prelim" and (entry := unused.pop(path.stem.lower(), None)):
             original, label = entry
             uid = parse_uid(original)
         # The final part has no labels, even if its names claim some.
         if uid is None or part == "final":
-            rows.append((f"{part}/{path.stem}", text, part, "", "", None, ""))
+            rows.append((cell_id, text, part, "", "", None, ""))
             bare += [text] if part == "prelim" else []
             continue
-        folds = [folder for folder in folders if part == "train" and folder.startswith("fold_")]
-        subject, fold = uid.subject, "".join(folds[-1:])
-        rows.append((f"{part}/{path.stem}", text, part, fold, subject, label, original))
-        classes = [LABELS[folder] for folder in folders if part == "train" and folder in LABELS]
-        claims = {"label": label, "name": uid.label, "subject": int(not subject.startswith("H"))}
-        claims |= {"folder": classes[-1]} if classes else {}
+        claims = {"label": label, "name": uid.label, "subject": int(uid.subject[0] != "H")}
+        fold = ""
+        if part == "train":
+            fold = "".join(re.findall(r"/(fold_\d+)(?=/)", where)[-1:])
+            for folder in re.findall("/(all|hem)(?=/)", where):
+                claims["folder"] = LABELS[folder]
+        rows.append((cell_id, text, part, fold, uid.subject, label, original))
         if len(set(claims.values())) > 1:
             named = ", ".join(f"{who} {CLASS_NAMES[claim]}" for who, claim in claims.items())
             conflicts.append(f"{text} ({named})")
-    rows.sort(key=lambda row: (PARTS.index(row[2]), natural_key(row[0]), row[1]))
-    for first, second in pairwise(rows):
-        if first[0] == second[0]:
-            raise CnmcError(
-                f"{first[1]} and {second[1]}: the same cell twice below data.root; expected one "
-                "copy of the data set (remove one, or give data.root=DIR of one of them)"
-            )
+    rows.sort(key=lambda row: (PARTS.index(row[2]), natural_key(row[0])))
     conflict = "images of conflicting class, expected folder, name, label and subject to agree"
     lost = sorted(unused, key=natural_key)
     return pd.DataFrame(rows, columns=pd.Index(_COLUMNS)).astype({"label": "Int8"}), [
@@ -133,12 +136,3 @@ def classify(
         Finding("warning", "image_without_label", "prelim images without label, not used", bare),
         Finding("warning", "ignored", "BMP files of no part of the release, not used", ignored),
     ]
-
-
-def _part_of(folders: Sequence[str]) -> str:
-    # The nearest folder decides: `validation_data` may itself be in `training_data`.
-    for folder in reversed(folders):
-        for part, pattern in _PART_FOLDERS.items():
-            if pattern.fullmatch(folder):
-                return part
-    return ""

@@ -29,6 +29,10 @@ _WIDTHS = (179.0, 219.0)  # Mean width by label, before imperfections.
 _WIDTH_SD = 22.0
 # With these deviations 14 % of the cells of either class are on the wrong side of zero.
 _IMMATURITY_SD = 0.85
+
+Traits = tuple[float, ...]
+"""Deviations of a subject from its class: width in pixels, immaturity (the mean is +1 for ALL, -1
+for normal cells), and the logarithms of factors on light, hue and contrast."""
 _TRAIT_SDS = (12.0, 0.4, 0.04, 0.02, 0.12)
 
 
@@ -47,20 +51,7 @@ _RING = _colour(-15.0, -4.0, 5.0)
 _CROSS = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
 
 
-class SubjectTraits(NamedTuple):
-    """Deviations of one subject from its class; light, hue and contrast are logarithms of factors.
-
-    ``width`` is in pixels; ``immaturity`` is added to a mean of +1 for ALL and -1 for normal cells.
-    """
-
-    width: float
-    immaturity: float
-    light: float
-    hue: float
-    contrast: float
-
-
-def subject_traits(seed: int, part: int, label: int, index: int) -> SubjectTraits:
+def subject_traits(seed: int, part: int, label: int, index: int) -> Traits:
     """Return the traits of a subject, numbered from 0 within its part and class.
 
     Successive subjects fill the range evenly, by an additive recurrence modulo 1: with independent
@@ -70,7 +61,7 @@ def subject_traits(seed: int, part: int, label: int, index: int) -> SubjectTrait
     steps = np.sqrt(np.array([5.0, 2.0, 3.0, 7.0, 11.0]))
     shares = np.clip((starts + index * steps) % 1.0, 0.01, 0.99)
     deviations = zip(_TRAIT_SDS, shares, strict=True)
-    return SubjectTraits(*(sd * NormalDist().inv_cdf(float(share)) for sd, share in deviations))
+    return tuple(sd * NormalDist().inv_cdf(float(share)) for sd, share in deviations)
 
 
 class _Canvas(NamedTuple):
@@ -117,7 +108,7 @@ class _Canvas(NamedTuple):
 def draw_cell(
     rng: np.random.Generator,
     label: int,
-    traits: SubjectTraits,
+    traits: Traits,
     image_size: int = RELEASE_SIZE,
     canvas_size: int | None = None,
 ) -> Image:
@@ -132,8 +123,8 @@ def draw_cell(
     canvas_size = canvas_size or image_size
     scale = image_size / RELEASE_SIZE
     mean = 1.0 if label == 1 else -1.0
-    immaturity = mean + traits.immaturity + _IMMATURITY_SD * rng.standard_normal()
-    width = _WIDTHS[label] + traits.width + _WIDTH_SD * rng.standard_normal()
+    immaturity = mean + traits[1] + _IMMATURITY_SD * rng.standard_normal()
+    width = _WIDTHS[label] + traits[0] + _WIDTH_SD * rng.standard_normal()
     outline = _outline(rng, float(np.clip(width, 110.0, 340.0)))
     is_cut, has_background = rng.random(2) < (CUT_RATE, BACKGROUND_RATE)
 
@@ -182,8 +173,9 @@ def _outline(rng: np.random.Generator, width: float) -> _Field:
     return np.asarray(points + 4.0 * rng.standard_normal(2), np.float32)
 
 
-def _shade(canvas: _Canvas, mask: Image, immaturity: float, traits: SubjectTraits) -> _Field:
+def _shade(canvas: _Canvas, mask: Image, immaturity: float, traits: Traits) -> _Field:
     """Return the colours (3, side, side) of nucleus, cytoplasm and membrane."""
+    _, _, light, hue, contrast = traits
     # Drawn before any noise, whose number of draws depends on the scale.
     deviations = canvas.rng.standard_normal(4).tolist()
     depth = cv2.distanceTransform(mask, cv2.DIST_L2, 3) * np.float32(1.0 / canvas.scale)
@@ -195,7 +187,7 @@ def _shade(canvas: _Canvas, mask: Image, immaturity: float, traits: SubjectTrait
     ring = np.exp(depth * np.float32(-1.0 / 15.0))
 
     clump = 22.0 * math.exp(-0.28 * immaturity)
-    contrast = math.exp(traits.contrast - 0.1 * immaturity + 0.25 * deviations[1])
+    contrast = math.exp(contrast - 0.1 * immaturity + 0.25 * deviations[1])
     clumps, patches = canvas.noise(clump), canvas.noise(3.0 * clump)
     # Light gaps are sharper than dark clumps, and come in groups.
     chromatin = 0.5 * np.square(np.maximum(clumps + 0.6 * patches, 0.0))
@@ -209,8 +201,8 @@ def _shade(canvas: _Canvas, mask: Image, immaturity: float, traits: SubjectTrait
     planes = _NUCLEUS + _RING * ring + _CHROMATIN * chromatin
     planes += (_CYTOPLASM - _NUCLEUS) * cytoplasm
     planes += (_MEMBRANE - _NUCLEUS) * membrane
-    stain = math.exp(traits.light + 0.07 * deviations[2])
-    hue = math.exp(traits.hue + 0.02 * deviations[3])
+    stain = math.exp(light + 0.07 * deviations[2])
+    hue = math.exp(hue + 0.02 * deviations[3])
     return np.asarray(planes * _colour(stain * hue, stain, stain * (1.0 / hue)), np.float32)
 
 
