@@ -51,7 +51,7 @@ def usable_cells(manifest: Manifest, *, crop: int, skip_unreadable: bool) -> pd.
 
 def _images(cells: pd.DataFrame, crop: int, level: Literal["warning", "error"]) -> list[Finding]:
     way_out = "left out" if level == "warning" else "data.skip_unreadable=true leaves them out"
-    unreadable = [f"{row.path} ({row.error})" for row in cells.itertuples() if row.error]
+    unreadable = [f"{row.path} ({row.error})" for row in cells[cells["error"] != ""].itertuples()]
     sides = cells[["width", "height"]].min(axis=1)
     too_small = cells[(cells["error"] == "") & (sides < crop)]
     small = [f"{row.path} ({row.width} x {row.height})" for row in too_small.itertuples()]

@@ -30,11 +30,11 @@ def composition(cells: pd.DataFrame) -> pd.DataFrame:
     A subject with cells of both classes counts in both.
     """
     counts = pd.DataFrame(0, index=TABLE1.index, columns=TABLE1.columns, dtype="Int64")
-    for (part, label), subjects in cells.groupby(["part", "label"], dropna=False)["subject"]:
-        name = "unlabelled" if pd.isna(label) else ("hem", "all")[int(str(label))]
-        counts.loc[part, f"cells_{name}"] = len(subjects)
-        if name != "unlabelled":
-            counts.loc[part, f"subjects_{name}"] = subjects.nunique()
+    kinds = cells["label"].fillna(2).map({1: "all", 0: "hem", 2: "unlabelled"})
+    for (part, kind), subjects in cells.groupby(["part", kinds])["subject"]:
+        counts.loc[part, f"cells_{kind}"] = len(subjects)
+        if kind != "unlabelled":
+            counts.loc[part, f"subjects_{kind}"] = subjects.nunique()
     return counts
 
 

@@ -90,8 +90,8 @@ def load_manifest(
     changed = [path for path in paths if path not in files]
     if max_reads is not None and len(changed) > max_reads:
         raise CnmcError(
-            f"data.root={root}: {len(changed):,} of {len(paths):,} cells are not in a manifest yet; "
-            "python -m cnmc.prepare, with the data.root and data.work_dir of the runs, reads them"
+            f"data.root={root}: {len(changed):,} of {len(paths):,} cells are in no manifest; run "
+            "python -m cnmc.prepare with the data.root and data.work_dir of the runs"
         )
     read = map_threads(
         lambda path: _read(root / path),

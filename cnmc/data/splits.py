@@ -71,9 +71,8 @@ def make_split(cells: pd.DataFrame, split: SplitConfig) -> Split:
         prelim = labelled[labelled["part"] == "prelim"]
         if prelim.empty:
             raise CnmcError(
-                f"split.kind={split.kind}: no labelled cell of the preliminary part below "
-                "data.root; add its images and its label file, or give split=subject_holdout or "
-                "split=subject_kfold, which do without"
+                f"split.kind={split.kind}: no labelled cell of the prelim part; add its images "
+                "and label file, or give split=subject_holdout or split=subject_kfold"
             )
         role = "val" if split.kind == "official" else "test"
         chosen = pd.concat([chosen, prelim.assign(role=role)])
@@ -131,7 +130,11 @@ def _digest(lines: pd.Series) -> str:
 def _set_aside(train: pd.DataFrame, names: np.ndarray, split: SplitConfig) -> np.ndarray:
     """Return for every cell of the training part whether it becomes ``val``."""
     if split.subjects:
-        return _listed(train["subject"], names, split)
+        listed = {str(subject).strip().upper() for subject in split.subjects}
+        if unknown := sorted(listed - set(train["subject"]), key=natural_key):
+            known = ", ".join(sorted(set(train["subject"]), key=natural_key))
+            raise CnmcError(f"split.subjects: {', '.join(unknown)}; expected some of {known}")
+        return train["subject"].isin(listed).to_numpy()
     table = pd.crosstab(names, train["label"].astype(int)).reindex(columns=[0, 1], fill_value=0)
     table = table.loc[sorted(table.index, key=natural_key)]
     counts = table.to_numpy(np.int64)
@@ -150,22 +153,6 @@ def _set_aside(train: pd.DataFrame, names: np.ndarray, split: SplitConfig) -> np
             "(those that share an image count as one); expected more of them, or fewer folds"
         )
     return np.isin(names, table.index[drawn])
-
-
-def _listed(subjects: pd.Series, names: np.ndarray, split: SplitConfig) -> np.ndarray:
-    listed = {str(subject).strip().upper() for subject in split.subjects}
-    if unknown := sorted(listed - set(subjects), key=natural_key):
-        raise CnmcError(
-            f"split.subjects: no subject {', '.join(unknown)} in the training part; expected some "
-            f"of {', '.join(sorted(set(subjects), key=natural_key))}"
-        )
-    chosen = np.isin(names, names[subjects.isin(listed)])
-    if joined := sorted(set(subjects[chosen]) - listed, key=natural_key):
-        raise CnmcError(
-            f"split.subjects: {', '.join(joined)} must be listed too: byte-identical images join "
-            "them to subjects of the list"
-        )
-    return chosen
 
 
 def _read(path: Path, cells: pd.DataFrame, *, source: str) -> Split:

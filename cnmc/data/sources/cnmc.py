@@ -77,7 +77,7 @@ def read_labels(paths: Iterable[Path]) -> dict[str, tuple[str, int]]:
             if parse_uid(original) is None or not name or label not in {"0", "1"} or known != entry:
                 raise CnmcError(
                     f"{path}, line {line}: {','.join(row)}; expected UID_<subject>_<image>_<cell>_"
-                    "<all|hem>.bmp, the name of an image and 1 or 0, one line for an image"
+                    "<all|hem>.bmp, the name of an image and 1 or 0, the same in all label files"
                 )
     return labels
 
@@ -105,8 +105,8 @@ def classify(
         cell_id = f"{part}/{path.stem}"
         if (other := paths_of.setdefault(cell_id, text)) != text:
             raise CnmcError(
-                f"{other} and {text}: the same cell twice below data.root; expected one copy of the "
-                "data set (remove one, or give data.root=DIR of one of them)"
+                f"{other} and {text}: the same cell twice below data.root; expected one copy of "
+                "the data set (remove one, or give data.root=DIR of one of them)"
             )
         label = uid.label if uid else 0
         if part == "prelim" and (entry := unused.pop(path.stem.lower(), None)):

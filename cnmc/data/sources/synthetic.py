@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -27,22 +26,14 @@ from cnmc.errors import CnmcError
 
 MARKER = "synthetic.json"
 """File in the root that marks the data set as generated and holds its composition."""
-_GENERATOR = 1
-"""Raise it when the same composition gives other files than before."""
+_GENERATOR = 1  # Raise it when the same composition gives other files than before.
 _FOLDERS = ("C-NMC_training_data", "C-NMC_test_prelim_phase_data", "C-NMC_test_final_phase_data")
 # First word of the seed of each kind of random draw; 1 is taken by the traits of subjects.
 _COUNTS, _ORDER, _CELL = 2, 3, 4
 
 
-class _Cell(NamedTuple):
-    """One image; its pixels depend on the seed of the data set and on the first four fields."""
-
-    part: int
-    label: int
-    subject: int
-    number: int
-    uid: str
-    path: str
+_Cell = tuple[tuple[int, int, int, int], str, str]
+"""Part, label, subject and number of a cell, which decide its pixels; original name; path."""
 
 
 def generate(
@@ -104,26 +95,23 @@ def _write(root: Path, composition: SyntheticConfig, num_workers: int, show_prog
     seed, size = composition.seed, composition.image_size
 
     def write(cell: _Cell) -> None:
-        rng = np.random.default_rng([_CELL, seed, *cell[:4]])
-        # Images of the final part of the release measure 600 pixels, its cells as many as others.
-        canvas = round(size * 600 / 450) if PARTS[cell.part] == "final" else size
-        image = draw_cell(rng, cell.label, subject_traits(seed, *cell[:3]), size, canvas)
+        (part, label, subject, number), _, path = cell
+        rng = np.random.default_rng([_CELL, seed, part, label, subject, number])
+        # The final part of the release has larger images with cells of the same size.
+        canvas = round(size * 600 / 450) if PARTS[part] == "final" else size
+        image = draw_cell(rng, label, subject_traits(seed, part, label, subject), size, canvas)
         encoded = cv2.imencode(".bmp", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))[1]
-        (root / cell.path).write_bytes(encoded.tobytes())
+        (root / path).write_bytes(encoded.tobytes())
 
     cells = _plan(composition)
-    for folder in {root} | {(root / cell.path).parent for cell in cells}:
+    for folder in {root} | {(root / path).parent for _, _, path in cells}:
         folder.mkdir(parents=True, exist_ok=True)
+    what = "Generating cells"
     map_threads(
-        write,
-        cells,
-        num_workers=num_workers,
-        description="Generating cells",
-        show_progress=show_progress,
+        write, cells, num_workers=num_workers, description=what, show_progress=show_progress
     )
-    prelim = [cell for cell in cells if PARTS[cell.part] == "prelim"]
-    if prelim:
-        rows = [f"{cell.uid},{Path(cell.path).name},{cell.label}" for cell in prelim]
+    rows = [f"{uid},{Path(path).name},{key[1]}" for key, uid, path in cells if key[0] == 1]
+    if rows:
         # The released file ends its lines in CR LF.
         text = "\r\n".join([",".join(LABEL_COLUMNS), *rows, ""])
         (root / f"{_FOLDERS[1]}_labels.csv").write_bytes(text.encode())
@@ -136,21 +124,31 @@ def _plan(composition: SyntheticConfig) -> list[_Cell]:
         members = [cell for name in LABELS for cell in _members(composition, part, name)]
         # The release numbers the images of its test parts in no order of subject or class.
         order = np.random.default_rng([_ORDER, composition.seed, part]).permutation(len(members))
-        for position, cell in enumerate((members[chosen] for chosen in order), start=1):
-            path = cell.path if part == 0 else f"{folder}/{folder}/{position}.bmp"
-            cells.append(cell._replace(path=path))
+        for position, (key, uid, path) in enumerate((members[i] for i in order), start=1):
+            cells.append((key, uid, path if part == 0 else f"{folder}/{folder}/{position}.bmp"))
     return cells
 
 
 def _members(composition: SyntheticConfig, part: int, class_name: str) -> Iterator[_Cell]:
-    """Yield the cells of one part and class; subjects are numbered through all parts."""
+    """Yield the cells of one part and class, with their paths in the training part."""
     subjects = [getattr(composition, f"{name}_subjects_{class_name}") for name in PARTS]
-    num_cells = getattr(composition, f"{PARTS[part]}_cells_{class_name}")
+    spare = getattr(composition, f"{PARTS[part]}_cells_{class_name}") - subjects[part]
     label = LABELS[class_name]
     rng = np.random.default_rng([_COUNTS, composition.seed, part, label])
-    counts = _cell_counts(rng, num_cells, subjects[part])
-    folds = _folds(counts)
+    # As unevenly as in the release, at least one cell for a subject.
+    weights = rng.lognormal(0.0, 0.9, subjects[part])
+    shares = spare * weights / weights.sum()
+    counts = np.floor(shares).astype(int) + 1
+    # The cells that rounding left over go to the subjects that lost most by it.
+    losers = np.argsort(counts - 1 - shares, kind="stable")
+    counts[losers[: spare - (counts - 1).sum()]] += 1
+    # Three folds of about equally many cells.
+    folds, filled = np.zeros_like(counts), np.zeros(3)
+    for index in np.argsort(-counts, kind="stable"):
+        folds[index] = filled.argmin()
+        filled[folds[index]] += counts[index]
     for index, count in enumerate(counts):
+        # Subjects are numbered through all parts.
         subject = f"{'' if label else 'H'}{1 + sum(subjects[:part]) + index}"
         number = image = 0
         while number < count:
@@ -158,25 +156,5 @@ def _members(composition: SyntheticConfig, part: int, class_name: str) -> Iterat
             for cell in range(1, 1 + min(count - number, 1 + int(rng.poisson(3)))):
                 uid = f"UID_{subject}_{image}_{cell}_{class_name}.bmp"
                 path = f"{_FOLDERS[0]}/fold_{folds[index]}/{class_name}/{uid}"
-                yield _Cell(part, label, index, number, uid, path)
+                yield (part, label, index, number), uid, path
                 number += 1
-
-
-def _cell_counts(rng: np.random.Generator, num_cells: int, num_subjects: int) -> list[int]:
-    """Divide cells among subjects, at least one for each, as unevenly as in the release."""
-    weights = rng.lognormal(0.0, 0.9, num_subjects)
-    shares = (num_cells - num_subjects) * weights / weights.sum()
-    counts = np.floor(shares).astype(int)
-    # The cells that rounding left over go to the subjects that lost most by it.
-    losers = np.argsort(counts - shares, kind="stable")[: num_cells - num_subjects - counts.sum()]
-    counts[losers] += 1
-    return [int(count) + 1 for count in counts]
-
-
-def _folds(counts: list[int]) -> list[int]:
-    """Deal subjects into three folds of about equally many cells, and return the fold of each."""
-    folds, filled = [0] * len(counts), [0, 0, 0]
-    for index in sorted(range(len(counts)), key=lambda index: -counts[index]):
-        folds[index] = filled.index(min(filled))
-        filled[folds[index]] += counts[index]
-    return folds

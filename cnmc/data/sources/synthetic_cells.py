@@ -25,29 +25,25 @@ CUT_RATE = 0.06
 BACKGROUND_RATE = 0.08
 """Share of cells with leftover background (Figure 1d of the paper)."""
 
-_WIDTHS = (179.0, 219.0)  # Mean width by label, before imperfections.
-_WIDTH_SD = 22.0
-# With these deviations 14 % of the cells of either class are on the wrong side of zero.
-_IMMATURITY_SD = 0.85
-
 Traits = tuple[float, ...]
 """Deviations of a subject from its class: width in pixels, immaturity (the mean is +1 for ALL, -1
 for normal cells), and the logarithms of factors on light, hue and contrast."""
 _TRAIT_SDS = (12.0, 0.4, 0.04, 0.02, 0.12)
 
 
-def _colour(red: float, green: float, blue: float) -> _Field:
-    return np.array([red, green, blue], np.float32).reshape(3, 1, 1)
-
-
-_NUCLEUS = _colour(65.0, 25.5, 75.0)
-_CYTOPLASM = _colour(86.0, 60.0, 101.0)
-_MEMBRANE = _colour(122.0, 80.0, 106.0)
-_PLASMA = _colour(108.0, 80.0, 102.0)
-# Chromatin that is less dense lets red through more than green and blue.
-_CHROMATIN = _colour(1.0, 0.5, 0.45)
-# The dark ring below the outline is bluish: it loses red and gains a little blue.
-_RING = _colour(-15.0, -4.0, 5.0)
+_NUCLEUS, _CYTOPLASM, _MEMBRANE, _PLASMA, _CHROMATIN, _RING = np.array(
+    [
+        [65.0, 25.5, 75.0],
+        [86.0, 60.0, 101.0],
+        [122.0, 80.0, 106.0],
+        [108.0, 80.0, 102.0],
+        # Chromatin that is less dense lets red through more than green and blue.
+        [1.0, 0.5, 0.45],
+        # The dark ring below the outline is bluish: it loses red and gains a little blue.
+        [-15.0, -4.0, 5.0],
+    ],
+    np.float32,
+)[..., None, None]
 _CROSS = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
 
 
@@ -123,8 +119,9 @@ def draw_cell(
     canvas_size = canvas_size or image_size
     scale = image_size / RELEASE_SIZE
     mean = 1.0 if label == 1 else -1.0
-    immaturity = mean + traits[1] + _IMMATURITY_SD * rng.standard_normal()
-    width = _WIDTHS[label] + traits[0] + _WIDTH_SD * rng.standard_normal()
+    # With these deviations 14 % of the cells of either class are on the wrong side of zero.
+    immaturity = mean + traits[1] + 0.85 * rng.standard_normal()
+    width = (179.0, 219.0)[label] + traits[0] + 22.0 * rng.standard_normal()
     outline = _outline(rng, float(np.clip(width, 110.0, 340.0)))
     is_cut, has_background = rng.random(2) < (CUT_RATE, BACKGROUND_RATE)
 
@@ -203,7 +200,8 @@ def _shade(canvas: _Canvas, mask: Image, immaturity: float, traits: Traits) -> _
     planes += (_MEMBRANE - _NUCLEUS) * membrane
     stain = math.exp(light + 0.07 * deviations[2])
     hue = math.exp(hue + 0.02 * deviations[3])
-    return np.asarray(planes * _colour(stain * hue, stain, stain * (1.0 / hue)), np.float32)
+    stains = stain * np.array([hue, 1.0, 1.0 / hue])
+    return np.asarray(planes * stains.astype(np.float32)[:, None, None], np.float32)
 
 
 def _add_background(
@@ -228,7 +226,7 @@ def _add_background(
     depth = cv2.distanceTransform(patch, cv2.DIST_L2, 3) / canvas.scale
     # A red cell is pale in its middle; the other kinds are not deep enough to become pale.
     light = 0.9 + 0.06 * canvas.noise(80.0) + np.clip((depth - 15.0) / 45.0, 0.0, 0.4)
-    tint = _PLASMA * _colour(*rng.uniform(0.94, 1.06, 3))
+    tint = _PLASMA * rng.uniform(0.94, 1.06, (3, 1, 1)).astype(np.float32)
     return mask | patch, np.where(patch == 1, light * tint, planes)
 
 
