@@ -130,8 +130,8 @@ def test_the_best_checkpoint_gives_the_stored_logits(run: Run, tiny: list[str]) 
     stored = rows[logit_columns(rows)].to_numpy()
     np.testing.assert_allclose(logits.numpy(), stored, atol=1e-5)
     # Opened for prediction, it gives them too, and decides as its predictions chose.
-    network = open_network(folder.path, num_threads=1).predictor
-    np.testing.assert_allclose(network.predict(images), stored, atol=1e-5)
+    network = open_network(folder.path, num_threads=1)
+    np.testing.assert_allclose(network.logits(images), stored, atol=1e-5)
     chosen = choose_of_epoch(_predictions(folder), best[0])
     assert chosen.num_cells == 18
     assert network.info.decision == chosen == Decision.from_values(checkpoint["cnmc"]["decision"])
@@ -230,7 +230,7 @@ def _dying_in_second_epoch(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     def step_or_die(self: CellClassifier, batch: object, position: int) -> torch.Tensor:
         if self.current_epoch == 1 and position == 2:
             raise Killed
-        return step(self, batch, position)  # type: ignore[arg-type]
+        return step(self, batch, position)
 
     with monkeypatch.context() as patch:
         patch.setattr(CellClassifier, "training_step", step_or_die)
