@@ -196,7 +196,7 @@ def fit(
                 ckpt_path=folder.last_checkpoint if epochs else None,
                 weights_only=True,
             )
-            if data.has_test:
+            if "test" in data.evaluated:
                 module.load_state_dict(load_checkpoint(folder.best_checkpoint)["state_dict"])
                 trainer.test(module, data, verbose=False)
         except SIGTERMException:

@@ -79,7 +79,6 @@ class Findings:
                 num_workers=min(os.cpu_count() or 1, 8),
                 show_progress=False,
                 max_reads=MAX_READS,
-                keep=False,
             )
         except (OSError, ValueError) as error:
             return " ".join(str(error).split())
