@@ -64,7 +64,7 @@ def test_an_experiment_without_a_finished_run_is_an_error(runs: Path) -> None:
     with pytest.raises(CnmcError, match=r"propsal.* norot, proposal"):
         best(BestConfig(runs=str(runs), experiment="propsal"))
     _run(runs, "nospeclr", 0, 0.9, status="failed")
-    with pytest.raises(CnmcError, match="1"):
+    with pytest.raises(CnmcError, match="finished"):
         best(BestConfig(runs=str(runs), experiment="nospeclr"))
 
 
