@@ -186,7 +186,8 @@ def start_over(folder: RunFolder, study_id: str | None) -> None:
     """
     if not folder.path.exists():
         return
-    if not any((folder.path / name).is_file() for name in (CONFIG, INFO)):
+    files = (folder.path / CONFIG, folder.path / INFO)
+    if not (folder.has_results() or any(file.is_file() for file in files)):
         raise RefusedError(
             f"run.overwrite=true: {folder.path} exists and is not a run folder; remove it "
             "yourself, or choose another run.name or run.root"
