@@ -277,7 +277,7 @@ def test_another_data_set_split_or_weights_are_refused(
         torch.save(build_classifier(config, 1.0).network.state_dict(), path)
     begun = ["trainer.max_epochs=1", "model.pretrained=true", f"model.weights={weights[0]}"]
     folder = run(*begun)
-    with pytest.raises(CnmcError, match="^split:"):
+    with pytest.raises(CnmcError, match=r"^split:"):
         run(*begun, f"split.path={own}")
     with pytest.raises(CnmcError, match=r"^model\.weights:"):
         run(*begun[:2], f"model.weights={weights[1]}")
