@@ -47,8 +47,10 @@ def test_tensorboard_gets_the_scalars_by_epoch(tiny: list[str]) -> None:
 def test_a_missing_tensorboard_is_named_with_the_way_out(
     tiny: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cnmc.config.recipe.find_spec", lambda _name: None)
-    with pytest.raises(CnmcError, match=r"logger=tensorboard .* pip install 'cnmc\[tensorboard\]'"):
+    monkeypatch.setattr("cnmc.config.groups.find_spec", lambda _name: None)
+    with pytest.raises(
+        CnmcError, match=r"logger.kind=tensorboard.* pip install 'cnmc\[tensorboard\]'"
+    ):
         compose([*tiny, "logger=tensorboard"])
 
 
