@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cnmc.cli.start import start
+from cnmc.cli.app import start
 
 if __name__ == "__main__":
     start(trains=False)
@@ -13,7 +13,7 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig
 
-from cnmc.cli.app import run_app, user_errors, without_multirun
+from cnmc.cli.app import run_app, user_errors
 from cnmc.config import PredictConfig, register, to_config
 from cnmc.deploy import outputs
 from cnmc.deploy.gather import gather
@@ -90,4 +90,4 @@ def main(node: DictConfig) -> None:
 
 if __name__ == "__main__":
     # The first job would end the process with its own exit status.
-    run_app(main, PredictConfig, arguments=without_multirun)
+    run_app(main, PredictConfig)

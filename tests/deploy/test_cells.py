@@ -29,7 +29,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> TrainedNetwork:
     root, work_dir = str(folder / "data"), str(folder / "work")
     data = DataConfig(root, work_dir, crop=40, synthetic=SyntheticConfig(**NUMBERS))
     split = SplitConfig("nested")
-    opened = open_split(data, split, show_progress=False)
+    opened = open_split(data, split)
     run = {
         "manifest_fingerprint": opened.manifest.fingerprint,
         "split_fingerprint": opened.split.fingerprint,
