@@ -17,10 +17,8 @@ NUM_CHOICES = 50
 def ensembles(labels: IntArray, logits: FloatArray) -> pd.DataFrame:
     """Score the mean logit of k runs, for k from 1 to all, from logits of shape (R, N).
 
-    Returns:
-        One row a k: k, num_choices (:data:`NUM_CHOICES` random subsets of k runs, or all if there
-        are not more), and of F1 and AUROC mean, low and high (the middle 95 % of the choices), as
-        fractions of 1.
+    Columns: k, num_choices (:data:`NUM_CHOICES` random subsets of k runs, or all if there are not
+    more), and of F1 and AUROC mean, low and high (the middle 95 % of the choices).
     """
     rng = np.random.default_rng(0)
     rows = []
@@ -39,39 +37,32 @@ def ensembles(labels: IntArray, logits: FloatArray) -> pd.DataFrame:
 def _choices(number: int, size: int, rng: np.random.Generator) -> FloatArray:
     """Return subsets of ``size`` out of ``number`` as rows of zeros and ones."""
     if comb(number, size) <= NUM_CHOICES:
-        subsets = [list(subset) for subset in combinations(range(number), size)]
+        subsets = np.array(list(combinations(range(number), size)))
     else:
-        subsets = [list(rng.permutation(number)[:size]) for _ in range(NUM_CHOICES)]
+        subsets = np.array([rng.permutation(number)[:size] for _ in range(NUM_CHOICES)])
     rows = np.zeros((len(subsets), number))
-    np.put_along_axis(rows, np.array(subsets), 1.0, axis=1)
+    np.put_along_axis(rows, subsets, 1.0, axis=1)
     return rows
 
 
 def views(group: Group) -> pd.DataFrame:
-    """Score the mean logit of so many of the stored rotations, from 1 to all.
+    """Score the mean logit of several of the stored rotations, from 1 to all.
 
-    Returns:
-        One row a number: num_views; mean and std over runs (ddof 0) of the F1 averaged over all
-        choices of so many rotations; ``spaced``, the mean F1 of the equally spaced rotations that
-        begin with the original orientation (``tta.num_rotations``), NaN where there are none.
+    Columns: num_views; mean and std over runs (ddof 0) of the F1 averaged over all choices of so
+    many rotations; spaced, the mean F1 of the equally spaced rotations that begin with the original
+    orientation (``tta.num_rotations``), NaN where there are none.
     """
     stored = len(group.runs[0].reported.columns)
-    subsets = [
-        subset for size in range(1, stored + 1) for subset in combinations(range(stored), size)
-    ]
-    weights = np.zeros((stored, len(subsets)))
-    for position, subset in enumerate(subsets):
-        weights[list(subset), position] = 1 / len(subset)
-    logits = (run.reported.at(run.best_epoch) @ weights for run in group.runs)
-    f1 = np.stack([decision_metrics(group.labels, views.T)["f1"] for views in logits])
-    sizes = np.array([len(subset) for subset in subsets])
     rows = []
     for size in range(1, stored + 1):
-        by_run = f1[:, sizes == size].mean(axis=1)
-        spaced = float("nan")
+        subsets = list(combinations(range(stored), size))
+        weights = np.zeros((stored, len(subsets)))
+        np.put_along_axis(weights, np.array(subsets).T, 1 / size, axis=0)
+        logits = (run.reported.at(run.best_epoch) @ weights for run in group.runs)
+        f1 = np.stack([decision_metrics(group.labels, views.T)["f1"] for views in logits], axis=1).T
+        spaced = np.nan
         if stored % size == 0:
-            wanted = tuple(range(0, stored, stored // size))
-            spaced = float(f1[:, subsets.index(wanted)].mean())
-        row = {"num_views": size, "mean": by_run.mean(), "std": by_run.std(), "spaced": spaced}
-        rows.append(row)
+            spaced = f1[:, subsets.index(tuple(range(0, stored, stored // size)))].mean()
+        mean = f1.mean(axis=1)
+        rows.append({"num_views": size, "mean": mean.mean(), "std": mean.std(), "spaced": spaced})
     return pd.DataFrame(rows)

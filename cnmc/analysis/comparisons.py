@@ -56,19 +56,15 @@ def comparisons(
             first = {"first": f"{label}, no rotation (same checkpoints)"}
             found = _compared(group, group.upright, group.logits, bootstrap, paired=True)
             rows.append(first | names | found)
-            if norot and group.protocol == "paper" and not _has_norot(study, group):
+            on_same = {
+                other.experiment for other in study.groups if other.cells_key == group.cells_key
+            }
+            if norot and group.protocol == "paper" and "norot" not in on_same:
                 first = {"first": f"{label}, no rotation (own epoch)"}
                 own = best_logits(group, rotations=False)
                 rows.append(first | names | _compared(group, own, group.logits, bootstrap))
     table = pd.DataFrame(rows)
     return table.assign(p_holm=holm(table["p_two_sided"])) if rows else table, refused
-
-
-def _has_norot(study: Study, group: Group) -> bool:
-    """Return whether NOROT has runs of its own on the same cells."""
-    return any(
-        other.experiment == "norot" and other.cells_key == group.cells_key for other in study.groups
-    )
 
 
 def _compared(

@@ -33,33 +33,28 @@ def best_logits(group: Group, *, rotations: bool = True) -> FloatArray:
     Without rotations this is the paper's NOROT (section 4.4): the training of PROPOSAL, and only
     the original orientation in evaluation and choice of the epoch.
     """
-    epochs, logits = group.by_epoch(rotations=rotations)
-    trained = _trained(epochs)
-    f1 = decision_metrics(group.labels, logits[trained])["f1"]
-    chosen = trained[np.argmax(f1, axis=0)]
+    logits = _trained(group, rotations=rotations)
+    chosen = np.argmax(decision_metrics(group.labels, logits)["f1"], axis=0)
     best: FloatArray = logits[chosen, np.arange(logits.shape[1])]
     return best
 
 
-def _trained(epochs: IntArray) -> IntArray:
-    """Return the positions of the epochs after 0, or of all epochs if there is no other."""
-    positions = np.flatnonzero(epochs > 0)
-    return positions if len(positions) else np.arange(len(epochs))
+def _trained(group: Group, *, rotations: bool = True) -> FloatArray:
+    """Return the logits of the epochs after 0, or of all epochs if there is no other."""
+    epochs, logits = group.by_epoch(rotations=rotations)
+    return logits[epochs > 0] if (epochs > 0).any() else logits
 
 
 def schemes(group: Group, others: tuple[Group, ...] = ()) -> list[Scheme]:
-    """Return the F1 of the same runs on the same cells by different rules.
+    """Return the F1 of the same runs, and of an honest twin among other groups, by each rule.
 
-    Args:
-        group: Runs; with protocol honest there is only one rule.
-        others: Groups that may include its honest twin.
+    With protocol honest there is only one rule.
     """
     f1 = decision_metrics(group.labels, group.logits)["f1"]
     if group.protocol == "honest":
         note = "subjects of the training part chose the epoch, so fewer cells trained"
         return [Scheme(HONEST, f1, note)]
-    epochs, logits = group.by_epoch()
-    counts = confusion(group.labels, logits > 0.0, group.subjects[1])[_trained(epochs)]
+    counts = confusion(group.labels, _trained(group) > 0.0, group.subjects[1])
     last = count_metrics(counts[-1].sum(axis=1))["f1"]
     paper = "the paper's rule: the same cells choose and are reported"
     found = [
@@ -88,19 +83,16 @@ def is_honest_twin(group: Group, other: Group) -> bool:
 def choose_on_other_subjects(
     counts: IntArray, strata: IntArray, *, num_divisions: int = NUM_DIVISIONS
 ) -> FloatArray | None:
-    """Return the F1 of each run if the epoch is chosen on other subjects.
+    """Return the F1 of each run if the epoch is chosen on other subjects, shape (R,).
 
     The subjects are divided into halves, class by class. Each half is scored at the epoch that is
-    best on the other; both together give one F1, which is averaged over the divisions.
+    best on the other; both together give one F1, which is averaged over the divisions. It is None
+    if a class has only one subject.
 
     Args:
-        counts: True negatives, false positives, false negatives, true positives by epoch, run and
-            subject, shape (E, R, S, 4).
+        counts: By epoch, run and subject, shape (E, R, S, 4).
         strata: Stratum of each subject, shape (S,).
         num_divisions: Divisions, D.
-
-    Returns:
-        Shape (R,); None if a class has only one subject.
     """
     if np.unique(strata, return_counts=True)[1].min() < 2:
         return None

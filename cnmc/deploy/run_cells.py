@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from cnmc.analysis.choosing import CHOOSING_ROLE
+from cnmc.analysis.calibration import CHOOSING_ROLE
 from cnmc.config import SplitConfig
 from cnmc.data.audit import usable_cells
 from cnmc.data.images import crop_and_resize, decode, read_file
