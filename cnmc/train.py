@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cnmc.cli.start import start
+from cnmc.cli.app import start
 
 if __name__ == "__main__":
     start()
@@ -196,7 +196,7 @@ def fit(
                 ckpt_path=folder.last_checkpoint if epochs else None,
                 weights_only=True,
             )
-            if data.has_test:
+            if "test" in data.evaluated:
                 module.load_state_dict(load_checkpoint(folder.best_checkpoint)["state_dict"])
                 trainer.test(module, data, verbose=False)
         except SIGTERMException:
