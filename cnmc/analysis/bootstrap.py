@@ -81,34 +81,32 @@ class SubjectBootstrap:
         )
 
     def metrics(self, logits: FloatArray) -> dict[str, FloatArray]:
-        """Return every metric of counts of each run in each resample, (R, N) to (B, R)."""
+        """Return the metrics of counts of each run in each resample, (R, N) to (B, R)."""
         counts = confusion(self.labels, logits > 0.0, self.subjects)
         return count_metrics(np.einsum("bs,rsc->brc", self.weights, counts, optimize=True))
 
     def all_metrics(self, logits: FloatArray) -> dict[str, FloatArray]:
         """Return :meth:`metrics` and :meth:`auroc`; any other metric of scores is NaN."""
-        found = {**self.metrics(logits), "auroc": self.auroc(logits)}
         undefined = np.full((self.number, len(logits)), np.nan)
-        return {name: found.get(name, undefined) for name in METRICS}
+        found = {**self.metrics(logits), "auroc": self.auroc(logits)}
+        return dict.fromkeys(METRICS, undefined) | found
 
     def auroc(self, logits: FloatArray) -> FloatArray:
         """Return the AUROC of each run in each resample, (R, N) to (B, R)."""
         cells = confusion(self.labels, np.ones((1, len(self.labels)), dtype=bool), self.subjects)[0]
         pairs = (self.weights @ cells[:, 3]) * (self.weights @ cells[:, 1])
+        pairs[pairs == 0] = np.nan
         columns = []
         for row in logits:
             wins = pair_wins(self.labels, row, self.subjects)
-            right = np.einsum("bi,bi->b", self.weights @ wins, self.weights)
-            columns.append(np.where(pairs > 0, right / np.where(pairs > 0, pairs, 1), np.nan))
+            columns.append(np.einsum("bi,bi->b", self.weights @ wins, self.weights) / pairs)
         return np.stack(columns, axis=1)
 
     def interval(self, resampled: FloatArray, minus: FloatArray | None = None) -> Interval:
         """Return the interval of the mean over runs, for other seeds and other subjects.
 
-        Args:
-            resampled: A metric of each run in each resample of the subjects, shape (B, R).
-            minus: The same of another group, whose mean is subtracted, shape (B, Q). For pairs of
-                runs give the difference of the metrics instead.
+        ``resampled`` is a metric of each run in each resample of the subjects, shape (B, R). The
+        mean of ``minus``, shape (B, Q), is subtracted; pairs of runs are subtracted beforehand.
         """
         means = self._means(resampled, self.seed + 1)
         if minus is not None:

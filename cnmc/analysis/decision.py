@@ -26,12 +26,10 @@ class Decision:
     temperature: float = 1.0
     """Logits are divided by it before the sigmoid."""
     threshold: float = PAPER_THRESHOLD
-    """Probability from which a cell is called ALL, in (0, 1), with the highest weighted F1 on the
-    cells that it was chosen on."""
+    """Probability from which a cell is called ALL, in (0, 1)."""
     chosen_on: str = ""
-    """Role of those cells, such as ``val``; empty if nothing was chosen."""
+    """Role of the cells that chose both, such as ``val``; empty if nothing was chosen."""
     num_cells: int = 0
-    """Number of those cells."""
     points: tuple[tuple[float, ...], ...] = ()
     """Threshold, sensitivity and specificity on those cells, thresholds ascending."""
 
@@ -74,9 +72,9 @@ class Decision:
 
         Args:
             wanted: ``checkpoint`` (the one that came with it), ``paper`` (a mean logit of 0), a
-                number in (0, 1), or a point such as ``sensitivity:0.95``: the threshold with the
-                highest specificity among those that reach this sensitivity on the cells that it was
-                chosen on; ``specificity:0.9`` is the other way round.
+                number in (0, 1), or ``sensitivity:0.95``: the threshold with the highest
+                specificity that reaches this sensitivity on the cells that chose it;
+                ``specificity:0.9`` is the other way round.
 
         Raises:
             CnmcError: The words are others, or the point cannot be reached.

@@ -16,9 +16,7 @@ from cnmc.analysis.metrics import FloatArray
 
 Interval = tuple[float, float]
 
-SIGNIFICANCE = 0.05
-CONFIDENCE = 0.95
-POWER = 0.8
+SIGNIFICANCE, CONFIDENCE, POWER = 0.05, 0.95, 0.8
 NUM_RESAMPLES = 4999
 NOT_DEFINED: Interval = (float("nan"), float("nan"))
 

@@ -13,7 +13,6 @@ from scipy.special import expit
 from sklearn import metrics as sk
 from sklearn.calibration import calibration_curve
 
-from cnmc.analysis.averaging import ensembles, views
 from cnmc.analysis.bootstrap import SubjectBootstrap
 from cnmc.analysis.calibration import (
     expected_calibration_error,
@@ -27,7 +26,14 @@ from cnmc.analysis.comparisons import MANN_WHITNEY, WILCOXON, comparisons
 from cnmc.analysis.loading import read_study
 from cnmc.analysis.metrics import aurocs, confusion, count_metrics, evaluate
 from cnmc.analysis.results import Group
-from cnmc.analysis.selection import HONEST, best_logits, choose_on_other_subjects, schemes
+from cnmc.analysis.selection import (
+    HONEST,
+    best_logits,
+    choose_on_other_subjects,
+    ensembles,
+    schemes,
+    views,
+)
 from cnmc.analysis.subjects import best_and_last, hardest_cells, person_scores, persons
 from tests.analysis.test_metrics import Case, cases
 from tests.studies import Subjects, write_run
