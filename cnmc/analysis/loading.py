@@ -57,7 +57,8 @@ def load_run(folder: RunFolder) -> Run:
     known = info.manifest_fingerprint and info.split_fingerprint
     _expect(known and info.protocol in ("paper", "honest"), path / INFO, "names no cells")
     config = folder.read_config()
-    _expect(config_hash(config) == info.config_hash, path / CONFIG, "has another config_hash")
+    same = config_hash(config) == info.config_hash
+    _expect(same, path / CONFIG, f"does not have the config_hash of {INFO}")
     best = info.best_epoch or info.epochs_done
     metrics = folder.read_metrics()
     numbers = all(map(is_numeric_dtype, metrics.dtypes)) and is_integer_dtype(metrics["epoch"])
