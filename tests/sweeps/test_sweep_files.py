@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import itertools
-from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from wandb import wandb_agent
 from cnmc.cli.app import compose, without_hydra
 from cnmc.config import CONFIG_DIR, Config, register, to_config
 from cnmc.runs.folder import RunFolder, find_runs
-from cnmc.study.plan import job_folder, planned_runs, settings, with_multirun
+from cnmc.study.plan import compose_settings, job_folder, planned_jobs, setting, with_multirun
 from tests.conftest import ROOT
 from tests.study.forks import Forks
 
@@ -150,10 +149,7 @@ def test_a_grid_is_the_study_of_the_command_line(
     }
     config, _ = compose(commands[-1])
     assert (config.experiment, config.seed, config.split.kind) == (name, 23, "official")
-    folders = [
-        job_folder(replace(config, seed=parameters["seed"]), command, {})
-        for parameters, command in zip(chosen, commands, strict=True)
-    ]
+    folders = [job_folder(config, command) for command in commands]
     plain = [f"experiment={name}", "seed=range(24)"]
     assert _paths(folders) == _paths(_planned(plain))
 
@@ -182,7 +178,7 @@ def test_every_trial_of_the_search_composes_and_has_a_folder(
         )
         assert list(config.optimizer.rates.values()) == [one, one, three, three, three, head]
         assert config.split.kind == "nested"
-        folders.append(job_folder(config, command, {}).path)
+        folders.append(job_folder(config, command).path)
     assert {folder.parent for folder in folders} == {Path("runs/rates/proposal")}
     assert len(set(folders)) == len(trials) == 11
     assert folders[0].name == (
@@ -244,9 +240,19 @@ def test_an_agents_trials_have_folders_of_their_own(
     assert info.setting == found[1].path.name.removeprefix("seed=0,")
 
 
-def _planned(overrides: list[str], **others: Any) -> list[RunFolder]:
-    options = {"root": Path("runs"), "seed": 0, "experiment": "proposal", **others}
-    return planned_runs(overrides, **options)
+def _planned(overrides: list[str], params: dict[str, Any] | None = None) -> list[RunFolder]:
+    """Return the run folders of a study."""
+    register()
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        initialize_config_dir(str(CONFIG_DIR), version_base="1.3"),
+    ):
+        patch.delenv("WANDB_SWEEP_ID", raising=False)
+        swept = [f"{key}={value}" for key, value in (params or {}).items()]
+        command = [item for item in with_multirun(overrides) if item != "--multirun"]
+        jobs = planned_jobs([f"hydra.searchpath=[{STUDY_FOLDER.as_uri()}]", *swept, *command])
+        configs = compose_settings(jobs, "config")
+    return [job_folder(configs[setting(job)], job, params) for job in jobs]
 
 
 def _paths(folders: list[RunFolder]) -> list[str]:
@@ -278,9 +284,8 @@ def test_a_study_file_fills_the_folders_of_the_command_line(name: str, plain: li
     assert config.split.kind == ("nested" if is_search else "official")
     root = Path("runs/rates" if is_search else "runs")
     assert Path(config.run.root) == root
-    swept = [*(f"{key}={value}" for key, value in params.items()), study]
-    planned = _planned(swept, root=root, params=list(params))
-    assert _paths(planned) == _paths(_planned(plain, root=root))
+    planned = _planned([study], params)
+    assert _paths(planned) == _paths(_planned([*plain, f"run.root={root}"]))
 
 
 def _compose(*overrides: str) -> Config:
@@ -299,9 +304,10 @@ def test_every_setting_of_a_study_file_composes(name: str, num_settings: int) ->
     study = f"+sweep={name}"
     kind = _compose(study).split.kind
     params = dict(HydraConfig.get().sweeper.params)
-    jobs = settings([*(f"{key}={value}" for key, value in params.items()), study])
-    assert len(jobs) == num_settings
-    for job in jobs:
+    jobs = planned_jobs([*(f"{key}={value}" for key, value in params.items()), study])
+    jobs_by_setting = {setting(job): job for job in jobs}
+    assert len(jobs_by_setting) == num_settings
+    for job in jobs_by_setting.values():
         config = _compose(*job)
         asked = dict(override.split("=") for override in job)
         assert config.split.kind == kind
