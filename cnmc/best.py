@@ -41,9 +41,9 @@ def best(config: BestConfig) -> None:
     else:
         candidates, num_left_out = candidates_in(Path(config.runs), config.experiment)
     only = {"protocol": config.protocol, "manifest": config.manifest, "split": config.split}
-    ranking = rank(candidates, num_left_out=num_left_out, only=only)
-    print(describe(ranking))
-    run = ranking.runs[0]
+    runs = rank(candidates, only)
+    print(describe(runs, num_left_out))
+    run = runs[0]
     path = run.checkpoint
     if project is None and not Path(path).is_file():
         raise CnmcError(

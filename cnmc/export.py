@@ -7,20 +7,23 @@ from cnmc.cli.start import start
 if __name__ == "__main__":
     start()
 
+from contextlib import ExitStack
 from pathlib import Path
+from shutil import copyfile
+from tempfile import TemporaryDirectory
 
 import hydra
 from omegaconf import DictConfig
 
 from cnmc.cli.app import run_app, user_errors
 from cnmc.config import ExportConfig, register, to_config
-from cnmc.deploy.formats import INT8
+from cnmc.deploy.formats import INT8, export_network
 from cnmc.deploy.graph import TrainedNetwork, read_trained
 from cnmc.deploy.model_card import card_path, model_card
 from cnmc.deploy.networks import find_checkpoint
-from cnmc.deploy.release import checked_file, put_in_place
 from cnmc.deploy.run_cells import CellsOfRun, find_cells
 from cnmc.errors import CnmcError
+from cnmc.files import replacing
 
 register()
 
@@ -36,11 +39,13 @@ def export(config: ExportConfig) -> None:
     output = Path(config.output)
     cells = _cells(trained, config)
     try:
-        with checked_file(trained, config.format, output, cells) as (whole, check):
-            card = card_path(output)
-            new_card = whole.with_name(card.name)
-            new_card.write_text(model_card(trained, check, output, cells), encoding="utf-8")
-            put_in_place(whole, output, {card: new_card})
+        with TemporaryDirectory() as folder, ExitStack() as stack:
+            file, card = Path(folder) / output.name, card_path(output)
+            check = export_network(trained, config.format, file, cells)
+            text = model_card(trained, check, output.name, cells)
+            file.with_name(card.name).write_text(text, encoding="utf-8")
+            for source in file.parent.iterdir():  # they are renamed when all are copied
+                copyfile(source, stack.enter_context(replacing(output.with_name(source.name))))
     except OSError as error:
         raise CnmcError(f"output={output}: cannot be written ({error})") from error
     print(f"written: {output}, {card.name}\n{check.line()}")

@@ -25,13 +25,10 @@ TRAIN = (
 )
 """Modules that the extra ``train`` brings."""
 
-RUNTIMES = ("onnxruntime", "openvino")
-"""Modules that the extra ``screen`` brings."""
 
-
-def absent(modules: tuple[str, ...] = TRAIN) -> list[str]:
-    """Return the modules that are not installed, without importing any."""
-    return [name for name in modules if find_spec(name) is None]
+def absent() -> list[str]:
+    """Return the modules of :data:`TRAIN` that are not installed, without importing any."""
+    return [name for name in TRAIN if find_spec(name) is None]
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cnmc.cli.start import start
+from cnmc.cli.app import start
 
 if __name__ == "__main__":
     start()
@@ -26,7 +26,7 @@ from omegaconf import DictConfig
 
 from cnmc.analysis.loading import load_study
 from cnmc.analysis.results import Group, Study
-from cnmc.analysis.summary import summarise, summarise_study
+from cnmc.analysis.summary import summarise
 from cnmc.cli.app import run_app, user_errors
 from cnmc.config import CONFIG_DIR, Config, register
 from cnmc.data.store import CellSplit, CellStore, open_cells, open_split
@@ -132,7 +132,7 @@ def _run(
                     trainer.validate(module, data, verbose=False)
                 trainer.fit(module, data, ckpt_path=last if epochs else None, weights_only=True)
                 # Only some splits have test cells.
-                if data.has_test:
+                if "test" in data.evaluated:
                     module.load_state_dict(load_checkpoint(best)["state_dict"])
                     trainer.test(module, data, verbose=False)
             info.status = "finished"
@@ -203,10 +203,9 @@ def close() -> bool:
         return True
     config, folders, reasons = launched
     study = load_study(folders, reasons)
-    summary = summarise_study(study)
-    print(summary.text)
+    print(summarise(study))
     log_study(config.logger, study, Path(config.run.root), study_figures)
-    return summary.complete
+    return not study.gaps
 
 
 @hydra.main(version_base="1.3", config_path=str(CONFIG_DIR), config_name="config")
@@ -219,7 +218,7 @@ def main(node: DictConfig) -> None:
         config, resolved, folder = described(node)
         if train(config, resolved, folder) == "skipped":
             print(f"{folder.path}: finished already")
-        print(summarise([folder]).text)
+        print(summarise(load_study([folder])))
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from cnmc.extras import RUNTIMES, TRAIN
+from cnmc.extras import TRAIN
 from tests.conftest import ROOT
 
 HIDE = f"import sys; sys.modules.update(dict.fromkeys({(*TRAIN, 'sklearn')!r})); "
@@ -36,22 +36,23 @@ def test_a_checkpoint_says_what_to_install() -> None:
         "try:\n open_network(Path('pyproject.toml'))\n"
         "except ValueError as error:\n print(error)"
     )
-    assert "pip install 'cnmc[train]'" in done.stdout, done.stderr
+    assert "cnmc[train]" in done.stdout, done.stderr
 
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_a_command_says_what_to_install(name: str) -> None:
-    code = f"{HIDE}import runpy; runpy.run_module('cnmc.{name}', run_name='__main__')"
-    done = _python(code)
+    done = _python(f"{HIDE}import runpy; runpy.run_module('cnmc.{name}', run_name='__main__')")
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
-    assert done.stderr.startswith("error: torch, ")
-    assert done.stderr.endswith("pip install 'cnmc[train]'\n")
+    assert "cnmc[train]" in done.stderr
 
 
 def test_the_extras_bring_what_is_asked_for() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    for extra, modules in (("train", {*TRAIN, "scikit_learn"}), ("screen", set(RUNTIMES))):
+    for extra, modules in (
+        ("train", {*TRAIN, "scikit_learn"}),
+        ("screen", {"onnxruntime", "openvino"}),
+    ):
         items = project["optional-dependencies"][extra]
         brought = {item.partition(">")[0].partition("=")[0].replace("-", "_") for item in items}
         assert brought == modules

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 import math
+import os
 import resource
+import shutil
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -16,17 +20,19 @@ import numpy as np
 import pandas as pd
 import pytorch_lightning as pl
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from cnmc.benchmarking import measure
 from cnmc.benchmarking.baselines import ImageFiles, train_steps
 from cnmc.benchmarking.measure import EVALUATION, NUM_EVALUATED, TRAINING, Comparison, Row, timed
-from cnmc.config import BenchmarkConfig, TrainerConfig
+from cnmc.config import EXPORT_SUFFIXES, BenchmarkConfig, TrainerConfig
 from cnmc.data.store import CellStore
-from cnmc.deploy.backends import BACKENDS, make_backend, obstacle
-from cnmc.deploy.exported import GraphInfo
-from cnmc.deploy.graph import CellGraph
+from cnmc.deploy.exported import Images
+from cnmc.deploy.formats import write_network
+from cnmc.deploy.graph import CellGraph, describe
+from cnmc.deploy.networks import open_network
+from cnmc.errors import CnmcError
 from cnmc.model.module import CellClassifier
 from cnmc.model.tta import predict_logits
 from cnmc.training.build import build_classifier, build_datamodule, build_trainer
@@ -159,23 +165,13 @@ def eval_stage(bench: Bench) -> Measurements:
 
 
 def predict_stage(bench: Bench) -> Measurements:
-    """Measure prediction on the CPU by each backend that can run here, beside plain PyTorch."""
-    config, model = bench.config, bench.config.model
+    """Measure prediction on the CPU in each way that can run here, beside plain PyTorch."""
+    config = bench.config
     module = bench.classifier().cpu().eval()
     cells = np.array(bench.store.cache.images[:8])
     inputs = module.to_input(torch.from_numpy(cells).permute(0, 3, 1, 2))
     num_views = len(cells) * config.tta.num_rotations
-    info = GraphInfo(
-        network=model.name,
-        crop=config.data.crop,
-        resize=config.data.resize,
-        num_rotations=config.tta.num_rotations,
-        mean=tuple(model.mean) if model.normalize else None,
-        std=tuple(model.std) if model.normalize else None,
-        run={},
-        epoch=0,
-    )
-    graph = CellGraph(module.network, info)
+    graph = CellGraph(module.network, describe(asdict(config)))
     folder = Path(config.output) / "backends"
     folder.mkdir(parents=True, exist_ok=True)
 
@@ -184,12 +180,33 @@ def predict_stage(bench: Bench) -> Measurements:
         for _ in range(config.tta.num_rotations):
             module.network(inputs)
 
-    for name in BACKENDS[1:]:
-        if obstacle(name) is None:
-            backend = make_backend(name, graph, folder=folder, calibration=cells)
-            ours = timed(partial(backend.predict, cells), num_views)
-            label = f"{name}, against eager PyTorch"
-            yield Comparison(label, "views/s", timed(passes, num_views), ours)
+    for name, predict in _backends(graph, cells, folder):
+        ours = timed(partial(predict, cells), num_views)
+        label = f"{name}, against eager PyTorch"
+        yield Comparison(label, "views/s", timed(passes, num_views), ours)
+
+
+def _backends(
+    graph: CellGraph, cells: Images, folder: Path
+) -> Iterator[tuple[str, Callable[[Images], Any]]]:
+    """Yield the ways to predict that this machine has, from the plainest to the fastest."""
+    last = copy.deepcopy(graph)
+    last.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def one_by_one(forward: Callable[[Tensor], Tensor], images: Images) -> None:
+        with torch.no_grad():
+            for cell in torch.split(torch.from_numpy(images), 1):
+                forward(cell)
+
+    yield "channels_last", partial(one_by_one, last)
+    if shutil.which(os.environ.get("CXX", "g++")):
+        compiled = torch.compile(last, dynamic=False, fullgraph=True, options={"freezing": True})
+        yield "compiled", partial(one_by_one, compiled)
+    for kind, suffix in EXPORT_SUFFIXES.items():
+        path = folder / f"{kind}{suffix}"
+        with suppress(CnmcError):  # a package is not installed
+            write_network(graph, kind, path, cells)
+            yield kind, open_network(path).logits
 
 
 def scale_stage(bench: Bench) -> Measurements:

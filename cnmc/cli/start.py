@@ -24,3 +24,5 @@ def start(*, trains: bool = True) -> None:
     # Large tensors in pages of 2 MB make training on a CPU a third faster. PyTorch reads this once,
     # at its first tensor, which importing it makes.
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+    # albumentations would look for a newer version over the network when it is imported.
+    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")

@@ -18,11 +18,10 @@ from torch import Tensor, nn
 
 from cnmc.data.images import Pixels
 from cnmc.data.parallel import progress
-from cnmc.deploy.backends import threads
 from cnmc.deploy.exported import Images
-from cnmc.deploy.graph import CellGraph, read_trained
+from cnmc.deploy.graph import CellGraph, read_trained, threads
 from cnmc.errors import CnmcError
-from cnmc.model.tta import rotate
+from cnmc.model.tta import rotate, rotation_columns
 
 Maps = NDArray[np.float32]
 
@@ -35,14 +34,9 @@ def decision_maps(
 ) -> Maps:
     """Return where networks find evidence for the class of each cell.
 
-    Args:
-        checkpoints: The networks, whose maps are averaged.
-        images: Cells, uint8 of shape (N, size, size, 3).
-        is_all: Class of each cell.
-        num_threads: Cores to use.
-
     Returns:
-        0 (no evidence) to 1 (the most in this cell), of shape (N, size, size).
+        The mean over the networks, 0 (no evidence) to 1 (the most in this cell), of shape
+        (N, size, size).
 
     Raises:
         CnmcError: A checkpoint cannot be read, or its network has no convolutional stage.
@@ -67,12 +61,7 @@ def decision_maps(
 
 
 def overlay(pixels: Pixels, heat: Maps) -> Pixels:
-    """Lay a map over a grey cell.
-
-    Args:
-        pixels: The cell, uint8 of shape (size, size, 3), like the result.
-        heat: Its map, 0 to 1, of shape (size, size); colours go from black over red to yellow.
-    """
+    """Lay a map, 0 to 1, of shape (size, size), over a grey cell of the same size."""
     levels = (255 * heat).round().astype(np.uint8)
     colours = cv2.cvtColor(cv2.applyColorMap(levels, cv2.COLORMAP_INFERNO), cv2.COLOR_BGR2RGB)
     grey = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)[..., None]
@@ -99,7 +88,7 @@ def evidence(graph: CellGraph, cell: Tensor) -> Tensor:
     stages: Sequence[dict[str, str]] = graph.network.feature_info  # type: ignore[assignment]
     gradcam = LayerGradCam(graph.network, graph.network.get_submodule(stages[-1]["module"]))
     total, num_valid = torch.zeros(1, 1, size, size), torch.zeros(1, 1, size, size)
-    for eighths in graph.columns:
+    for eighths in rotation_columns(graph.info.num_rotations):
         view = graph.scaled(rotate(cell, eighths))
         coarse = gradcam.attribute(view, relu_attributions=False).detach()
         if coarse.ndim != 4 or coarse.shape[1] != 1:

@@ -1,4 +1,4 @@
-"""Write a network as ONNX, or as OpenVINO with 32 or 8 bits.
+"""Write a network as ONNX, or as OpenVINO with 32 or 8 bits, and check the file.
 
 A file takes uint8 RGB cells of the size in its metadata, any number of them, and gives ``logits``,
 one per rotation, and ``probability``, that of the mean logit. Rotations, scaling, temperature and
@@ -9,36 +9,119 @@ from __future__ import annotations
 
 import logging
 import warnings
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import takewhile
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from cnmc.analysis.metrics import decision_metrics
+from cnmc.data.parallel import progress
 from cnmc.deploy.exported import INPUT, METADATA, OUTPUT, PROBABILITY, Images
-from cnmc.deploy.graph import CellGraph
-from cnmc.deploy.runtime import openvino_core, require, without_telemetry
+from cnmc.deploy.graph import CellGraph, TrainedNetwork
+from cnmc.deploy.networks import open_network, openvino_core, require, without_telemetry
+from cnmc.deploy.run_cells import CellsOfRun, cells_to_check
+from cnmc.errors import CnmcError
 
 INT8 = "openvino_int8"
+TOLERANCE = 1e-3
+"""Largest accepted difference of a logit in 32 bits, which changes no probability by more than
+0.00025. Where logits are above 1, it is relative to the largest."""
+
+MAX_F1_CHANGE = 0.001
+"""Largest accepted change of the weighted F1 by 8-bit numbers."""
+
 _OPSET = 20
+_CALIBRATED, _CHECKED, _CHECKED_INT8 = 128, 8, 512
 
 
-class _Answer(nn.Module):
-    """A graph that also gives the probability of ALL."""
+@dataclass(frozen=True)
+class Check:
+    """Comparison of an exported file with PyTorch on the same cells."""
 
-    def __init__(self, graph: CellGraph) -> None:
-        super().__init__()
-        self.network = graph  # the exporter loses an attribute with the name `graph`
-        self.temperature = graph.info.decision.temperature
-        self.eval()
+    cells: str
+    """Number and origin of the cells, in words."""
+    difference: float
+    """Largest difference of a logit."""
+    passed: bool
+    f1: float
+    """Weighted F1 of the file, 0 to 1."""
+    f1_of_torch: float
+    same_decisions: float
+    """Share of cells with the same decision, 0 to 1."""
+    is_int8: bool
 
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Return B x K logits and B probabilities of B x S x S x 3 uint8."""
-        logits = self.network(images)
-        return logits, torch.sigmoid(logits.mean(dim=1) / self.temperature)
+    def line(self) -> str:
+        """Return the result as one line."""
+        line = f"checked on {self.cells}: logits differ from PyTorch by at most"
+        line += f" {self.difference:.1e}"
+        if self.is_int8:
+            line += (
+                f", F1 {100 * self.f1:.2f} (PyTorch {100 * self.f1_of_torch:.2f}), "
+                f"{100 * self.same_decisions:.1f} % of decisions the same"
+            )
+        return line
+
+
+def export_network(
+    trained: TrainedNetwork, kind: str, path: Path, cells: CellsOfRun | None
+) -> Check:
+    """Write a network to a file and check it on cells of its run, or on generated cells.
+
+    Raises:
+        CnmcError: The file does not give what the network gives, a package is missing, or there
+            are no training cells for 8 bits.
+    """
+    calibration = None
+    if kind == INT8:
+        if cells is None:
+            raise CnmcError(
+                f"format={kind}: needs training cells to find the ranges of 8-bit numbers; give "
+                "data.root=DIR of the data set that the network was trained on"
+            )
+        calibration, _ = cells.read("train", _CALIBRATED, trained.info)
+    number = _CHECKED_INT8 if kind == INT8 else _CHECKED
+    images, labels, origin = cells_to_check(cells, number, trained.info)
+    write_network(trained.graph, kind, path, calibration)
+    check = check_file(path, trained.graph, images, labels, origin)
+    if not check.passed:
+        raise CnmcError(
+            f"{path.name}: not written, because it does not give what the network gives "
+            f"({check.line()}); try another format"
+        )
+    return check
+
+
+def check_file(
+    path: Path, graph: CellGraph, images: Images, labels: NDArray[np.int64], cells: str
+) -> Check:
+    """Compare an exported file with its network on cells, whose labels are 1 (ALL) or 0 (HEM)."""
+    exported, parts = open_network(path), []
+    with progress("Checking", len(images)) as advance:
+        for start in range(0, len(images), _CHECKED):
+            part = images[start : start + _CHECKED]
+            parts.append((exported.logits(part), graph.predict(part)))
+            advance(len(part))
+    logits, expected = (np.concatenate(side) for side in zip(*parts, strict=True))
+    difference = float(np.abs(logits - expected).max())
+    means = logits.mean(axis=1), expected.mean(axis=1)
+    f1, f1_of_torch = (float(decision_metrics(labels, mean)["f1"]) for mean in means)
+    is_int8 = exported.info.precision == "int8"
+    limit = TOLERANCE * max(1.0, float(np.abs(expected).max()))
+    return Check(
+        cells=cells,
+        difference=difference,
+        passed=abs(f1 - f1_of_torch) <= MAX_F1_CHANGE if is_int8 else difference <= limit,
+        f1=f1,
+        f1_of_torch=f1_of_torch,
+        same_decisions=float(((means[0] > 0) == (means[1] > 0)).mean()),
+        is_int8=is_int8,
+    )
 
 
 def write_network(
@@ -73,6 +156,21 @@ def write_network(
     openvino.save_model(model, path, compress_to_fp16=False)
 
 
+class _Outputs(nn.Module):
+    """A graph that also gives the probability of ALL."""
+
+    def __init__(self, graph: CellGraph) -> None:
+        super().__init__()
+        self.network = graph  # the exporter loses an attribute with the name `graph`
+        self.temperature = graph.info.decision.temperature
+        self.eval()
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Return B x K logits and B probabilities of B x S x S x 3 uint8."""
+        logits = self.network(images)
+        return logits, torch.sigmoid(logits.mean(dim=1) / self.temperature)
+
+
 def _write_onnx(graph: CellGraph, path: Path) -> None:
     require("onnxscript")
     for name in ("onnx_ir", "onnxscript"):  # they log a line for every repeated constant
@@ -81,7 +179,7 @@ def _write_onnx(graph: CellGraph, path: Path) -> None:
     example = torch.zeros((2, graph.info.size, graph.info.size, 3), dtype=torch.uint8)
     with warnings.catch_warnings(action="ignore"):
         program: Any = torch.onnx.export(
-            _Answer(graph),
+            _Outputs(graph),
             (example,),
             dynamo=True,
             verbose=False,

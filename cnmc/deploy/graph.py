@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from cnmc.analysis.choosing import choose_of_epoch
 from cnmc.analysis.decision import Decision
-from cnmc.deploy.exported import GraphInfo
+from cnmc.deploy.exported import GraphInfo, Images, Logits
 from cnmc.errors import CnmcError
-from cnmc.model.backbone import build_network
+from cnmc.model.backbone import build_network, is_plain
 from cnmc.model.checkpoint import load_checkpoint
-from cnmc.model.preprocess import to_float
-from cnmc.model.tta import predict_logits, rotate, rotation_columns
-from cnmc.model.weights import is_plain
+from cnmc.model.tta import (
+    images_at_once,
+    predict_logits,
+    rotate,
+    rotation_columns,
+    to_float,
+)
 from cnmc.runs.folder import RunFolder
 
 _PREFIX = "network."
@@ -44,14 +50,10 @@ class CellGraph(nn.Module):
         # Rotating the numbers of the pixels gives the source of every pixel of every view. Number
         # 0 is the black that fills the corners.
         numbers = torch.arange(1, info.size**2 + 1).view(1, 1, info.size, info.size)
-        views = [rotate(numbers, eighths).flatten() for eighths in self.columns]
+        angles = rotation_columns(info.num_rotations)
+        views = [rotate(numbers, eighths).flatten() for eighths in angles]
         self.register_buffer("sources", torch.cat(views), persistent=False)
         self.eval()
-
-    @property
-    def columns(self) -> tuple[int, ...]:
-        """Angles of the columns of logits, in units of 45 degrees."""
-        return rotation_columns(self.info.num_rotations)
 
     def forward(self, images: Tensor) -> Tensor:
         """Return logits of shape B x K for uint8 images of shape B x S x S x 3."""
@@ -61,14 +63,32 @@ class CellGraph(nn.Module):
         logits: Tensor = self.network(self.scaled(views))
         return logits.reshape(-1, self.info.num_rotations).float()
 
-    def one_by_one(self, images: Tensor) -> Tensor:
-        """Return the same as :meth:`forward`, one view at a time, exactly as in training."""
-        views = images.permute(0, 3, 1, 2)
-        return predict_logits(self.network, views, self.info.num_rotations, self.scaled)
-
     def scaled(self, views: Tensor) -> Tensor:
         """Convert uint8 views to the floats that the network takes."""
         return to_float(views, self.info.mean, self.info.std)
+
+    def predict(self, images: Images, num_threads: int | None = None) -> Logits:
+        """Return the logits of cells, one rotation at a time, exactly as in training."""
+        # A copy, because PyTorch warns about arrays that cannot be written to.
+        views = torch.from_numpy(np.array(images)).permute(0, 3, 1, 2)
+        with torch.no_grad(), threads(num_threads):
+            parts = [
+                predict_logits(self.network, part, self.info.num_rotations, self.scaled)
+                for part in torch.split(views, images_at_once(self.info.size))
+            ]
+        logits: Logits = torch.cat(parts).numpy()
+        return logits
+
+
+@contextmanager
+def threads(num_threads: int | None) -> Iterator[None]:
+    """Let PyTorch use a number of threads for a while; None changes nothing."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(num_threads or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @dataclass(frozen=True)
@@ -105,18 +125,7 @@ def read_trained(path: Path) -> TrainedNetwork:
             decision = Decision.from_values(origin["decision"])
         else:  # last.ckpt has none
             decision = choose_of_epoch(folder.read_predictions() if folder else None, epoch)
-        data, model = config["data"], config["model"]
-        info = GraphInfo(
-            network=model["name"],
-            crop=data["crop"],
-            resize=data["resize"],
-            num_rotations=config["tta"]["num_rotations"],
-            mean=tuple(model["mean"]) if model["normalize"] else None,
-            std=tuple(model["std"]) if model["normalize"] else None,
-            run=run,
-            epoch=epoch,
-            decision=decision,
-        )
+        info = describe(config, run=run, epoch=epoch, decision=decision)
         state = {
             key.removeprefix(_PREFIX): value
             for key, value in checkpoint["state_dict"].items()
@@ -134,6 +143,20 @@ def read_trained(path: Path) -> TrainedNetwork:
             f"{path}: no network can be built from this checkpoint ({type(error).__name__}: "
             f"{reason}); give best.ckpt of a run"
         ) from None
+
+
+def describe(config: Mapping[str, Any], **others: Any) -> GraphInfo:
+    """Return the description of the network of a resolved configuration."""
+    data, model = config["data"], config["model"]
+    return GraphInfo(
+        network=model["name"],
+        crop=data["crop"],
+        resize=data["resize"],
+        num_rotations=config["tta"]["num_rotations"],
+        mean=tuple(model["mean"]) if model["normalize"] else None,
+        std=tuple(model["std"]) if model["normalize"] else None,
+        **others,
+    )
 
 
 def _folder_of(path: Path, run_id: str | None) -> RunFolder | None:

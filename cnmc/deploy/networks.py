@@ -1,14 +1,22 @@
-"""Open the network that screens, or the networks of an ensemble."""
+"""Open trained networks for prediction on the CPU; an exported one needs no torch."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache, partial
+from importlib import import_module
 from pathlib import Path
+from typing import Any
+from unittest.mock import patch
 
-from cnmc.deploy.exported import GraphInfo
-from cnmc.deploy.runtime import Predictor, open_exported
+import numpy as np
+
+from cnmc.deploy.exported import INPUT, METADATA, OUTPUT, GraphInfo, Images, Logits
+from cnmc.devices import num_cores
 from cnmc.errors import CnmcError
 from cnmc.extras import needs
 
@@ -18,17 +26,15 @@ _EXPORTED = (".onnx", ".xml")
 
 @dataclass(frozen=True)
 class Network:
-    """A file with a network that is ready to predict."""
+    """A network that is ready to predict."""
 
     path: Path
     digest: str
     """32 hexadecimal digits of the file's content."""
-    predictor: Predictor
-
-    @property
-    def info(self) -> GraphInfo:
-        """Its description."""
-        return self.predictor.info
+    info: GraphInfo
+    logits: Callable[[Images], Logits]
+    """Maps at least one cell, uint8 of shape (cells, size, size, 3), to one logit per rotation,
+    float32 of shape (cells, rotations)."""
 
     @property
     def is_checkpoint(self) -> bool:
@@ -60,30 +66,105 @@ def find_checkpoint(path: Path) -> Path:
 
 
 def open_network(path: Path, num_threads: int | None = None) -> Network:
-    """Open a trained network for prediction on the CPU.
+    """Open a checkpoint, a run folder (its best checkpoint), or an exported network.
 
     A checkpoint is evaluated as in training, so its logits are those of the run folder. No code
-    in a file is executed.
-
-    Args:
-        path: A checkpoint, a run folder (its best checkpoint is used), or an exported network.
-        num_threads: Cores to use; None uses all.
+    in a file is executed. By default, all cores are used.
 
     Raises:
         CnmcError: The file is missing, damaged or of another kind, or a package is missing.
     """
-    file = find_checkpoint(path)
+    file, num_threads = find_checkpoint(path), num_threads or num_cores()
     digest = hashlib.blake2b(file.read_bytes(), digest_size=16)
     if file.suffix == ".xml" and file.with_suffix(".bin").is_file():
         digest.update(file.with_suffix(".bin").read_bytes())  # the weights
     if file.suffix in _EXPORTED:
-        predictor = open_exported(file, num_threads)
+        info, logits = _open_exported(file, num_threads)
     else:
         with needs("train", f"{path}: a checkpoint"):
-            from cnmc.deploy.backends import eager  # noqa: PLC0415 (torch)
-            from cnmc.deploy.graph import read_trained  # noqa: PLC0415
-        predictor = eager(read_trained(file).graph, num_threads)
-    return Network(file, digest.hexdigest(), predictor)
+            from cnmc.deploy.graph import read_trained  # noqa: PLC0415 (torch)
+        graph = read_trained(file).graph
+        info, logits = graph.info, partial(graph.predict, num_threads=num_threads)
+    return Network(file, digest.hexdigest(), info, logits)
+
+
+def _open_exported(path: Path, num_threads: int) -> tuple[GraphInfo, Callable[[Images], Logits]]:
+    try:
+        opened = _open_onnx(path) if path.suffix == ".onnx" else _open_openvino(path, num_threads)
+        info, run = opened
+
+        def logits(images: Images) -> Logits:
+            # One cell per thread is faster than several threads per cell.
+            with ThreadPoolExecutor(num_threads) as pool:
+                return np.concatenate(list(pool.map(run, images[:, None])))
+
+        given = logits(np.zeros((1, info.size, info.size, 3), dtype=np.uint8)).shape
+        if given != (1, info.num_rotations):
+            raise ValueError(f"logits of shape {given} for {info.num_rotations} rotations")
+    except CnmcError:
+        raise
+    # The exceptions of the runtimes have no common base.
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200]
+        raise CnmcError(
+            f"{path}: not a complete file of python -m cnmc.export ({reason}); export the "
+            "checkpoint again"
+        ) from None
+    return info, logits
+
+
+def _open_onnx(path: Path) -> tuple[GraphInfo, Callable[[Images], Logits]]:
+    runtime = require("onnxruntime")
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.log_severity_level = 3
+    providers = ["CPUExecutionProvider"]
+    session = runtime.InferenceSession(path.read_bytes(), options, providers=providers)
+    info = GraphInfo.from_json(session.get_modelmeta().custom_metadata_map.get(METADATA))
+    return info, lambda cell: session.run([OUTPUT], {INPUT: cell})[0]
+
+
+def _open_openvino(path: Path, num_threads: int) -> tuple[GraphInfo, Callable[[Images], Logits]]:
+    core = openvino_core()
+    model = core.read_model(path)
+    text = str(model.get_rt_info([METADATA]).value) if model.has_rt_info([METADATA]) else None
+    info = GraphInfo.from_json(text)
+    # A fixed shape is a few percent faster.
+    model.reshape([1, info.size, info.size, 3])
+    options = {
+        "NUM_STREAMS": num_threads,
+        "INFERENCE_NUM_THREADS": num_threads,
+        "INFERENCE_PRECISION_HINT": "f32",  # not 16 bits where the processor can
+    }
+    compiled = core.compile_model(model, "CPU", options)
+    return info, lambda cell: compiled.create_infer_request().infer({INPUT: cell})[OUTPUT]
+
+
+def without_telemetry() -> Any:
+    """Keep OpenVINO and NNCF from reporting their use and from writing to the home folder."""
+    return patch.dict(os.environ, CI="true")
+
+
+def require(package: str) -> Any:
+    """Import a package that runs or writes exported networks.
+
+    Raises:
+        CnmcError: It is not installed; the message names the extra that contains it.
+    """
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    extra = "screen" if package in ("onnxruntime", "openvino") else "export"
+    with without_telemetry(), needs(extra, "an exported network"):
+        return import_module(package)
+
+
+@cache
+def openvino_core() -> Any:
+    """Return the OpenVINO core of this process.
+
+    It is never freed: when a core ends, it frees the stack of the signal handlers, and the next
+    signal would kill the process.
+    """
+    return require("openvino").Core()
 
 
 def open_networks(paths: Sequence[Path], num_threads: int | None = None) -> list[Network]:
@@ -92,19 +173,18 @@ def open_networks(paths: Sequence[Path], num_threads: int | None = None) -> list
     Raises:
         CnmcError: One cannot be opened, is given twice, or takes other images than the first.
     """
-    networks: list[Network] = []
-    for network in (open_network(path, num_threads) for path in paths):
-        for other in networks:
+    networks = [open_network(path, num_threads) for path in paths]
+    for number, network in enumerate(networks):
+        for other in networks[:number]:
             if network.digest == other.digest:
                 raise CnmcError(f"{network.path} and {other.path}: the same network; give it once")
-            one, two = other.info, network.info
-            if (one.crop, one.resize) != (two.crop, two.resize):
-                raise CnmcError(
-                    f"checkpoint: {other.path} takes images of crop {one.crop}, resize "
-                    f"{one.resize}, but {network.path} of crop {two.crop}, resize {two.resize}; "
-                    "the networks of an ensemble must take the same images"
-                )
-        networks.append(network)
+        one, two = networks[0].info, network.info
+        if (one.crop, one.resize) != (two.crop, two.resize):
+            raise CnmcError(
+                f"checkpoint: {networks[0].path} has crop {one.crop} and resize {one.resize}, but "
+                f"{network.path} has crop {two.crop} and resize {two.resize}; the networks of an "
+                "ensemble must take the same images"
+            )
     return networks
 
 
@@ -117,8 +197,7 @@ def best_runs(root: Path, experiment: str, top: int) -> list[Path]:
     with needs("train", f"experiment={experiment}: ranking its runs"):
         from cnmc.analysis.ranking import candidates_in, rank  # noqa: PLC0415 (pandas)
 
-    candidates, num_left_out = candidates_in(root, experiment)
-    runs = rank(candidates, num_left_out=num_left_out).runs
+    runs = rank(candidates_in(root, experiment)[0])
     if len(runs) < top:
         raise CnmcError(
             f"top={top}: experiment {experiment} has {len(runs)} finished runs below {root}; "

@@ -3,44 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from functools import partial
+from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
-from torchmetrics import MeanMetric, MetricCollection
-from torchmetrics.classification import (
-    BinaryAccuracy,
-    BinaryAUROC,
-    BinaryRecall,
-    BinarySpecificity,
-    MulticlassF1Score,
-    MulticlassPrecision,
-    MulticlassRecall,
-)
+from torch.nn.functional import binary_cross_entropy_with_logits
+from torchmetrics import MeanMetric, MetricCollection, classification
 from torchmetrics.utilities import dim_zero_cat
 
-from cnmc.model.loss import weighted_bce_loss
 from cnmc.model.optimizer import OptimizerOptions, build_optimizer, parameter_groups
-from cnmc.model.preprocess import to_float
-from cnmc.model.tta import images_at_once, predict_logits
-
-
-class Batch(Protocol):
-    """The part of a batch that the classifier uses."""
-
-    @property
-    def images(self) -> Tensor:
-        """B x H x W x 3, uint8."""
-
-    @property
-    def labels(self) -> Tensor:
-        """B, float32, 1 is ALL."""
+from cnmc.model.tta import images_at_once, predict_logits, to_float
 
 
 class CellClassifier(pl.LightningModule):
     """Train and evaluate a network with one logit by the paper's recipe (section 4).
+
+    A batch has ``images``, B x H x W x 3 uint8, and ``labels``, B float32 with 1 for ALL.
 
     Args:
         network: B x 3 x H x W floats to B x 1 logits.
@@ -49,7 +30,7 @@ class CellClassifier(pl.LightningModule):
         num_rotations: Number of rotations whose logits are averaged: 1, 2, 4 or 8.
         mean: RGB mean to normalize by, in units of [0, 1]; None leaves the images in [0, 1].
         std: RGB standard deviation to normalize by.
-        seed: Seed of the run, for random numbers of the network (dropout).
+        seed: Seed of dropout.
         channels_last: Use the channels-last memory layout.
         compiled_batch: Compile the network, for evaluation batches of this size (smaller ones are
             padded); None does not compile.
@@ -69,9 +50,10 @@ class CellClassifier(pl.LightningModule):
         compiled_batch: int | None = None,
     ) -> None:
         super().__init__()
-        self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
+        memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self.network = network
-        network.to(memory_format=self.memory_format)  # type: ignore[call-overload]
+        network.to(memory_format=memory_format)  # type: ignore[call-overload]
+        self.to_input = partial(to_float, mean=mean, std=std, memory_format=memory_format)
         if compiled_batch is not None:
             # Compiled in place, so that the names of the parameters stay the same.
             network.compile(dynamic=False)
@@ -79,22 +61,21 @@ class CellClassifier(pl.LightningModule):
         self.groups = parameter_groups(network, optimizer.stages, optimizer.rates)
         self.pos_weight = pos_weight
         self.num_rotations = num_rotations
-        self.mean = mean
-        self.std = std
         self.seed = seed
         self.compiled_batch = compiled_batch
+        weighted: dict[str, Any] = {"num_classes": 2, "average": "weighted"}
         self.val_metrics = MetricCollection(
             {
-                "accuracy": BinaryAccuracy(),
-                "sensitivity": BinaryRecall(),
-                "specificity": BinarySpecificity(),
-                "f1": MulticlassF1Score(num_classes=2, average="weighted"),
-                "precision": MulticlassPrecision(num_classes=2, average="weighted"),
-                "recall": MulticlassRecall(num_classes=2, average="weighted"),
+                "accuracy": classification.BinaryAccuracy(),
+                "sensitivity": classification.BinaryRecall(),
+                "specificity": classification.BinarySpecificity(),
+                "f1": classification.MulticlassF1Score(**weighted),
+                "precision": classification.MulticlassPrecision(**weighted),
+                "recall": classification.MulticlassRecall(**weighted),
             }
         )
-        self.val_auroc = BinaryAUROC()
-        self.val_f1_norot = MulticlassF1Score(num_classes=2, average="weighted")
+        self.val_auroc = classification.BinaryAUROC()
+        self.val_f1_norot = classification.MulticlassF1Score(**weighted)
         self.val_loss = MeanMetric()
 
     def forward(self, images: Tensor) -> Tensor:
@@ -102,13 +83,12 @@ class CellClassifier(pl.LightningModule):
         logits: Tensor = self.network(self.to_input(images.permute(0, 3, 1, 2)))
         return logits.squeeze(1)
 
-    def to_input(self, images: Tensor) -> Tensor:
-        """Return the input of the network: B x 3 x H x W, uint8 to float32."""
-        return to_float(images, self.mean, self.std, memory_format=self.memory_format)
-
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Return the mean loss of a batch."""
-        return weighted_bce_loss(logits, labels, self.pos_weight)
+        """Return the weighted binary cross-entropy (section 4.1), averaged over a batch."""
+        # Mixed precision would round the weight, so the loss is computed in 32 bits. ``torch.full``
+        # creates the weight on the device; copying it there would wait for the device.
+        weight = torch.full((), self.pos_weight, device=logits.device)
+        return binary_cross_entropy_with_logits(logits.float(), labels, pos_weight=weight)
 
     def rotation_logits(self, images: Tensor) -> Tensor:
         """Return one logit for each rotation: B x H x W x 3 uint8 to B x K float32."""
@@ -133,7 +113,7 @@ class CellClassifier(pl.LightningModule):
         state = np.random.SeedSequence([self.seed, self.current_epoch]).generate_state(1)
         torch.manual_seed(int(state[0]))
 
-    def training_step(self, batch: Batch, _position: int) -> Tensor:
+    def training_step(self, batch: Any, _position: int) -> Tensor:
         """Return the loss of a batch."""
         loss = self.loss(self(batch.images), batch.labels)
         size = len(batch.labels)
@@ -141,7 +121,7 @@ class CellClassifier(pl.LightningModule):
         self.log("train/loss_step", loss, prog_bar=True, batch_size=size)
         return loss
 
-    def validation_step(self, batch: Batch, _position: int) -> Tensor:
+    def validation_step(self, batch: Any, _position: int) -> Tensor:
         """Return one logit for each rotation (B x K), and update the metrics."""
         rotations = self.rotation_logits(batch.images)
         logits = rotations.mean(dim=1)
@@ -155,22 +135,22 @@ class CellClassifier(pl.LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         """Log the metrics over all evaluated cells as ``val/<name>``."""
-        values = {name: float(value) for name, value in self.val_metrics.compute().items()}
-        values["auroc"] = float(self.val_auroc.compute())
+        values: dict[str, Any] = self.val_metrics.compute()
+        values["auroc"] = self.val_auroc.compute()
         # torchmetrics returns 0 where a class is missing; an undefined metric is NaN here.
         classes = set(dim_zero_cat(self.val_auroc.target).tolist())
         for name, needed in (("auroc", {0, 1}), ("sensitivity", {1}), ("specificity", {0})):
             if not needed <= classes:
                 values[name] = float("nan")
-        values["f1_norot"] = float(self.val_f1_norot.compute())
-        values["loss"] = float(self.val_loss.compute())
+        values["f1_norot"] = self.val_f1_norot.compute()
+        values["loss"] = self.val_loss.compute()
         for metric in (self.val_metrics, self.val_auroc, self.val_f1_norot, self.val_loss):
             metric.reset()
         for name, value in values.items():
             # The recorder passes them to the loggers together with the epoch.
-            self.log(f"val/{name}", value, prog_bar=name == "f1", logger=False)
+            self.log(f"val/{name}", float(value), prog_bar=name == "f1", logger=False)
 
-    def test_step(self, batch: Batch, _position: int) -> Tensor:
+    def test_step(self, batch: Any, _position: int) -> Tensor:
         """Return one logit for each rotation (B x K)."""
         return self.rotation_logits(batch.images)
 

@@ -1,10 +1,4 @@
-"""Adam with one learning rate for each stage of a network (section 4.1 of the paper).
-
-A stage is a list of shell wildcards over parameter names. The first pattern that matches a
-parameter, in the order of the stages, decides its learning rate. A pattern that decides for no
-parameter and a parameter that no pattern matches are errors: both would silently train a part of
-the network at the wrong rate.
-"""
+"""Adam with one learning rate for each stage of a network (section 4.1 of the paper)."""
 
 from __future__ import annotations
 
@@ -21,20 +15,14 @@ from cnmc.errors import CnmcError
 
 @dataclass(frozen=True)
 class OptimizerOptions:
-    """Options of the optimizer.
-
-    Attributes:
-        stages: Name patterns of the parameters of each stage, in the order in which they are tried.
-        rates: Learning rate of each stage before the first decay.
-        decay_every: Epochs between two decays of all rates.
-        decay_factor: Factor of one decay.
-        weight_decay: Weight decay of Adam.
-        fused: Use Adam's fused kernel.
-    """
+    """Options of the optimizer."""
 
     stages: Mapping[str, Sequence[str]]
+    """Name patterns of the parameters of each stage, in the order in which they are tried."""
     rates: Mapping[str, float]
+    """Learning rate of each stage before the first decay."""
     decay_every: int = 2
+    """Epochs between two decays of all rates."""
     decay_factor: float = 0.1
     weight_decay: float = 0.0
     fused: bool = False
@@ -45,47 +33,42 @@ def parameter_groups(
 ) -> list[dict[str, Any]]:
     """Divide the parameters of a network into one optimizer group for each stage.
 
-    Args:
-        network: The network.
-        stages: Patterns by stage. A stage without patterns gets no group.
-        rates: Learning rate by stage.
+    Patterns are shell wildcards over parameter names; the first match decides.
 
     Returns:
         Groups with the keys ``name`` (the stage), ``params`` and ``lr``, in the order of the
-        stages. Each parameter is in exactly one group.
+        stages. A stage without patterns has no group.
 
     Raises:
         CnmcError: A pattern decides for no parameter, no pattern matches a parameter, or a stage
-            has no rate. The message names it.
+            has no rate. Each would silently train a part of the network at the wrong rate.
     """
-    members: dict[str, list[nn.Parameter]] = {stage: [] for stage in stages}
     order = [(stage, pattern) for stage, patterns in stages.items() for pattern in patterns]
+    members: dict[str, list[nn.Parameter]] = {stage: [] for stage in stages}
     used, unmatched = set(), []
     for name, parameter in network.named_parameters():
         match = next((item for item in order if fnmatchcase(name, item[1])), None)
         if match is None:
             unmatched.append(name)
-            continue
-        members[match[0]].append(parameter)
-        used.add(match)
+        else:
+            members[match[0]].append(parameter)
+            used.add(match)
     for stage, pattern in order:
         if (stage, pattern) not in used:
             raise CnmcError(
                 f'model.stages.{stage}: the pattern "{pattern}" decides for no parameter (it '
                 "matches none, or only what earlier patterns match); correct or remove it"
             )
-    if unmatched:
-        more = f" and {len(unmatched) - 5} more" if len(unmatched) > 5 else ""
-        raise CnmcError(
-            f"model.stages: no pattern matches {', '.join(unmatched[:5])}{more}; add a pattern"
-        )
-    groups = []
-    for stage, parameters in members.items():
-        if parameters and stage not in rates:
+        if stage not in rates:
             raise CnmcError(f"optimizer.lr.{stage}: missing, but the stage has parameters")
-        if parameters:
-            groups.append({"name": stage, "params": parameters, "lr": rates[stage]})
-    return groups
+    if unmatched:
+        names = ", ".join(unmatched[:5]) + (", ..." if len(unmatched) > 5 else "")
+        raise CnmcError(f"model.stages: no pattern matches {names}; add a pattern")
+    return [
+        {"name": stage, "params": parameters, "lr": rates[stage]}
+        for stage, parameters in members.items()
+        if parameters
+    ]
 
 
 def build_optimizer(groups: Sequence[dict[str, Any]], options: OptimizerOptions) -> dict[str, Any]:

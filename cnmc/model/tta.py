@@ -7,7 +7,7 @@ mean over fewer rotations (such as NOROT) needs no second pass.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -17,19 +17,41 @@ from torch import Tensor
 from cnmc.errors import CnmcError
 
 _PIXELS_AT_ONCE = 4 * 300 * 300
+"""So few that a CPU reuses its cached memory."""
+
+
+def to_float(
+    images: Tensor,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    *,
+    memory_format: torch.memory_format = torch.contiguous_format,
+) -> Tensor:
+    """Scale images to [0, 1] and, if mean and std are given, normalize each channel.
+
+    Args:
+        images: B x C x H x W, uint8: a quarter of the size of floats on the way to the device.
+        mean: Mean of each channel in units of [0, 1]. The paper does not normalize.
+        std: Standard deviation of each channel in units of [0, 1], above 0.
+        memory_format: Memory layout of the result.
+    """
+    if images.dtype != torch.uint8:
+        raise TypeError(f"images of {images.dtype}: expected torch.uint8")
+    scaled = images.to(torch.float32, memory_format=memory_format).div_(255.0)
+    if mean is None or std is None:
+        return scaled
+    # The copies need not wait for the device, since their source is not pinned memory.
+    shift, divisor = (
+        torch.tensor(values, dtype=scaled.dtype).view(-1, 1, 1).to(scaled.device, non_blocking=True)
+        for values in (mean, std)
+    )
+    return scaled.sub_(shift).div_(divisor)
 
 
 def rotation_columns(num_rotations: int) -> tuple[int, ...]:
-    """Return the angles of equally spaced rotations in units of 45 degrees.
+    """Return the angles of 1, 2, 4 or 8 equally spaced rotations, in units of 45 degrees.
 
     They are also the numbers of the columns ``logit_0`` to ``logit_7`` of a prediction table.
-
-    Examples:
-        >>> rotation_columns(4)
-        (0, 2, 4, 6)
-
-    Raises:
-        CnmcError: The number is not 1, 2, 4 or 8.
     """
     if num_rotations not in (1, 2, 4, 8):
         raise CnmcError(f"tta.num_rotations={num_rotations}: expected one of 1, 2, 4, 8")
@@ -37,7 +59,7 @@ def rotation_columns(num_rotations: int) -> tuple[int, ...]:
 
 
 def rotate(images: Tensor, num_eighths: int) -> Tensor:
-    """Rotate square images counter-clockwise about their center.
+    """Rotate square images counter-clockwise about their center by multiples of 45 degrees.
 
     Pixels are equal to those of Pillow's ``Image.rotate``, which the paper's published code uses:
     nearest neighbor, black where a pixel has no source.
@@ -45,12 +67,6 @@ def rotate(images: Tensor, num_eighths: int) -> Tensor:
     Args:
         images: B x C x S x S, any dtype.
         num_eighths: Angle in units of 45 degrees, any integer.
-
-    Returns:
-        The rotated images, same shape and dtype.
-
-    Raises:
-        ValueError: The images are not square.
     """
     size = images.shape[-1]
     if images.ndim != 4 or images.shape[-2] != size:
@@ -64,13 +80,9 @@ def rotate(images: Tensor, num_eighths: int) -> Tensor:
 
 
 def images_at_once(size: int) -> int:
-    """Return the batch size that a CPU evaluates fastest: small enough to reuse cached memory.
+    """Return the number of images, of a side in pixels, that a CPU evaluates fastest together.
 
-    Args:
-        size: Side of the images in pixels.
-
-    Returns:
-        A power of 2, so that it divides usual batch sizes.
+    It is a power of 2, so that it divides usual batch sizes.
     """
     return 1 << max(0, (_PIXELS_AT_ONCE // size**2).bit_length() - 1)
 
@@ -87,15 +99,13 @@ def predict_logits(
     the background. One rotation is in memory at a time.
 
     Args:
-        network: Maps B x C x S x S floats to B or B x 1 logits; a module must be in evaluation
-            mode.
-        images: uint8, B x C x S x S, the cropped cells.
+        network: Maps B x C x S x S floats to B or B x 1 logits; in evaluation mode.
+        images: B x C x S x S, uint8, the cropped cells.
         num_rotations: 1, 2, 4 or 8.
-        preprocess: Maps uint8 images to the network's input
-            (:func:`~cnmc.model.preprocess.to_float`).
+        preprocess: Maps uint8 images to the network's input (:func:`to_float`).
 
     Returns:
-        float32, B x num_rotations. Column k belongs to ``rotation_columns(num_rotations)[k]``. The
+        B x num_rotations, float32. Column k belongs to ``rotation_columns(num_rotations)[k]``. The
         paper predicts the positive class where the mean over a row is above 0.
     """
     columns = [
@@ -107,15 +117,9 @@ def predict_logits(
 
 @lru_cache(maxsize=32)
 def _gather_index(size: int, num_eighths: int, device: str) -> tuple[Tensor, Tensor]:
-    """Return the flat source index of each rotated pixel, and whether it is outside the image.
+    """Return the flat source index of each pixel after an odd multiple of 45 degrees.
 
-    Args:
-        size: Side of the image in pixels.
-        num_eighths: Odd multiple of 45 degrees, 1 to 7.
-        device: Device of the result.
-
-    Returns:
-        int64 and bool, both of length size * size.
+    The second tensor marks the pixels whose source is outside the image.
     """
     # Pillow's fixed-point arithmetic: 16 binary places, pixel centers at i + 1/2, y pointing down.
     # Integers give the same pixels on every machine.

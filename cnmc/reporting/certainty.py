@@ -11,7 +11,7 @@ from cnmc.analysis.metrics import METRICS, evaluate_each
 from cnmc.analysis.published import published
 from cnmc.analysis.results import Group, Study
 from cnmc.analysis.selection import HONEST, is_honest_twin, schemes
-from cnmc.analysis.statistics import CONFIDENCE, difference_interval, mean_interval
+from cnmc.analysis.statistics import CONFIDENCE, mean_interval
 from cnmc.reporting import plots
 from cnmc.reporting.document import GROUP, Figure, Item, Table, interval, named, spread
 from cnmc.reporting.findings import TITLES, Findings, ends
@@ -75,7 +75,7 @@ def _draw_intervals(frame: pd.DataFrame, study: Study) -> Figure:
         axes.plot(row["mean"], place, label=f"mean, protocol {row['protocol']}", **style)
         if paper := published(group.experiment, group.protocol, "f1"):
             grey = plots.hollow({"color": plots.GREY, "marker": "D"}, label="published mean ± std")
-            axes.errorbar(paper.mean, place + 0.25, xerr=paper.std, **grey)
+            axes.errorbar(paper["mean"], place + 0.25, xerr=paper["std"], **grey)
         numbers.append(f"{row['n']} runs, {row['mean']:.2f} %")
     plots.label_rows(axes, frame["experiment"], numbers)
     axes.set_xlabel("F1 in %")
@@ -130,7 +130,7 @@ def _rules(group: Group, groups: tuple[Group, ...]) -> list[dict[str, Any]]:
         if len(scheme.f1) == len(first) and scheme.name != HONEST:
             gain = mean_interval(scheme.f1 - first)
         else:
-            gain = difference_interval(scheme.f1, first)
+            gain = mean_interval(scheme.f1, first)
         rows.append(
             {
                 "experiment": group.label,

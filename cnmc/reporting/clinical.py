@@ -10,7 +10,7 @@ import pandas as pd
 
 from cnmc.analysis import calibration, subjects
 from cnmc.analysis.metrics import FloatArray, aurocs, decision_metrics
-from cnmc.analysis.published import TABLE2
+from cnmc.analysis.published import published
 from cnmc.analysis.results import Group
 from cnmc.reporting import plots
 from cnmc.reporting.document import GROUP, Figure, Item, Table, named, spread
@@ -61,7 +61,10 @@ def roc(findings: Findings) -> list[Item]:
 
 
 def _draw_roc(curves: pd.DataFrame, points: dict[str, Point]) -> Figure:
-    paper: Point = 100 - TABLE2["specificity"].mean, TABLE2["sensitivity"].mean
+    rates = [
+        published("proposal", "paper", name)["mean"] for name in ("specificity", "sensitivity")
+    ]
+    paper: Point = 100 - rates[0], rates[1]
     farthest = max(np.max([fpr, 100 - tpr]) for fpr, tpr in (paper, *points.values()))
     side = min(100, 10 * math.ceil(farthest / 10 + 0.3))
     drawing, (whole, enlarged) = plots.panels(3.0, columns=2)

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from cnmc.analysis.bootstrap import SubjectBootstrap
-from cnmc.analysis.comparisons import Row, comparisons
+from cnmc.analysis.comparisons import comparisons
 from cnmc.analysis.metrics import METRICS, FloatArray, decision_metrics
 from cnmc.analysis.results import Group, Run, Study, run_table
 from cnmc.data.manifest import Manifest, load_manifest
@@ -54,7 +54,7 @@ class Findings:
         }
 
     @cached_property
-    def compared(self) -> tuple[list[Row], list[str]]:
+    def compared(self) -> tuple[pd.DataFrame, list[str]]:
         """All comparisons, and why others were refused."""
         return comparisons(self.study, self.bootstraps)
 
@@ -86,7 +86,6 @@ class Findings:
                 num_workers=min(os.cpu_count() or 1, 8),
                 show_progress=False,
                 max_reads=MAX_READS,
-                keep=False,
             )
         except (OSError, ValueError) as error:
             return " ".join(str(error).split())

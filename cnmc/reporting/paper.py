@@ -8,14 +8,13 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from cnmc.analysis import published
-from cnmc.analysis.comparisons import Row as Comparison
 from cnmc.analysis.metrics import METRICS, decision_metrics
+from cnmc.analysis.published import VALUES, published
 from cnmc.analysis.statistics import SIGNIFICANCE
 from cnmc.analysis.subjects import best_and_last
 from cnmc.reporting import document, plots
 from cnmc.reporting.document import GROUP, Cell, Figure, Item, Row, Table, interval, spread
-from cnmc.reporting.findings import CLASSES, TITLES, Findings, best_run, ends, in_percent, moments
+from cnmc.reporting.findings import CLASSES, TITLES, Findings, best_run, in_percent, moments
 from cnmc.runs.folder import F1
 
 _LARGEST_NUMBER = 10_000
@@ -30,11 +29,11 @@ def table2(findings: Findings) -> Table:
         for metric in METRICS:
             values = 100 * headline[metric].to_numpy(dtype=float)
             here = (values.min(), values.mean(), values.std(), values.max())
-            paper = published.published(group.experiment, group.protocol, metric)
+            paper = published(group.experiment, group.protocol, metric)
             names = ("min", "mean", "std", "max")
             row: dict[str, Any] = {"experiment": group.label, "protocol": group.protocol}
             row |= {"metric": metric, "n": len(values), **dict(zip(names, here, strict=True))}
-            rows.append(row | {f"published_{n}": getattr(paper, n, np.nan) for n in names})
+            rows.append(row | {f"published_{n}": paper.get(n, np.nan) for n in names})
 
     def of_paper(row: Row) -> str:
         if np.isnan(row["published_mean"]):
@@ -57,7 +56,7 @@ def table2(findings: Findings) -> Table:
         | {"max": "max", "published": of_paper},
         "In %. F1, precision and recall are weighted by the number of cells of each class; ALL is "
         "the positive class. Standard deviation with ddof 0. Published: mean ± std (min to max) of "
-        f"{published.NUM_SEEDS} runs on the preliminary test set, protocol paper (Prellberg & "
+        f"{VALUES['num_seeds']} runs on the preliminary test set, protocol paper (Prellberg & "
         "Kramer 2019, Table 2 and section 4.4).",
     )
 
@@ -73,7 +72,7 @@ def figure2(findings: Findings) -> Figure:
         left.plot(curve["epoch"], curve[f"{key}/loss"], label=label, **plots.marks(position))
     left.set(title="Loss", ylabel="weighted cross-entropy")
     style: plots.Style = {"color": plots.GREY, "linewidth": 0.9, "marker": "D", "markersize": 3}
-    right.plot(100 * np.array(published.CURVE_F1), label="published run", **style)
+    right.plot(100 * np.array(VALUES["curve_f1"]), label="published run", **style)
     right.plot(curve["epoch"], 100 * curve[F1], **plots.marks(1))
     reached = 100 * curve.loc[curve["epoch"] == run.best_epoch, F1].max()
     right.set(title=f"F1: {reached:.2f} % at epoch {run.best_epoch}", ylabel="F1 in %")
@@ -95,9 +94,9 @@ def figure3(findings: Findings) -> list[Item]:
     group = findings.study.reference
     best = best_run(group)
     subjects = best_and_last(group, group.runs.index(best))
-    is_prelim = set(subjects["subject"]) <= set(published.SUBJECT_ACCURACY)
+    is_prelim = set(subjects["subject"]) <= set(VALUES["subject_accuracy"])
     if is_prelim and not findings.is_generated:
-        subjects["published"] = subjects["subject"].map(published.SUBJECT_ACCURACY)
+        subjects["published"] = subjects["subject"].map(VALUES["subject_accuracy"])
     subjects = in_percent(subjects, "best", "last", "published")
     classes = [label for label in (1, 0) if label in set(subjects["label"])]
     height = 0.7 + 0.19 * subjects["label"].value_counts().max()
@@ -144,7 +143,7 @@ def figure4(findings: Findings) -> list[Item]:
     """Draw each metric by epoch and experiment."""
     rows, once = [], []
     for group in findings.study.groups:
-        epochs, logits = group.by_epoch
+        epochs, logits = group.by_epoch()
         scores = decision_metrics(group.labels, logits)
         if len(epochs) == 1:
             once.append(group.label)
@@ -198,20 +197,20 @@ def _draw_by_epoch(frame: pd.DataFrame, metrics: list[str]) -> Figure:
 
 def comparisons(findings: Findings) -> list[Item]:
     """Return every comparison with its tests, intervals and effect size."""
-    rows, refused = findings.compared
-    items: list[Item] = [_comparison_table(rows)] if rows else []
-    if not rows:
+    found, refused = findings.compared
+    items: list[Item] = [_comparison_table(found)] if len(found) else []
+    if not items:
         items.append("Nothing to compare: there is one group of runs, without rotations.")
     items += [f"Refused: {line}." for line in refused]
     return items + [
-        f"{row.first} against {row.second}: with {row.num_first} and {row.num_second} runs no "
-        f"result can be significant at p = {SIGNIFICANCE}."
-        for row in rows
-        if not row.found.can_tell
+        f"{row['first']} against {row['second']}: with {row['num_first']} and {row['num_second']} "
+        f"runs no result can be significant at p = {SIGNIFICANCE}."
+        for row in found.to_dict("records")
+        if not row["can_tell"]
     ]
 
 
-def _comparison_table(rows: list[Comparison]) -> Table:
+def _comparison_table(found: pd.DataFrame) -> Table:
     def needed(row: Row) -> str:
         if row["p_holm"] <= SIGNIFICANCE:
             return "significant"
@@ -220,10 +219,15 @@ def _comparison_table(rows: list[Comparison]) -> Table:
             f"> {_LARGEST_NUMBER:,}" if wanted > _LARGEST_NUMBER else document.shown(wanted, ",.0f")
         )
 
+    names = "first second protocol test num_first num_second mean_first mean_second difference "
+    names += "seeds_low seeds_high subjects_low subjects_high superiority superiority_low "
+    names += "superiority_high p_one_sided p_two_sided p_holm published_p num_needed"
+    scaled = names.split()[6:13]
+    published_p = found["experiment"].map(VALUES["p_values"]).fillna("")
     return Table(
         "comparisons",
         "Comparisons of F1",
-        pd.DataFrame([_comparison(row) for row in rows]),
+        in_percent(found.assign(published_p=published_p), *scaled)[names.split()],
         {
             "first": "first",
             "second": "second",
@@ -250,24 +254,3 @@ def _comparison_table(rows: list[Comparison]) -> Table:
         "80 % at p = 0.05 if the true difference is the observed one (Noether 1987); with few runs "
         "this is a rough estimate.",
     )
-
-
-def _comparison(row: Comparison) -> dict[str, Any]:
-    found = row.found
-    names = ("first", "second", "protocol", "test", "num_first", "num_second")
-    return {
-        **{name: getattr(row, name) for name in names},
-        "mean_first": 100 * row.mean_first,
-        "mean_second": 100 * row.mean_second,
-        "difference": 100 * found.difference,
-        **ends("seeds_", row.seeds),
-        **ends("subjects_", row.subjects),
-        "superiority": found.superiority,
-        "superiority_low": found.superiority_interval[0],
-        "superiority_high": found.superiority_interval[1],
-        "p_one_sided": found.p_less,
-        "p_two_sided": found.p_value,
-        "p_holm": row.p_holm,
-        "published_p": published.P_VALUES.get(row.experiment, ""),
-        "num_needed": found.num_needed,
-    }

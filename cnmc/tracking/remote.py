@@ -46,7 +46,8 @@ class Project:
         """Read the trainings of an experiment, or of all.
 
         Returns:
-            The finished runs, and the number of other runs. Runs of other programs do not count.
+            The finished runs that have an F1, and the number of other runs. Runs of other programs
+            do not count.
 
         Raises:
             CnmcError: There is no such run, or W&B cannot be asked.
@@ -65,7 +66,9 @@ class Project:
         # A finished run that a sweep's agent asked for again is there twice.
         by_id = {run.config[keys.ORIGIN]["run_id"]: run for run in runs if run.state == "finished"}
         num_runs = len({run.config[keys.ORIGIN]["run_id"] for run in runs})
-        return [self._candidate(run) for run in by_id.values()], num_runs - len(by_id)
+        found = [self._candidate(run) for run in by_id.values()]
+        scored = [run for run in found if not math.isnan(run.f1)]
+        return scored, num_runs - len(scored)
 
     def checkpoint(self, run: Candidate) -> Any:
         """Return the artifact of a run's best checkpoint.
@@ -165,8 +168,8 @@ class Project:
         return Candidate(
             origin=run.config[keys.ORIGIN],
             epoch=0 if math.isnan(epoch) else int(epoch),
-            f1=math.nan if math.isnan(epoch) else choosing.get("f1", math.nan),
-            choosing=choosing,
+            choosing=choosing
+            | {"f1": math.nan if math.isnan(epoch) else choosing.get("f1", math.nan)},
             reported=reported,
             checkpoint=self._artifact_path(run.config[keys.ORIGIN], keys.BEST),
         )

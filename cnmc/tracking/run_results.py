@@ -8,9 +8,9 @@ from typing import Any
 
 import pandas as pd
 
+from cnmc.analysis.loading import load_run
 from cnmc.analysis.metrics import FloatArray, IntArray, evaluate, sigmoid
 from cnmc.analysis.results import Group
-from cnmc.analysis.run_reader import load_run
 from cnmc.analysis.subjects import hardest_cells, persons
 from cnmc.runs.folder import RunFolder
 from cnmc.tracking import keys

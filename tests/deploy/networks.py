@@ -14,7 +14,7 @@ from cnmc.data.sources.synthetic_cells import draw_cell, subject_traits
 from cnmc.deploy.exported import GraphInfo, Images
 from cnmc.deploy.graph import CellGraph
 from cnmc.model.backbone import build_network
-from cnmc.model.preprocess import to_float
+from cnmc.model.tta import to_float
 
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
 
@@ -44,12 +44,11 @@ def random_graph(name: str, size: int, num_rotations: int = 8) -> CellGraph:
     )
     shown = cells(8, size)
     settle(network, shown)
-    cells_8 = torch.from_numpy(shown)
     with torch.no_grad():
         graph = CellGraph(network, info)
         head = network.get_classifier()  # type: ignore[operator]
-        head.weight.div_(graph.one_by_one(cells_8).std())
-        head.bias.sub_(graph.one_by_one(cells_8).mean())
+        head.weight.div_(float(graph.predict(shown).std(ddof=1)))
+        head.bias.sub_(float(graph.predict(shown).mean()))
     return graph
 
 
@@ -64,14 +63,19 @@ def settle(network: nn.Module, images: Images) -> None:
     network.eval()
 
 
-def trained_graph(size: int) -> CellGraph:
+def trained_graph(size: int) -> tuple[CellGraph, Images, NDArray[np.int64]]:
     """Train a tiny network to tell dark cells from bright ones, which takes a second.
 
-    The rounding of 8 bits would drown what little the logits of a random network tell.
+    The rounding of 8 bits would drown the small logits of a random network.
+
+    Returns:
+        The network, 24 cells, and whether each is bright.
     """
     graph = random_graph("test_resnet", size, num_rotations=2)
-    images, labels = dark_and_bright(16, size)
-    inputs = to_float(torch.from_numpy(images).permute(0, 3, 1, 2), MEAN, STD)
+    images, labels = cells(24, size), np.arange(24) % 2
+    images[::2] //= 2
+    inputs = to_float(torch.from_numpy(images[:16]).permute(0, 3, 1, 2), MEAN, STD)
+    targets = torch.from_numpy(labels[:16]).float()
     for module in graph.network.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.momentum = 0.2
@@ -80,18 +84,11 @@ def trained_graph(size: int) -> CellGraph:
     for _ in range(30):
         optimizer.zero_grad()
         logits = graph.network(inputs).squeeze(1)
-        loss = nn.functional.binary_cross_entropy_with_logits(logits, torch.from_numpy(labels))
+        loss = nn.functional.binary_cross_entropy_with_logits(logits, targets)
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
     graph.eval()
-    return graph
-
-
-def dark_and_bright(num_cells: int, size: int) -> tuple[Images, NDArray[np.float32]]:
-    """Draw cells, every other one at half its brightness, and say which are bright."""
-    images = cells(num_cells, size)
-    images[::2] //= 2
-    return images, (np.arange(num_cells) % 2).astype(np.float32)
+    return graph, images, labels
 
 
 def checkpoint_content(graph: CellGraph) -> dict[str, Any]:

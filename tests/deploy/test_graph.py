@@ -15,10 +15,8 @@ from cnmc.analysis.choosing import choose_of_epoch
 from cnmc.analysis.decision import Decision
 from cnmc.deploy.graph import CellGraph, read_trained
 from cnmc.deploy.networks import open_network
-from cnmc.deploy.release import exact_logits
 from cnmc.errors import CnmcError
-from cnmc.model.preprocess import to_float
-from cnmc.model.tta import rotate, rotation_columns
+from cnmc.model.tta import rotate, rotation_columns, to_float
 from tests.deploy.networks import MEAN, STD, cells, checkpoint_content, random_graph
 from tests.studies import write_run
 
@@ -58,28 +56,26 @@ def test_network_sees_the_views_of_training(num_rotations: int, size: int) -> No
         assert torch.equal(eye.seen[position::num_rotations], expected)
 
 
-def test_all_views_at_once_and_in_64_bits_are_the_same() -> None:
+def test_all_views_at_once_give_the_logits_of_training() -> None:
     graph = random_graph("test_resnet", SIZE)
-    images = torch.from_numpy(cells(3, SIZE))
+    images = cells(3, SIZE)
     with torch.no_grad():
-        together, one_by_one = graph(images), graph.one_by_one(images)
-    torch.testing.assert_close(together, one_by_one, rtol=0, atol=1e-5)
-    exact = torch.from_numpy(exact_logits(graph, images.numpy()))
-    torch.testing.assert_close(one_by_one, exact, rtol=0, atol=1e-4)
-    assert one_by_one.std(dim=1).min() > 0.1
+        together = graph(torch.from_numpy(images)).numpy()
+    one_by_one = graph.predict(images)
+    np.testing.assert_allclose(together, one_by_one, rtol=0, atol=1e-5)
+    assert one_by_one.std(axis=1).min() > 0.1
 
 
 def test_a_checkpoint_gives_the_logits_of_its_network(
     graph: CellGraph, content: dict[str, Any], tmp_path: Path
 ) -> None:
     torch.save(content, tmp_path / "best.ckpt")
-    network = open_network(tmp_path / "best.ckpt", num_threads=1)
+    before = torch.get_num_threads()
+    network = open_network(tmp_path / "best.ckpt", num_threads=before + 1)
     assert network.info == graph.info
     images = cells(3, SIZE)
-    with torch.no_grad():
-        expected = graph.one_by_one(torch.from_numpy(images)).numpy()
-    np.testing.assert_array_equal(network.predictor.predict(images), expected)
-    assert network.predictor.predict(images[:0]).shape == (0, 2)
+    np.testing.assert_array_equal(network.logits(images), graph.predict(images, before + 1))
+    assert torch.get_num_threads() == before
 
 
 def test_the_predictions_of_a_run_folder_decide_for_last_ckpt(
@@ -127,16 +123,12 @@ def _damage(content: dict[str, Any], kind: str) -> None:
             states["network.fc.weight"] = head * float("nan")
         case "lost weight":
             del states["network.fc.weight"]
-        case "no tensor":
-            states["network.fc.weight"] = "text"
         case "lost config":
             del origin["config"]["tta"]
         case "other network":
             origin["config"]["model"]["name"] = "test_efficientnet"
         case "unknown network":
             origin["config"]["model"]["name"] = "nothing"
-        case "huge":
-            origin["config"]["data"]["crop"] = 10**9
         case "decision":
             origin["decision"] = asdict(DECISION) | {"temperature": 0}
         case "no origin":
@@ -151,36 +143,26 @@ def _damage(content: dict[str, Any], kind: str) -> None:
         "complex",
         "nan",
         "lost weight",
-        "no tensor",
         "lost config",
         "other network",
         "unknown network",
-        "huge",
         "decision",
         "no origin",
+        "truncated",
+        "empty",
     ],
 )
-def test_a_checkpoint_that_is_damaged_is_one_clear_line(
+def test_a_damaged_checkpoint_is_refused_in_one_line(
     kind: str, content: dict[str, Any], tmp_path: Path
 ) -> None:
     path = tmp_path / "best.ckpt"
     _damage(content, kind)
     torch.save(content, path)
-    with pytest.raises(CnmcError) as caught:
+    kept = {"truncated": path.stat().st_size // 2, "empty": 0}.get(kind)
+    path.write_bytes(path.read_bytes()[:kept])
+    with pytest.raises(CnmcError, match=r"best\.ckpt") as caught:
         open_network(path)
-    assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize("kept", [0.0, 0.01, 0.5, 0.99])
-def test_a_truncated_checkpoint_is_refused(
-    kept: float, content: dict[str, Any], tmp_path: Path
-) -> None:
-    path = tmp_path / "best.ckpt"
-    torch.save(content, path)
-    path.write_bytes(path.read_bytes()[: int(kept * path.stat().st_size)])
-    with pytest.raises(CnmcError, match=r"best\.ckpt"):
-        open_network(path)
 
 
 @pytest.mark.parametrize("is_zip", [True, False])
@@ -195,7 +177,7 @@ def test_code_in_a_checkpoint_is_not_executed(
     assert not trap.exists()
 
 
-@pytest.mark.parametrize("name", ["cells.onnx", "cells.xml", "best.ckpt", "."])
+@pytest.mark.parametrize("name", ["cells.onnx", "best.ckpt"])
 def test_an_absent_file_is_named(name: str, tmp_path: Path) -> None:
-    with pytest.raises(CnmcError, match="no such file"):
+    with pytest.raises(CnmcError, match=name):
         open_network(tmp_path / name)
