@@ -140,16 +140,6 @@ def test_an_agent_asks_for_one_run_with_all_parameters(arguments: list[str], nam
         with_multirun(arguments)
 
 
-@pytest.mark.parametrize("text", [None, "", "no mapping", "a: [b"])
-def test_a_broken_file_of_an_agent_is_named(agent: Path, text: str | None) -> None:
-    agent.unlink()
-    if text is not None:
-        agent.write_text(text)
-    with pytest.raises(CnmcError, match=f"WANDB_SWEEP_PARAM_PATH={agent}") as error:
-        with_multirun(GIVEN)
-    assert "\n" not in str(error.value)
-
-
 @pytest.mark.parametrize(
     ("number", "ending", "status"),
     [
