@@ -17,7 +17,7 @@ import torch
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 from torch import Tensor
 
-from cnmc.analysis.choosing import choose_of_epoch
+from cnmc.analysis.calibration import choose_of_epoch
 from cnmc.analysis.metrics import evaluate, mean_logits
 from cnmc.errors import CnmcError
 from cnmc.files import replacing
