@@ -35,12 +35,7 @@ def absent() -> list[str]:
 def needs(extra: str, what: str) -> Iterator[None]:
     """Name the extra to install if an import in the block fails.
 
-    Args:
-        extra: The extra that contains the imported modules.
-        what: What needs them, as the beginning of a sentence.
-
-    Raises:
-        CnmcError: A module is not installed.
+    ``what`` needs it: the beginning of the message of the :class:`~cnmc.errors.CnmcError`.
     """
     try:
         yield
