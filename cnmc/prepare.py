@@ -1,8 +1,8 @@
-"""``python -m cnmc.prepare``: finds the data, checks it, and builds what training reads."""
+"""``python -m cnmc.prepare``: find the data, check it, and build what training reads."""
 
 from __future__ import annotations
 
-from cnmc.cli.start import start
+from cnmc.cli.app import start
 
 if __name__ == "__main__":
     start()
@@ -26,32 +26,28 @@ register()
 
 def prepare(config: PrepareConfig) -> None:
     """Print the composition and the problems of the data set; build split and cache."""
-    manifest = find_cells(config.data)
-    print(
-        f"{len(manifest.cells)} cells in {manifest.root} (fingerprint {manifest.fingerprint[:12]})"
-    )
-    print("\nComposition, beside that of the whole release (Table 1 of the paper)")
+    data = config.data
+    manifest = find_cells(data)
+    print(f"{len(manifest.cells)} cells in {manifest.root}, {manifest.fingerprint[:12]}")
+    print("\nComposition (here / Table 1 of the paper, which counts the whole release)")
     print(format_composition(composition(manifest.cells)), end="\n\n")
-    findings = audit(manifest, crop=config.data.crop, skip_unreadable=config.data.skip_unreadable)
+    findings = audit(manifest, crop=data.crop, skip_unreadable=data.skip_unreadable)
     for finding in findings:
         print(f"{finding.level}: {finding.message}")
-    unreadable = manifest.cells[manifest.cells["error"] != ""]
-    for row in unreadable.itertuples():
-        print(f"  {row.path}: {row.error}")
-    errors = sum(finding.level == "error" for finding in findings)
-    if errors:
-        sys.stderr.write(f"error: {errors} of the findings above prevent training\n")
+        if finding.check == "unreadable":
+            print(*finding.names, sep="\n")
+    if any(finding.level == "error" for finding in findings):
+        sys.stderr.write("error: the errors above prevent training\n")
         sys.exit(1)
-    cells, cache = read_cells(manifest, config.data, verify_all=True)
-    side = config.data.resize or config.data.crop
+    cells, cache = read_cells(manifest, data, verify_all=True)
+    side = data.resize or data.crop
     print(f"cache of {len(cells)} labelled cells, {side} x {side} pixels: {cache.path}")
     try:
-        split = load_split(manifest.fingerprint, cells, config.split, Path(config.data.work_dir))
+        split = load_split(manifest.fingerprint, cells, config.split, Path(data.work_dir))
+        print(f"split {config.split.kind} (protocol {split.protocol}): {split.path}")
     except CnmcError as error:
         # A partial release can be trained on, with another split.
         print(f"warning: {error}")
-    else:
-        print(f"split {config.split.kind} (protocol {split.protocol}): {split.path}")
 
 
 @hydra.main(version_base="1.3", config_path=str(CONFIG_DIR), config_name="prepare")

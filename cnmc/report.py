@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cnmc.cli.start import start
+from cnmc.cli.app import start
 
 if __name__ == "__main__":
     start()
@@ -13,8 +13,8 @@ import hydra
 from omegaconf import DictConfig
 
 from cnmc.analysis.loading import existing_runs, load_study
-from cnmc.analysis.results import with_reference
-from cnmc.analysis.summary import summarise_study
+from cnmc.analysis.results import run_table, with_reference
+from cnmc.analysis.summary import summarise
 from cnmc.cli.app import run_app, user_errors
 from cnmc.config import ReportConfig, register, to_config
 from cnmc.errors import CnmcError
@@ -36,8 +36,7 @@ def report(config: ReportConfig) -> None:
     study = load_study(existing_runs(root, config.experiments or None))
     if config.reference is not None:
         study = with_reference(study, config.reference)
-    summary = summarise_study(study)
-    print(summary.text)
+    print(summarise(study))
     if not study.groups:
         print("\nno run is finished yet, so there is nothing to report")
         return
@@ -46,7 +45,7 @@ def report(config: ReportConfig) -> None:
     try:
         # First, so that a folder that cannot be written is told of before the work.
         with replacing(output / "tables" / "runs.csv", lasting=False) as temporary:
-            summary.runs.to_csv(temporary, index=False)
+            run_table(study.groups).to_csv(temporary, index=False)
         write(assemble(study, root=root, data=data), output)
     except OSError as error:
         raise CnmcError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cnmc.cli.start import start
+from cnmc.cli.app import start
 
 if __name__ == "__main__":
     start()
@@ -26,7 +26,7 @@ from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from cnmc.analysis.loading import load_study
 from cnmc.analysis.results import Group, Study
-from cnmc.analysis.summary import summarise, summarise_study
+from cnmc.analysis.summary import summarise
 from cnmc.cli.app import run_app, user_errors
 from cnmc.config import CONFIG_DIR, Config, register
 from cnmc.data.store import CellSplit, CellStore, open_cells, open_split
@@ -196,7 +196,7 @@ def fit(
                 ckpt_path=folder.last_checkpoint if epochs else None,
                 weights_only=True,
             )
-            if data.has_test:
+            if "test" in data.evaluated:
                 module.load_state_dict(load_checkpoint(folder.best_checkpoint)["state_dict"])
                 trainer.test(module, data, verbose=False)
         except SIGTERMException:
@@ -263,10 +263,9 @@ def close() -> bool:
     if study is None:
         return True
     loaded = load_study(study.folders, study.reasons)
-    summary = summarise_study(loaded)
-    print(summary.text)
+    print(summarise(loaded))
     log_study(study.logger, loaded, study.root, study_figures)
-    return summary.complete
+    return not loaded.gaps
 
 
 @hydra.main(version_base="1.3", config_path=str(CONFIG_DIR), config_name="config")
@@ -279,7 +278,7 @@ def main(node: DictConfig) -> None:
         config, resolved, folder = described(node)
         if train(config, resolved, folder) == "skipped":
             print(f"{folder.path}: finished already")
-        print(summarise([folder]).text)
+        print(summarise(load_study([folder])))
 
 
 def study_figures(group: Group, root: Path, show_cells: bool) -> list[Figure]:

@@ -16,6 +16,8 @@ from cnmc import signals
 if TYPE_CHECKING:
     from tests.study.forks import Forks
 
+# As in a command: albumentations would look for a newer version over the network.
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 # The machine's cores are shared with the other tests; the networks here are tiny.
 torch.set_num_threads(1)
 

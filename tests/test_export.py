@@ -42,7 +42,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     whole["cnmc"] |= {"run": info.identity(), "epoch": info.best_epoch}
     config = whole["cnmc"]["config"]
     config["data"] |= {"root": "/no/such/folder", "work_dir": "/no/such/work"}
-    config["split"] |= {NAME: 1, "path": "/secret/split.csv"}
+    config["split"]["path"] = "/secret/split.csv"
+    config["model"][NAME] = 1
     config["model"]["weights"] = "/secret/weights.pth"
     del whole["cnmc"]["decision"]
     folder.write_config(config)
@@ -74,7 +75,7 @@ def test_file_and_card_of_a_run_folder(folder: RunFolder, exported: Path) -> Non
         "| model.weights | weights.pth |",
         "| split.path | split.csv |",
         f"| {SHOWN} | HEM |",
-        f"| split.{SHOWN} | 1 |",
+        f"| model.{SHOWN} | 1 |",
     ):
         assert expected in card, expected
     assert "<img" not in card.replace(r"\<img", "")

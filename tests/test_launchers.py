@@ -28,8 +28,8 @@ from omegaconf import DictConfig, OmegaConf
 from submitit.core.utils import FailedJobError
 
 from cnmc import devices
-from cnmc.cli.app import explained
 from cnmc.config import CONFIG_DIR, register
+from cnmc.errors import one_line
 from cnmc.runs.folder import RunFolder
 from cnmc.study.launchers import JobSetup
 from tests.conftest import ROOT, TINY
@@ -131,31 +131,30 @@ def test_ray_shares_gpus_and_cores_out(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("hydra")
 @pytest.mark.parametrize(
-    ("preset", "plugin", "package", "extra"),
+    ("preset", "plugin", "extra"),
     [
-        ("parallel", "joblib", "hydra-joblib-launcher", "launchers"),
-        ("slurm", "submitit_slurm", "hydra-submitit-launcher", "launchers"),
-        ("slurm_local", "submitit_local", "hydra-submitit-launcher", "launchers"),
-        ("ray_cluster", "ray", "hydra-ray-launcher", "ray"),
+        ("parallel", "joblib", "launchers"),
+        ("slurm", "submitit_slurm", "launchers"),
+        ("slurm_local", "submitit_local", "launchers"),
+        ("ray_cluster", "ray", "ray"),
     ],
 )
 def test_a_missing_package_is_named(
-    monkeypatch: pytest.MonkeyPatch, preset: str, plugin: str, package: str, extra: str
+    monkeypatch: pytest.MonkeyPatch, preset: str, plugin: str, extra: str
 ) -> None:
     known = ConfigStore.instance().repo["hydra"]["launcher"]
     monkeypatch.delitem(known, f"{plugin}.yaml")
     with pytest.raises(MissingConfigException) as error:
         _composed(f"hydra/launcher={preset}")
-    expected = f"hydra/launcher={preset} needs the package {package}: pip install 'cnmc[{extra}]'"
-    assert explained(error.value) == expected
+    assert one_line(error.value).endswith(f"pip install 'cnmc[{extra}]'")
 
 
 @pytest.mark.usefixtures("hydra")
 def test_a_misspelt_launcher_is_not_taken_for_a_missing_package() -> None:
     with pytest.raises(MissingConfigException) as error:
         _composed("hydra/launcher=paralel")
-    assert "parallel" in explained(error.value)
-    assert "pip install" not in explained(error.value)
+    assert "parallel" in one_line(error.value)
+    assert "pip install" not in one_line(error.value)
 
 
 @pytest.mark.usefixtures("hydra")

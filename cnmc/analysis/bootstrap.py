@@ -18,33 +18,18 @@ NUM_RESAMPLES = 2000
 
 
 def strata_of(labels: IntArray, subjects: IntArray) -> IntArray:
-    """Return the stratum of each subject: the classes of its cells.
-
-    Args:
-        labels: 0 or 1, shape (N,).
-        subjects: Number of each cell's subject, from 0, shape (N,).
-
-    Returns:
-        1 for only HEM, 2 for only ALL, 3 for both; shape (S,).
-    """
+    """Return the stratum of each subject: 1 has only HEM cells, 2 only ALL, 3 both; shape (S,)."""
     strata = np.zeros(int(subjects.max()) + 1, dtype=np.int64)
     np.bitwise_or.at(strata, subjects, np.where(labels == 1, 2, 1))
     return strata
 
 
 def draw_weights(strata: IntArray, rng: np.random.Generator, number: int) -> FloatArray:
-    """Draw the weight of each member of a sample in each resample.
+    """Draw the weight of each member of a sample in each resample, shape (number, S).
 
     In each stratum of n members, n - 1 are drawn with weight n / (n - 1), which gives a mean its
-    right variance (Rao and Wu 1988); n draws of few members give too little variance.
-
-    Args:
-        strata: Stratum of each member, shape (S,); each has at least two.
-        rng: Random generator.
-        number: Resamples.
-
-    Returns:
-        Shape (number, S).
+    right variance (Rao and Wu 1988); n draws of few members give too little variance. Each stratum
+    has at least two members.
     """
     weights = np.zeros((number, len(strata)))
     for stratum in np.unique(strata):
@@ -59,24 +44,18 @@ def draw_weights(strata: IntArray, rng: np.random.Generator, number: int) -> Flo
 def pair_wins(labels: IntArray, logits: FloatArray, subjects: IntArray) -> FloatArray:
     """Count, by pairs of subjects, the pairs of an ALL and a HEM cell in the right order.
 
-    Args:
-        labels: 0 or 1, shape (N,).
-        logits: Shape (N,).
-        subjects: Number of each cell's subject, from 0, shape (N,).
-
     Returns:
-        Shape (S, S): cells of the first are ALL, of the second HEM; a tie counts half.
+        Shape (S, S): the cells of the first are ALL, of the second HEM; a tie counts half.
     """
     num_subjects = int(subjects.max()) + 1
     wins = np.zeros((num_subjects, num_subjects))
-    negatives = {s: np.sort(logits[(labels == 0) & (subjects == s)]) for s in range(num_subjects)}
     positive = labels == 1
     scores, owners = logits[positive], subjects[positive]
-    for other, ordered in negatives.items():
-        if len(ordered):
-            below = np.searchsorted(ordered, scores, side="left")
-            upto = np.searchsorted(ordered, scores, side="right")
-            wins[:, other] = np.bincount(owners, (below + upto) / 2, minlength=num_subjects)
+    for other in range(num_subjects):
+        negatives = np.sort(logits[~positive & (subjects == other)])
+        below = np.searchsorted(negatives, scores, side="left")
+        upto = np.searchsorted(negatives, scores, side="right")
+        wins[:, other] = np.bincount(owners, (below + upto) / 2, minlength=num_subjects)
     return wins
 
 
@@ -86,7 +65,7 @@ class SubjectBootstrap:
     Args:
         labels: 0 or 1, shape (N,).
         subjects: Number of each cell's subject, from 0, shape (N,).
-        number: Resamples.
+        number: Resamples, B.
         seed: Of the resampling.
     """
 
@@ -96,22 +75,18 @@ class SubjectBootstrap:
         self.labels, self.subjects, self.number, self.seed = labels, subjects, number, seed
         strata = strata_of(labels, subjects)
         fewest = int(np.unique(strata, return_counts=True)[1].min())
-        self.defined = fewest > 1
-        """False if a class has only one subject: no interval is defined then."""
+        # No interval is defined if a class has only one subject.
+        self._defined = fewest > 1
         # With few subjects percentiles are too narrow; Student's quantile widens them as it does
         # the interval of a mean (Hesterberg 2015, "What teachers should know about the bootstrap").
         self._tail = float(norm.cdf(student.ppf((1 - CONFIDENCE) / 2, max(fewest - 1, 1))))
         rng = np.random.default_rng(seed)
         self.weights = (
-            draw_weights(strata, rng, number) if self.defined else np.ones((number, len(strata)))
+            draw_weights(strata, rng, number) if self._defined else np.ones((number, len(strata)))
         )
 
     def metrics(self, logits: FloatArray) -> dict[str, FloatArray]:
-        """Return every metric of counts of each run in each resample, shape (B, R).
-
-        Args:
-            logits: Shape (R, N).
-        """
+        """Return every metric of counts of each run in each resample, (R, N) to (B, R)."""
         counts = confusion(self.labels, logits > 0.0, self.subjects)
         return count_metrics(np.einsum("bs,rsc->brc", self.weights, counts, optimize=True))
 
@@ -122,11 +97,7 @@ class SubjectBootstrap:
         return {name: found.get(name, undefined) for name in METRICS}
 
     def auroc(self, logits: FloatArray) -> FloatArray:
-        """Return the AUROC of each run in each resample, shape (B, R).
-
-        Args:
-            logits: Shape (R, N).
-        """
+        """Return the AUROC of each run in each resample, (R, N) to (B, R)."""
         cells = confusion(self.labels, np.ones((1, len(self.labels)), dtype=bool), self.subjects)[0]
         pairs = (self.weights @ cells[:, 3]) * (self.weights @ cells[:, 1])
         columns = []
@@ -136,49 +107,32 @@ class SubjectBootstrap:
             columns.append(np.where(pairs > 0, right / np.where(pairs > 0, pairs, 1), np.nan))
         return np.stack(columns, axis=1)
 
-    def interval(self, resampled: FloatArray) -> Interval:
+    def interval(self, resampled: FloatArray, minus: FloatArray | None = None) -> Interval:
         """Return the interval of the mean over runs, for other seeds and other subjects.
 
         Args:
             resampled: A metric of each run in each resample of the subjects, shape (B, R).
+            minus: The same of another group, whose mean is subtracted, shape (B, Q). For pairs of
+                runs give the difference of the metrics instead.
         """
+        if not self._defined or any(
+            part is not None and part.shape[1] < 2 for part in (resampled, minus)
+        ):
+            return NOT_DEFINED
         means = self._means(resampled, self.seed + 1)
-        return NOT_DEFINED if means is None else self._percentiles(means)
+        return self.interval_of_run(
+            means if minus is None else means - self._means(minus, self.seed + 2)
+        )
 
     def interval_of_run(self, resampled: FloatArray) -> Interval:
-        """Return the interval of one run, for other subjects.
+        """Return the interval of one run, for other subjects, from its metric, shape (B,)."""
+        if not self._defined or np.isnan(resampled).any():
+            return NOT_DEFINED
+        low, high = np.quantile(resampled, [self._tail, 1 - self._tail])
+        return float(low), float(high)
 
-        Args:
-            resampled: A metric of the run in each resample of the subjects, shape (B,).
-        """
-        return self._percentiles(resampled) if self.defined else NOT_DEFINED
-
-    def difference_interval(
-        self, first: FloatArray, second: FloatArray, *, paired: bool
-    ) -> Interval:
-        """Return the interval of the difference of two means on the same subjects.
-
-        Args:
-            first: A metric of each run in each resample of the subjects, shape (B, R).
-            second: The same of the other group, shape (B, Q).
-            paired: Whether run r of one belongs to run r of the other.
-        """
-        if paired:
-            return self.interval(first - second)
-        one, other = self._means(first, self.seed + 1), self._means(second, self.seed + 2)
-        return NOT_DEFINED if one is None or other is None else self._percentiles(one - other)
-
-    def _means(self, resampled: FloatArray, seed: int) -> FloatArray | None:
-        num_runs = resampled.shape[1]
-        if not self.defined or num_runs < 2:
-            return None
-        rng = np.random.default_rng(seed)
-        seeds = draw_weights(np.zeros(num_runs, dtype=np.int64), rng, self.number)
+    def _means(self, resampled: FloatArray, seed: int) -> FloatArray:
+        runs = np.zeros(resampled.shape[1], dtype=np.int64)
+        seeds = draw_weights(runs, np.random.default_rng(seed), self.number)
         means: FloatArray = (resampled * seeds).sum(axis=1) / seeds.sum(axis=1)
         return means
-
-    def _percentiles(self, values: FloatArray) -> Interval:
-        if np.isnan(values).any():
-            return NOT_DEFINED
-        low, high = np.quantile(values, [self._tail, 1 - self._tail])
-        return float(low), float(high)

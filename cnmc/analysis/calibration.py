@@ -1,7 +1,7 @@
 """Calibration of the probabilities, and ROC curves.
 
 The loss weights ALL cells by the ratio of the classes, so the sigmoid of a logit is not a
-calibrated probability: calibration is measured.
+calibrated probability: calibration is measured. ``labels`` are 0 or 1, shape (N,).
 """
 
 from __future__ import annotations
@@ -17,14 +17,11 @@ TEMPERATURES = (0.01, 100.0)
 """Lowest and highest temperature of the search."""
 
 _GRID = np.linspace(0.0, 1.0, 201)
+_NEAR = 1e-12
 
 
 def reliability(labels: IntArray, probs: FloatArray) -> pd.DataFrame:
-    """Compare predicted probabilities with the fraction of ALL cells in bins.
-
-    Args:
-        labels: 0 or 1, shape (N,).
-        probs: Probability of ALL, in [0, 1], shape (N,).
+    """Compare predicted probabilities of ALL, shape (N,), with the fraction of ALL cells in bins.
 
     Returns:
         One row a bin of equal width: low, high, num_cells, mean_probability and fraction (of ALL
@@ -60,10 +57,6 @@ def fit_temperature(labels: IntArray, logits: FloatArray) -> float:
 
     Guo et al. (2017). It changes no decision at a logit of 0.
 
-    Args:
-        labels: 0 or 1, shape (N,).
-        logits: Shape (N,).
-
     Returns:
         A number within :data:`TEMPERATURES`; NaN if one class is missing.
     """
@@ -86,58 +79,46 @@ def probabilities(logits: FloatArray, temperature: float = 1.0) -> FloatArray:
 def roc_points(labels: IntArray, scores: FloatArray) -> tuple[FloatArray, FloatArray]:
     """Return false and true positive rates for every threshold, from none to all called ALL.
 
-    Args:
-        labels: 0 or 1, shape (N,), both there.
-        scores: Any increasing score, shape (N,).
+    Both classes must be there; scores are any increasing score, shape (N,).
     """
     order = np.argsort(-scores, kind="stable")
     ordered = scores[order]
     last = np.append(np.flatnonzero(np.diff(ordered)), len(ordered) - 1)
     positives = np.cumsum(labels[order] == 1)[last]
     negatives = last + 1 - positives
-    return (
-        np.append(0.0, negatives / negatives[-1]),
-        np.append(0.0, positives / positives[-1]),
-    )
+    fpr, tpr = negatives / negatives[-1], positives / positives[-1]
+    return np.append(0.0, fpr), np.append(0.0, tpr)
+
+
+def _is_defined(labels: IntArray, scores: FloatArray) -> bool:
+    return len(np.unique(labels)) == 2 and not np.isnan(scores).any()
 
 
 def mean_roc(labels: IntArray, scores: FloatArray) -> pd.DataFrame:
-    """Average ROC curves over runs, at equal false positive rates.
-
-    Args:
-        labels: 0 or 1, shape (N,).
-        scores: Shape (R, N).
+    """Average ROC curves over runs, at equal false positive rates, from scores of shape (R, N).
 
     Returns:
         fpr, and of the true positive rate tpr_mean, tpr_low and tpr_high (the extremes over runs);
         no row where one class is missing.
     """
     names = ["fpr", "tpr_mean", "tpr_low", "tpr_high"]
-    if len(np.unique(labels)) < 2 or np.isnan(scores).any():
+    if not _is_defined(labels, scores):
         return pd.DataFrame(columns=pd.Index(names), dtype=float)
-    curves = np.stack([_upper(*roc_points(labels, row)) for row in scores])
-    values = (_GRID, curves.mean(axis=0), curves.min(axis=0), curves.max(axis=0))
+    curves = []
+    for row in scores:
+        fpr, tpr = roc_points(labels, row)
+        # The highest true positive rate at no more than each false positive rate.
+        curves.append(tpr[np.searchsorted(fpr, _GRID + _NEAR, side="right") - 1])
+    values = (_GRID, np.mean(curves, axis=0), np.min(curves, axis=0), np.max(curves, axis=0))
     return pd.DataFrame(dict(zip(names, values, strict=True)))
-
-
-def _upper(fpr: FloatArray, tpr: FloatArray) -> FloatArray:
-    """Return the highest true positive rate at no more than each false positive rate of a grid."""
-    position = np.searchsorted(fpr, _GRID + 1e-12, side="right") - 1
-    return tpr[position]
 
 
 def sensitivity_at(labels: IntArray, scores: FloatArray, specificity: float) -> float:
     """Return the highest sensitivity of a threshold with at least this specificity.
 
-    Args:
-        labels: 0 or 1, shape (N,).
-        scores: Any increasing score, shape (N,).
-        specificity: In [0, 1].
-
-    Returns:
-        In [0, 1]; NaN where one class is missing.
+    All are fractions of 1; NaN where one class is missing.
     """
-    if len(np.unique(labels)) < 2 or np.isnan(scores).any():
+    if not _is_defined(labels, scores):
         return float("nan")
     fpr, tpr = roc_points(labels, scores)
-    return float(tpr[fpr <= 1 - specificity + 1e-12].max())
+    return float(tpr[fpr <= 1 - specificity + _NEAR].max())

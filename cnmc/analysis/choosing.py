@@ -1,4 +1,4 @@
-"""Chooses temperature and threshold on the cells that chose the epoch."""
+"""The choice of temperature and threshold on the cells that chose the epoch."""
 
 from __future__ import annotations
 
@@ -7,13 +7,7 @@ import pandas as pd
 
 from cnmc.analysis.calibration import TEMPERATURES, fit_temperature
 from cnmc.analysis.decision import PAPER_THRESHOLD, Decision
-from cnmc.analysis.metrics import (
-    FloatArray,
-    IntArray,
-    count_metrics,
-    mean_logits,
-    weighted_bce,
-)
+from cnmc.analysis.metrics import FloatArray, IntArray, count_metrics, mean_logits, weighted_bce
 
 CHOOSING_ROLE = "val"
 """Role of the cells that choose the epoch, under both protocols."""
@@ -23,7 +17,7 @@ MAX_POINTS = 256
 
 
 def choose(labels: IntArray, logits: FloatArray, role: str) -> Decision:
-    """Choose temperature and threshold on cells with known class.
+    """Choose temperature and threshold on cells of a role with known class.
 
     Args:
         labels: 0 (HEM) or 1 (ALL), shape (N,).
@@ -50,14 +44,13 @@ def choose(labels: IntArray, logits: FloatArray, role: str) -> Decision:
     best = int(np.lexsort((np.abs(thresholds - PAPER_THRESHOLD), -scores["f1"]))[0])
     even = np.linspace(0, len(thresholds) - 1, min(len(thresholds), MAX_POINTS))
     kept = np.unique(np.append(np.rint(even).astype(int), best))
-    columns = (thresholds, scores["sensitivity"], scores["specificity"])
-    rows = np.stack(columns, axis=-1)[kept].tolist()
+    points = np.stack([thresholds, scores["sensitivity"], scores["specificity"]], axis=-1)[kept]
     return Decision(
         temperature=temperature,
         threshold=float(thresholds[best]),
         chosen_on=role,
         num_cells=len(labels),
-        points=tuple((threshold, sens, spec) for threshold, sens, spec in rows),
+        points=tuple(tuple(point) for point in points.tolist()),
     )
 
 

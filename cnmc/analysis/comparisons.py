@@ -2,58 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from typing import Any
+
+import pandas as pd
 
 from cnmc.analysis.bootstrap import SubjectBootstrap
 from cnmc.analysis.metrics import FloatArray, decision_metrics
 from cnmc.analysis.results import Group, Study
 from cnmc.analysis.selection import best_logits
-from cnmc.analysis.statistics import (
-    Comparison,
-    Interval,
-    compare,
-    compare_paired,
-    difference_interval,
-    holm,
-    mean_interval,
-)
+from cnmc.analysis.statistics import compare, holm, mean_interval
 
 MANN_WHITNEY, WILCOXON = "Mann-Whitney", "Wilcoxon signed-rank"
 
 
-@dataclass(frozen=True)
-class Row:
-    """One comparison of F1 between a first and a second group."""
-
-    first: str
-    second: str
-    protocol: str
-    test: str
-    num_first: int
-    num_second: int
-    mean_first: float
-    mean_second: float
-    found: Comparison
-    seeds: Interval
-    """Of the difference of the means, over other seeds."""
-    subjects: Interval
-    """Of the difference of the means, over other seeds and other subjects."""
-    experiment: str = ""
-    """The experiment of the paper that the first group repeats: ``norot``, ``nospeclr`` or none."""
-    p_holm: float = float("nan")
-    """The two-sided p-value, corrected for the number of comparisons (Holm)."""
-
-
-@dataclass(frozen=True)
-class _Sample:
-    label: str
-    logits: FloatArray
-
-
 def comparisons(
     study: Study, bootstraps: dict[tuple[str, ...], SubjectBootstrap]
-) -> tuple[list[Row], list[str]]:
-    """Compare every group with the first one on the same cells, and rotations with none.
+) -> tuple[pd.DataFrame, list[str]]:
+    """Compare the F1 of every group with the first on the same cells, and rotations with none.
 
     Args:
         study: The groups; the reference is the first of them.
@@ -61,80 +26,77 @@ def comparisons(
 
     Returns:
         The comparisons, and a line for each that is refused because the cells are not the same.
+        Columns, as fractions of 1: first, second, protocol, test, num_first, num_second,
+        mean_first, mean_second, the intervals seeds_low, seeds_high (of the difference, over other
+        seeds), subjects_low and subjects_high (over other seeds and subjects), the values of
+        :func:`~cnmc.analysis.statistics.compare`, p_holm (the two-sided p-value, corrected for the
+        number of comparisons), and experiment (of the paper, which the first group repeats:
+        ``norot``, ``nospeclr`` or none).
     """
-    rows: list[Row] = []
+    rows: list[dict[str, Any]] = []
     refused: list[str] = []
     references: dict[tuple[str, ...], Group] = {}
     for group in study.groups:
         reference = references.setdefault(group.cells_key, group)
-        bootstrap = bootstraps[group.cells_key]
-        sample = _Sample(group.label, group.logits)
+        bootstrap, label = bootstraps[group.cells_key], group.label
         if reference is not group:
-            against = _Sample(reference.label, reference.logits)
-            rows.append(_row(group, sample, against, bootstrap, experiment=group.experiment))
+            second = {"second": reference.label, "experiment": group.experiment}
+            names = {"first": label, **second}
+            rows.append(names | _compared(group, group.logits, reference.logits, bootstrap))
             continue
         if group is not study.reference:
-            refused.append(_refusal(group, study.reference))
-        if group.has_rotations:
-            without = f"{group.label}, no rotation (same checkpoints)"
-            rows.append(
-                _row(
-                    group,
-                    _Sample(without, group.upright),
-                    sample,
-                    bootstrap,
-                    paired=True,
-                    experiment="norot" if group.experiment == "proposal" else "",
-                )
+            pairs = zip(group.cells_key, study.reference.cells_key, strict=True)
+            differences = ", ".join(
+                f"{one} against {other}" for one, other in pairs if one != other
             )
-            if _stands_for_norot(group, study):
-                own = _Sample(
-                    f"{group.label}, no rotation (own epoch)", best_logits(group, rotations=False)
-                )
-                rows.append(_row(group, own, sample, bootstrap, experiment="norot"))
-    corrected = holm([row.found.p_value for row in rows])
-    return [replace(row, p_holm=p) for row, p in zip(rows, corrected, strict=True)], refused
+            refused.append(f"{label} is not compared with {study.reference.label}: {differences}")
+        if group.has_rotations:
+            norot = "norot" if group.experiment == "proposal" else ""
+            names = {"second": label, "experiment": norot}
+            first = {"first": f"{label}, no rotation (same checkpoints)"}
+            found = _compared(group, group.upright, group.logits, bootstrap, paired=True)
+            rows.append(first | names | found)
+            if norot and group.protocol == "paper" and not _has_norot(study, group):
+                first = {"first": f"{label}, no rotation (own epoch)"}
+                own = best_logits(group, rotations=False)
+                rows.append(first | names | _compared(group, own, group.logits, bootstrap))
+    table = pd.DataFrame(rows)
+    return table.assign(p_holm=holm(table["p_two_sided"])) if rows else table, refused
 
 
-def _stands_for_norot(group: Group, study: Study) -> bool:
-    """Return whether the runs of PROPOSAL also give NOROT, because it has no runs of its own."""
-    trained = any(
+def _has_norot(study: Study, group: Group) -> bool:
+    """Return whether NOROT has runs of its own on the same cells."""
+    return any(
         other.experiment == "norot" and other.cells_key == group.cells_key for other in study.groups
     )
-    return group.experiment == "proposal" and group.protocol == "paper" and not trained
 
 
-def _row(
+def _compared(
     group: Group,
-    first: _Sample,
-    second: _Sample,
+    first: FloatArray,
+    second: FloatArray,
     bootstrap: SubjectBootstrap,
     *,
     paired: bool = False,
-    experiment: str = "",
-) -> Row:
-    one, other = (decision_metrics(group.labels, sample.logits)["f1"] for sample in (first, second))
-    resampled = [bootstrap.metrics(sample.logits)["f1"] for sample in (first, second)]
-    return Row(
-        first=first.label,
-        second=second.label,
-        protocol=group.protocol,
-        test=WILCOXON if paired else MANN_WHITNEY,
-        num_first=len(one),
-        num_second=len(other),
-        mean_first=float(one.mean()),
-        mean_second=float(other.mean()),
-        found=(compare_paired if paired else compare)(one, other),
-        seeds=mean_interval(one - other) if paired else difference_interval(one, other),
-        subjects=bootstrap.difference_interval(*resampled, paired=paired),
-        experiment=experiment,
-    )
-
-
-def _refusal(group: Group, reference: Group) -> str:
-    differences = [
-        f"{one} against {other}"
-        for one, other in zip(group.cells_key, reference.cells_key, strict=True)
-        if one != other
-    ]
-    return f"{group.label} is not compared with {reference.label}: {', '.join(differences)}"
+) -> dict[str, Any]:
+    """Return the row of two groups of logits, shape (R, N) and (Q, N), on the group's cells."""
+    one, other = (decision_metrics(group.labels, logits)["f1"] for logits in (first, second))
+    resampled = [bootstrap.metrics(logits)["f1"] for logits in (first, second)]
+    if paired:
+        seeds = mean_interval(one - other)
+        subjects = bootstrap.interval(resampled[0] - resampled[1])
+    else:
+        seeds, subjects = mean_interval(one, other), bootstrap.interval(*resampled)
+    return {
+        "protocol": group.protocol,
+        "test": WILCOXON if paired else MANN_WHITNEY,
+        "num_first": len(one),
+        "num_second": len(other),
+        "mean_first": float(one.mean()),
+        "mean_second": float(other.mean()),
+        "seeds_low": seeds[0],
+        "seeds_high": seeds[1],
+        "subjects_low": subjects[0],
+        "subjects_high": subjects[1],
+        **compare(one, other, paired=paired),
+    }

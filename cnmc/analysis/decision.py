@@ -20,58 +20,46 @@ _POINTS = ("sensitivity", "specificity")
 
 @dataclass(frozen=True)
 class Decision:
-    """Temperature and threshold that turn a mean logit into a probability and a class.
-
-    Attributes:
-        temperature: Logits are divided by it before the sigmoid.
-        threshold: Probability from which a cell is called ALL, in (0, 1), with the highest weighted
-            F1 on the cells that it was chosen on.
-        chosen_on: Role of those cells, such as ``val``; empty if nothing was chosen.
-        num_cells: Their number.
-        points: Threshold, sensitivity and specificity on those cells, thresholds ascending.
-
-    Raises:
-        CnmcError: A value is of another type or out of range.
-    """
+    """Temperature and threshold that turn a mean logit into a probability and a class."""
 
     temperature: float = 1.0
+    """Logits are divided by it before the sigmoid."""
     threshold: float = PAPER_THRESHOLD
+    """Probability from which a cell is called ALL, in (0, 1), with the highest weighted F1 on the
+    cells that it was chosen on."""
     chosen_on: str = ""
+    """Role of those cells, such as ``val``; empty if nothing was chosen."""
     num_cells: int = 0
-    points: tuple[tuple[float, float, float], ...] = ()
-
-    def __post_init__(self) -> None:
-        """Check types and ranges: values may come from a file."""
-        _expect(_is_number(self.temperature) and self.temperature > 0, "temperature")
-        _expect(_is_threshold(self.threshold), "threshold")
-        _expect(isinstance(self.chosen_on, str), "chosen_on")
-        _expect(type(self.num_cells) is int and self.num_cells >= 0, "num_cells")
-        _expect(isinstance(self.points, tuple), "points")
-        before = 0.0
-        for point in self.points:
-            _expect(
-                isinstance(point, tuple)
-                and len(point) == 3
-                and all(_is_number(value) and 0.0 <= value <= 1.0 for value in point)
-                and before < point[0] < 1.0,
-                "points",
-            )
-            before = point[0]
+    """Number of those cells."""
+    points: tuple[tuple[float, ...], ...] = ()
+    """Threshold, sensitivity and specificity on those cells, thresholds ascending."""
 
     @classmethod
     def from_values(cls, values: Mapping[str, Any]) -> Decision:
-        """Return a decision that was kept as plain values, sequences perhaps as lists.
+        """Return a decision that was stored as plain values.
 
         Raises:
             CnmcError: A value is missing, unknown, of another type or out of range.
         """
-        names = {item.name for item in fields(cls)}
-        if not isinstance(values, Mapping) or set(values) != names:
-            raise CnmcError(f"decision: expected {', '.join(sorted(names))}")
-        points = values["points"]
-        _expect(isinstance(points, list | tuple), "points")
-        _expect(all(isinstance(point, list | tuple) for point in points), "points")
-        return cls(**{**values, "points": tuple(tuple(point) for point in points)})
+        try:
+            unknown = values.keys() ^ {item.name for item in fields(cls)}
+            points = np.array(values["points"], dtype=np.float64).reshape(-1, 3)
+            rows = tuple(tuple(row) for row in points.tolist())
+            decision = cls(**{**values, "points": rows})
+            fits = {
+                "temperature": 0.0 < decision.temperature < math.inf,
+                "threshold": 0.0 < decision.threshold < 1.0,
+                "chosen_on": isinstance(decision.chosen_on, str),
+                "num_cells": type(decision.num_cells) is int and decision.num_cells >= 0,
+                "points": ((points >= 0) & (points <= 1)).all()
+                and (np.diff(points[:, 0]) > 0).all(),
+            }
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise CnmcError(f"decision: {error}") from None
+        wrong = [*unknown, *(name for name, fit in fits.items() if not fit)]
+        if wrong:
+            raise CnmcError(f"decision: {', '.join(wrong)}: unknown, or of another type or range")
+        return decision
 
     def probabilities(self, mean_logits: npt.ArrayLike) -> npt.NDArray[np.float64]:
         """Return the probability of ALL of each mean logit, of the same shape."""
@@ -90,51 +78,31 @@ class Decision:
                 chosen on; ``specificity:0.9`` is the other way round.
 
         Raises:
-            CnmcError: The words are others, or the point cannot be had.
+            CnmcError: The words are others, or the point cannot be reached.
         """
         text = wanted.strip().lower()
-        if text == "checkpoint":
-            return self.threshold
-        if text == "paper":
-            return PAPER_THRESHOLD
+        if text in ("checkpoint", "paper"):
+            return self.threshold if text == "checkpoint" else PAPER_THRESHOLD
         kind, _, value = text.rpartition(":")
         try:
             number = float(value)
         except ValueError:
             number = math.nan
-        if not kind and _is_threshold(number):
+        if not kind and 0.0 < number < 1.0:
             return number
         if kind not in _POINTS or not 0.0 < number <= 1.0:
             raise CnmcError(
                 f"threshold={wanted}: expected checkpoint, paper, a number between 0 and 1, "
                 "sensitivity:0.95 or specificity:0.9"
             )
-        return self._at_least(kind, number, wanted)
-
-    def _at_least(self, kind: str, least: float, wanted: str) -> float:
         if not self.points:
             raise CnmcError(
-                f"threshold={wanted}: nothing was chosen for this network, so what a threshold "
-                "gives is not known; give threshold=paper or a number"
+                f"threshold={wanted}: nothing was chosen for this network, so the {kind} of a "
+                "threshold is not known; give threshold=paper or a number"
             )
         column, other = (1, 2) if kind == "sensitivity" else (2, 1)
-        enough = [point for point in self.points if point[column] >= least]
+        enough = [point for point in self.points if point[column] >= number]
         if not enough:
             highest = max(point[column] for point in self.points)
-            raise CnmcError(
-                f"threshold={wanted}: the highest {kind} that can be had is {highest:.4f}"
-            )
+            raise CnmcError(f"threshold={wanted}: the highest possible {kind} is {highest:.4f}")
         return max(enough, key=lambda point: (point[other], point[column]))[0]
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, float | int) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _is_threshold(value: object) -> bool:
-    return _is_number(value) and 0.0 < float(value) < 1.0  # type: ignore[arg-type]
-
-
-def _expect(condition: bool, name: str) -> None:
-    if not condition:
-        raise CnmcError(f"decision: {name} is of another type or out of range")

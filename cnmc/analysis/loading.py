@@ -1,25 +1,108 @@
-"""Reading a study: its runs, grouped into repetitions of each other, and its gaps."""
+"""Reading run folders, with the one check of what their files hold."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cnmc.analysis.results import (
-    FINGERPRINTS,
-    REFERENCE,
-    Group,
-    Logits,
-    Run,
-    Study,
-    shorten,
-)
-from cnmc.analysis.run_reader import load_run
+import numpy as np
+import pandas as pd
+from pandas.api.types import infer_dtype, is_float_dtype, is_integer_dtype, is_numeric_dtype
+
+from cnmc.analysis.metrics import reported_role
+from cnmc.analysis.results import FINGERPRINTS, REFERENCE, UPRIGHT, Group, Logits, Run, Study
 from cnmc.errors import CnmcError
 from cnmc.files import printable
-from cnmc.runs.folder import RunFolder, RunInfo, find_runs
+from cnmc.runs.folder import (
+    CONFIG,
+    INFO,
+    METRICS,
+    PREDICTIONS,
+    RunFolder,
+    RunInfo,
+    find_runs,
+    logit_columns,
+)
 from cnmc.runs.identity import config_hash, differing_keys
+
+
+def _is_text(values: pd.Series) -> bool:
+    return infer_dtype(values, skipna=False) == "string"
+
+
+def _is_label(values: pd.Series) -> bool:
+    return bool(is_integer_dtype(values) and values.isin([0, 1]).all())
+
+
+_KEYS: dict[str, Callable[[Any], bool]] = {
+    "epoch": is_integer_dtype,
+    "role": _is_text,
+    "cell_id": _is_text,
+    "subject": _is_text,
+    "label": _is_label,
+}
+"""The check of each column of the predictions before the logits."""
+
+
+def _expect(good: object, path: Path, problem: str) -> None:
+    if not good:
+        raise CnmcError(f"{path} {problem}; run.overwrite=true trains this run again")
+
+
+def load_run(folder: RunFolder) -> Run:
+    """Read the folder of a finished run.
+
+    Raises:
+        CnmcError: A file is missing, cannot be read, or holds values that do not fit the others.
+            The message names the file.
+    """
+    path = folder.path
+    info = folder.read_info()
+    if info is None or info.status != "finished":
+        raise CnmcError(f"{path}: the run is not finished")
+    fingerprints = (info.manifest_fingerprint, info.split_fingerprint)
+    known = info.protocol in ("paper", "honest") and None not in fingerprints
+    _expect(known, path / INFO, "has no protocol or no fingerprints")
+    config = folder.read_config()
+    same = config_hash(config) == info.config_hash
+    _expect(same, path / CONFIG, f"is not the one of {INFO} (config_hash)")
+    best = info.best_epoch or info.epochs_done
+    metrics = folder.read_metrics()
+    numbers = all(map(is_numeric_dtype, metrics.dtypes)) and is_integer_dtype(metrics["epoch"])
+    _expect(numbers, path / METRICS, "has a value that is not a number")
+    once = metrics["epoch"].is_unique and best in set(metrics["epoch"])
+    _expect(once, path / METRICS, f"has an epoch twice, or not the best epoch, {best}")
+    predictions = folder.read_predictions()
+    file = path / PREDICTIONS
+    if predictions is None:
+        raise CnmcError(f"{file} is missing; run.overwrite=true trains this run again")
+    logits = dict.fromkeys([UPRIGHT, *logit_columns(predictions)], is_float_dtype)
+    for name, fits in (_KEYS | logits).items():
+        good = name in predictions and fits(predictions[name])
+        _expect(good, file, f"has no column {name}, or values of another type or range in it")
+    role = reported_role(predictions)
+    _expect(info.protocol == "paper" or role == "test", file, "has no test cells (protocol honest)")
+    reported = _logits(predictions, role, best, file)
+    choosing = reported if role == "val" else _logits(predictions, "val", best, file)
+    return Run(folder, info, config, metrics, reported, choosing)
+
+
+def _logits(predictions: pd.DataFrame, role: str, best: int, path: Path) -> Logits:
+    """Return the logits of the cells of a role, after checking that each epoch has all cells."""
+    rows = predictions[predictions["role"] == role].sort_values(["epoch", "cell_id"])
+    epochs = rows["epoch"].unique().astype(np.int64)
+    _expect(best in epochs, path, f"has no {role} cells of the best epoch, {best}")
+    cells = rows.loc[rows["epoch"] == best, ["cell_id", "subject", "label"]]
+    same = cells["cell_id"].is_unique and len(rows) == len(epochs) * len(cells)
+    for name in cells if same else ():
+        by_epoch = rows[name].to_numpy().reshape(len(epochs), -1)
+        same = same and bool((by_epoch == cells[name].to_numpy()).all())
+    _expect(same, path, f"does not have the same {role} cells, subjects and labels in every epoch")
+    columns = logit_columns(rows)
+    values = rows[columns].to_numpy(dtype=np.float32).reshape(len(epochs), len(cells), -1)
+    return Logits(cells.reset_index(drop=True), epochs, values, tuple(columns))
 
 
 def load_study(folders: Sequence[RunFolder], reasons: Mapping[str, str] | None = None) -> Study:
@@ -37,11 +120,9 @@ def load_study(folders: Sequence[RunFolder], reasons: Mapping[str, str] | None =
     gaps: dict[Path, str] = {}
     for folder in folders:
         reason = reasons.get(str(folder.path))
-        name = printable(folder.path)
-        if name != str(folder.path):
-            gaps[folder.path] = f"left out: {name}: the name is not UTF-8; rename the folder"
-            continue
         try:
+            if (name := printable(folder.path)) != str(folder.path):
+                raise CnmcError(f"{name}: the name is not UTF-8; rename the folder")
             info = folder.read_info()
             if info is None or info.status != "finished":
                 gaps[folder.path] = _unfinished(folder, info, reason)
@@ -53,10 +134,9 @@ def load_study(folders: Sequence[RunFolder], reasons: Mapping[str, str] | None =
             gaps[folder.path] = f"left out: {error}"
     groups = []
     for label, members in _by_variant(runs).items():
-        first = members[0]
-        same: list[Run] = []
+        first, same = members[0], []
         for run in members:
-            if _same_cells(first.reported, run.reported):
+            if _same_cells(run.reported, first.reported):
                 same.append(run)
             else:
                 path = run.folder.path
@@ -72,52 +152,43 @@ def _same_cells(one: Logits, other: Logits) -> bool:
 
 
 def _by_variant(runs: Sequence[Run]) -> dict[str, list[Run]]:
-    """Return the runs that are repetitions of each other, by what they are called.
+    """Return the runs that are repetitions of each other, by the label of the group.
 
     Runs of one name that differ in what was not swept are told apart by the keys that differ.
     """
-    named: dict[tuple[str, str], dict[str, list[Run]]] = {}
+    named: dict[str, dict[str, list[Run]]] = defaultdict(lambda: defaultdict(list))
     for run in runs:
-        variants = named.setdefault((run.info.experiment, run.info.setting), {})
-        variants.setdefault(config_hash(run.variant), []).append(run)
+        name = f"{run.info.experiment} {run.info.setting}".strip()
+        named[name][config_hash(run.variant)].append(run)
     groups: dict[str, list[Run]] = {}
-    for names, variants in named.items():
-        label = " ".join(name for name in names if name)
+    for name, variants in named.items():
         described = [members[0].variant for members in variants.values()]
-        for members, words in zip(variants.values(), _differences(described), strict=True):
-            groups[" ".join([label, *words])] = members
+        keys = sorted({key for one in described for key in differing_keys(described[0], one)})
+        values = [[str(one.get(key, "absent")) for key in keys] for one in described]
+        # Fingerprints are shown only where nothing else differs.
+        shown = [position for position, key in enumerate(keys) if key not in FINGERPRINTS]
+        if len({tuple(row[i] for i in shown) for row in values}) < len(values):
+            shown = list(range(len(keys)))
+        for members, row in zip(variants.values(), values, strict=True):
+            differing = [f"{keys[i]}={_short(keys[i], row[i])}" for i in shown]
+            groups[" ".join([name, *differing])] = members
     return groups
 
 
-def _differences(variants: Sequence[Mapping[str, Any]]) -> list[list[str]]:
-    """Return what tells each variant from the others, as ``key=value``.
-
-    The fingerprints speak only where nothing else does.
-    """
-    keys = sorted(
-        {key for one in variants for other in variants for key in differing_keys(one, other)}
-    )
-    telling = [key for key in keys if key not in FINGERPRINTS]
-    told = [tuple(str(variant.get(key, "absent")) for key in telling) for variant in variants]
-    shown = telling if len(set(told)) == len(variants) else keys
-    return [
-        [f"{key}={shorten(variant.get(key, 'absent'))}" for key in shown] for variant in variants
-    ]
+def _short(key: str, value: str) -> str:
+    return value[:12] if key in FINGERPRINTS else value
 
 
 def _unfinished(folder: RunFolder, info: RunInfo | None, reason: str | None) -> str:
     """Return the line of a run that is not finished: how far it is, and why."""
-    state = "not started" if info is None else _state(folder, info)
+    state = "not started" if info is None else "failed"
+    if info is not None and info.status == "running":
+        state = "running" if folder.is_locked() else "interrupted"
+        state += f", epoch {info.epochs_done}/{info.max_epochs}"
+        if info.best_f1 is not None:
+            state += f", F1 so far {100 * info.best_f1:.2f}"
     reason = reason or (info.reason if info else None)
     return f"not finished: {folder.path} ({state}{f': {reason}' if reason else ''})"
-
-
-def _state(folder: RunFolder, info: RunInfo) -> str:
-    if info.status == "failed":
-        return "failed"
-    words = "running" if folder.is_locked() else "interrupted"
-    words += f", epoch {info.epochs_done}/{info.max_epochs}"
-    return words if info.best_f1 is None else f"{words}, F1 so far {100 * info.best_f1:.2f}"
 
 
 def existing_runs(root: Path, experiments: Sequence[str] | None = None) -> list[RunFolder]:

@@ -1,13 +1,12 @@
 """Metrics of binary classification, as section 4 of the paper reports them.
 
 ALL is the positive class, label 1. A metric that is not defined for the cells (a class is missing)
-is NaN, never 0.
+is NaN, never 0. ``labels`` are 0 (HEM) or 1 (ALL), shape (N,).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -40,36 +39,27 @@ class Counts(NamedTuple):
         """Cells with label 1."""
         return self.fn + self.tp
 
-    @property
-    def total(self) -> FloatArray:
-        """All cells."""
-        return self.negatives + self.positives
 
-
-@dataclass(frozen=True)
-class Metric:
-    """A metric, a fraction of 1.
-
-    Attributes:
-        title: Its name in tables and figures.
-        of_counts: Computes it from the counts of each decision; the result has their shape.
-        of_scores: Computes it from labels (N,) and scores (N,) instead, without a threshold.
-    """
+class Metric(NamedTuple):
+    """A metric, a fraction of 1, that is computed in one of two ways."""
 
     title: str
+    """Name in tables and figures."""
     of_counts: Callable[[Counts], FloatArray] | None = None
+    """From counts; the result has their shape."""
     of_scores: Callable[[IntArray, FloatArray], float] | None = None
+    """From labels and scores, both of shape (N,), without a threshold."""
 
 
 def _ratio(numerator: FloatArray, denominator: FloatArray, default: float = np.nan) -> FloatArray:
-    defined = np.asarray(denominator) > 0
-    ratio: FloatArray = np.where(defined, numerator / np.where(defined, denominator, 1.0), default)
-    return ratio
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(denominator > 0, numerator / denominator, default)
 
 
 def _weighted(n: Counts, negative: FloatArray, positive: FloatArray) -> FloatArray:
-    """Return the mean of the scores of both classes, weighted by their numbers of cells."""
-    return _ratio(n.negatives * negative + n.positives * positive, n.total)
+    """Average the scores of both classes, weighted by their numbers of cells."""
+    total = n.negatives + n.positives
+    return _ratio(n.negatives * negative + n.positives * positive, total)
 
 
 def _f1(n: Counts) -> FloatArray:
@@ -87,24 +77,18 @@ def _recall(n: Counts) -> FloatArray:
 
 
 def auroc(labels: IntArray, scores: FloatArray) -> float:
-    """Return the area under the ROC curve by the Mann-Whitney statistic; a tie counts half.
-
-    Args:
-        labels: 0 or 1, shape (N,).
-        scores: Logits or probabilities, shape (N,).
-    """
+    """Return the area under the ROC curve by the Mann-Whitney statistic; a tie counts half."""
     truth = np.asarray(labels) == 1
     num_positive = int(truth.sum())
     num_negative = len(truth) - num_positive
     if num_positive == 0 or num_negative == 0:
         return float("nan")
-    ranks = rankdata(scores)
-    wins = ranks[truth].sum() - num_positive * (num_positive + 1) / 2
+    wins = rankdata(scores)[truth].sum() - num_positive * (num_positive + 1) / 2
     return float(wins / (num_positive * num_negative))
 
 
 METRICS = {
-    "accuracy": Metric("accuracy", lambda n: _ratio(n.tn + n.tp, n.total)),
+    "accuracy": Metric("accuracy", lambda n: _ratio(n.tn + n.tp, n.negatives + n.positives)),
     "sensitivity": Metric("sensitivity", lambda n: _ratio(n.tp, n.positives)),
     "specificity": Metric("specificity", lambda n: _ratio(n.tn, n.negatives)),
     "f1": Metric("F1", _f1),
@@ -122,14 +106,9 @@ def sigmoid(logits: FloatArray) -> FloatArray:
 
 
 def mean_logits(predictions: pd.DataFrame, columns: Sequence[str] | None = None) -> FloatArray:
-    """Return the mean logit over the rotations of each row.
-
-    Args:
-        predictions: Rows with ``logit_<k>`` columns.
-        columns: The columns to average; all by default.
-    """
-    chosen = list(columns) if columns is not None else logit_columns(predictions)
-    mean: FloatArray = predictions[chosen].to_numpy(dtype=np.float64).mean(axis=1)
+    """Return the mean of some ``logit_<k>`` columns of each row, by default of all."""
+    chosen = predictions[list(columns or logit_columns(predictions))]
+    mean: FloatArray = chosen.to_numpy(dtype=np.float64).mean(axis=1)
     return mean
 
 
@@ -139,7 +118,7 @@ def confusion(
     """Count true negatives, false positives, false negatives and true positives.
 
     Args:
-        labels: 0 or 1, shape (N,).
+        labels: Shape (N,).
         positive: Whether a cell is called ALL, shape (..., N).
         subjects: Number of each cell's subject, from 0, shape (N,), to count by subject.
 
@@ -147,36 +126,33 @@ def confusion(
         Shape (..., 4), or (..., S, 4) with subjects.
     """
     truth = np.asarray(labels) == 1
-    group = np.zeros(len(truth), dtype=np.int64) if subjects is None else np.asarray(subjects)
+    group = np.zeros(len(truth), dtype=np.int64) if subjects is None else subjects
     members = np.zeros((len(truth), int(group.max(initial=0)) + 1))
     members[np.arange(len(truth)), group] = 1.0
     called = np.asarray(positive, dtype=np.float64)
     tp, fp = called @ (members * truth[:, None]), called @ (members * ~truth[:, None])
-    num_positive, num_negative = truth @ members, ~truth @ members
-    counts = np.stack([num_negative - fp, fp, num_positive - tp, tp], axis=-1)
+    counts = np.stack([~truth @ members - fp, fp, truth @ members - tp, tp], axis=-1)
     whole: IntArray = np.rint(counts).astype(np.int64)
     return whole[..., 0, :] if subjects is None else whole
 
 
 def count_metrics(counts: npt.NDArray[Any]) -> dict[str, FloatArray]:
-    """Return every metric of counts by name, shape (...).
+    """Return every metric of counts by name.
 
     Args:
-        counts: The order of :class:`Counts` along the last axis, shape (..., 4).
+        counts: Shape (..., 4), in the order of :class:`Counts`.
+
+    Returns:
+        By metric, shape (...).
     """
     named = Counts(*np.moveaxis(np.asarray(counts, dtype=np.float64), -1, 0))
     return {name: metric.of_counts(named) for name, metric in METRICS.items() if metric.of_counts}
 
 
 def decision_metrics(labels: IntArray, logits: FloatArray) -> dict[str, FloatArray]:
-    """Return :func:`count_metrics` of cells that are called ALL if their logit is above 0.
+    """Return :func:`count_metrics` if cells with a logit above 0 are called ALL.
 
-    Args:
-        labels: 0 (HEM) or 1 (ALL), shape (N,).
-        logits: Shape (..., N).
-
-    Returns:
-        By metric, shape (...).
+    The logits have shape (..., N), each metric (...).
     """
     return count_metrics(confusion(labels, np.asarray(logits) > 0.0))
 
@@ -187,12 +163,7 @@ def aurocs(labels: IntArray, scores: FloatArray) -> FloatArray:
 
 
 def evaluate_each(labels: IntArray, logits: FloatArray) -> dict[str, FloatArray]:
-    """Return every metric of each run, shape (R,), in the order of :data:`METRICS`.
-
-    Args:
-        labels: 0 (HEM) or 1 (ALL), shape (N,).
-        logits: Shape (R, N); a cell is called ALL if its logit is above 0.
-    """
+    """Return every metric of each run, logits of shape (R, N) to metrics of shape (R,)."""
     logits = np.asarray(logits, dtype=np.float64)
     found = decision_metrics(labels, logits)
     for name, metric in METRICS.items():
@@ -202,12 +173,7 @@ def evaluate_each(labels: IntArray, logits: FloatArray) -> dict[str, FloatArray]
 
 
 def evaluate(labels: IntArray, logits: FloatArray) -> dict[str, float]:
-    """Return every metric of one run, see :func:`evaluate_each`.
-
-    Args:
-        labels: 0 (HEM) or 1 (ALL), shape (N,).
-        logits: Shape (N,).
-    """
+    """Return every metric of one run, logits of shape (N,)."""
     scores = evaluate_each(labels, np.asarray(logits)[np.newaxis])
     return {name: float(values[0]) for name, values in scores.items()}
 
@@ -215,8 +181,7 @@ def evaluate(labels: IntArray, logits: FloatArray) -> dict[str, float]:
 def weighted_bce(labels: IntArray, logits: FloatArray, pos_weight: float) -> float:
     """Return the paper's loss (section 4.1), averaged over cells.
 
-    ``-(w y ln s(x) + (1 - y) ln(1 - s(x)))`` with the sigmoid ``s``, in the form that does not
-    overflow.
+    ``-(w y ln s(x) + (1 - y) ln(1 - s(x)))`` with the sigmoid ``s``, without overflow.
     """
     x = np.asarray(logits, dtype=np.float64)
     y = np.asarray(labels, dtype=np.float64)

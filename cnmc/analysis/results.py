@@ -12,42 +12,32 @@ import pandas as pd
 
 from cnmc.analysis.metrics import FloatArray, IntArray, evaluate
 from cnmc.errors import CnmcError
-from cnmc.runs.folder import RunFolder, RunInfo
+from cnmc.runs.folder import RunFolder, RunInfo, logit_column
 from cnmc.runs.identity import config_hash, identity
 
 ROTATIONS, NO_ROTATION = "rotations", "no rotation"
-UPRIGHT = "logit_0"
+UPRIGHT = logit_column(0)
 """The logit of the original orientation."""
 REFERENCE = "proposal"
 """The experiment that others are compared with, if it is there."""
 FINGERPRINTS = ("data", "split file")
 """Names of the fingerprints among the keys of :attr:`Run.variant`."""
-_FINGERPRINT_LENGTH = 64
-
-
-def shorten(value: object) -> str:
-    """Return the value as text, a fingerprint as its first 12 digits."""
-    text = str(value)
-    return text[:12] if len(text) == _FINGERPRINT_LENGTH else text
 
 
 @dataclass(frozen=True)
 class Logits:
-    """The stored logits of one part of a run's cells.
-
-    Attributes:
-        cells: cell_id, subject and label, one row a cell, sorted by cell_id.
-        epochs: Shape (E,), ascending.
-        values: Shape (E, N, V): epoch, cell, rotation.
-        columns: The names of the V rotations.
-    """
+    """The stored logits of one part of a run's cells."""
 
     cells: pd.DataFrame
+    """cell_id, subject and label, one row a cell, sorted by cell_id."""
     epochs: IntArray
+    """Shape (E,), ascending."""
     values: FloatArray
+    """Shape (E, N, V): epoch, cell, rotation."""
     columns: tuple[str, ...]
+    """The names of the V rotations."""
 
-    @cached_property
+    @property
     def labels(self) -> IntArray:
         """0 (HEM) or 1 (ALL), shape (N,)."""
         return self.cells["label"].to_numpy(dtype=np.int64)
@@ -58,21 +48,15 @@ class Logits:
         return views
 
     def mean(self, *, rotations: bool = True) -> FloatArray:
-        """Return the mean logits, shape (E, N).
-
-        Args:
-            rotations: Average all stored rotations, or use only the original orientation.
-        """
-        return self._mean(self.values, rotations)
+        """Return the logits averaged over rotations, or upright ones, shape (E, N)."""
+        upright = self.columns.index(UPRIGHT)
+        chosen = self.values if rotations else self.values[..., [upright]]
+        mean: FloatArray = chosen.astype(np.float64).mean(axis=-1)
+        return mean
 
     def mean_at(self, epoch: int, *, rotations: bool = True) -> FloatArray:
-        """Return the mean logits of one epoch, shape (N,)."""
-        return self._mean(self.at(epoch), rotations)
-
-    def _mean(self, values: FloatArray, rotations: bool) -> FloatArray:
-        upright = self.columns.index(UPRIGHT)
-        chosen = values if rotations else values[..., upright : upright + 1]
-        mean: FloatArray = chosen.astype(np.float64).mean(axis=-1)
+        """Return :meth:`mean` of one epoch, shape (N,)."""
+        mean: FloatArray = self.mean(rotations=rotations)[int(np.searchsorted(self.epochs, epoch))]
         return mean
 
 
@@ -99,8 +83,7 @@ class Run:
     def variant(self) -> dict[str, Any]:
         """Configuration and fingerprints, without the seed: equal for repetitions of a run."""
         keys = {key: value for key, value in identity(self.config).items() if key != "seed"}
-        info = self.info
-        prints = (info.manifest_fingerprint, info.split_fingerprint)
+        prints = (self.info.manifest_fingerprint, self.info.split_fingerprint)
         return {**keys, **dict(zip(FINGERPRINTS, prints, strict=True))}
 
     def logits(self, *, rotations: bool = True) -> FloatArray:
@@ -161,21 +144,13 @@ class Group:
         """Logits of the best checkpoints in the original orientation, shape (R, N)."""
         return np.stack([run.logits(rotations=False) for run in self.runs])
 
-    @cached_property
-    def by_epoch(self) -> tuple[IntArray, FloatArray]:
-        """Epochs that all runs stored of the reported cells, and their mean logits, (E, R, N)."""
-        return self._by_epoch(rotations=True)
+    def by_epoch(self, *, rotations: bool = True) -> tuple[IntArray, FloatArray]:
+        """Return the epochs that all runs stored of the reported cells, and their mean logits.
 
-    @cached_property
-    def upright_by_epoch(self) -> tuple[IntArray, FloatArray]:
-        """:attr:`by_epoch` in the original orientation."""
-        return self._by_epoch(rotations=False)
-
-    def _by_epoch(self, *, rotations: bool) -> tuple[IntArray, FloatArray]:
-        shared = set(self.runs[0].reported.epochs.tolist())
-        for run in self.runs:
-            shared &= set(run.reported.epochs.tolist())
-        epochs = np.array(sorted(shared), dtype=np.int64)
+        The shapes are (E,) and (E, R, N).
+        """
+        stored = [set(run.reported.epochs.tolist()) for run in self.runs]
+        epochs = np.array(sorted(set.intersection(*stored)), dtype=np.int64)
         stacks = [
             run.reported.mean(rotations=rotations)[np.isin(run.reported.epochs, epochs)]
             for run in self.runs
@@ -188,8 +163,8 @@ class Group:
         info = self.runs[0].info
         return (
             f"protocol {info.protocol}",
-            f"data {shorten(info.manifest_fingerprint)}",
-            f"split {shorten(info.split_fingerprint)}",
+            f"data {str(info.manifest_fingerprint)[:12]}",
+            f"split {str(info.split_fingerprint)[:12]}",
         )
 
 
@@ -214,12 +189,14 @@ def with_reference(study: Study, label: str) -> Study:
     Raises:
         CnmcError: No group has this label.
     """
-    for group in study.groups:
-        if group.label == label:
-            others = tuple(other for other in study.groups if other is not group)
-            return Study((group, *others), study.gaps)
-    known = ", ".join(f"'{group.label}'" for group in study.groups)
-    raise CnmcError(f"reference={label}: no such group of finished runs; expected one of {known}")
+    labels = [group.label for group in study.groups]
+    if label not in labels:
+        known = ", ".join(map(repr, labels))
+        raise CnmcError(
+            f"reference={label}: no such group of finished runs; expected one of {known}"
+        )
+    groups = sorted(study.groups, key=lambda group: group.label != label)
+    return Study(tuple(groups), study.gaps)
 
 
 def missing_seeds(study: Study) -> dict[str, list[int]]:

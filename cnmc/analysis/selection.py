@@ -6,7 +6,7 @@ F1 (section 4.2). The stored logits of every epoch give the F1 of other rules.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -19,13 +19,11 @@ NUM_DIVISIONS = 100
 HONEST = "honest protocol"
 
 
-@dataclass(frozen=True)
-class Scheme:
-    """F1 of each run under a rule that chooses the epoch."""
+class Scheme(NamedTuple):
+    """F1 of each run, shape (R,), under a rule that chooses the epoch."""
 
     name: str
     f1: FloatArray
-    """Shape (R,)."""
     note: str
 
 
@@ -35,7 +33,7 @@ def best_logits(group: Group, *, rotations: bool = True) -> FloatArray:
     Without rotations this is the paper's NOROT (section 4.4): the training of PROPOSAL, and only
     the original orientation in evaluation and choice of the epoch.
     """
-    epochs, logits = group.by_epoch if rotations else group.upright_by_epoch
+    epochs, logits = group.by_epoch(rotations=rotations)
     trained = _trained(epochs)
     f1 = decision_metrics(group.labels, logits[trained])["f1"]
     chosen = trained[np.argmax(f1, axis=0)]
@@ -56,38 +54,26 @@ def schemes(group: Group, others: tuple[Group, ...] = ()) -> list[Scheme]:
         group: Runs; with protocol honest there is only one rule.
         others: Groups that may include its honest twin.
     """
+    f1 = decision_metrics(group.labels, group.logits)["f1"]
     if group.protocol == "honest":
-        return [_honest(group)]
-    epochs, logits = group.by_epoch
+        note = "subjects of the training part chose the epoch, so fewer cells trained"
+        return [Scheme(HONEST, f1, note)]
+    epochs, logits = group.by_epoch()
     counts = confusion(group.labels, logits > 0.0, group.subjects[1])[_trained(epochs)]
-    whole = count_metrics(counts.sum(axis=2))["f1"]
+    last = count_metrics(counts[-1].sum(axis=1))["f1"]
+    paper = "the paper's rule: the same cells choose and are reported"
     found = [
-        Scheme(
-            "best epoch on the reported cells",
-            decision_metrics(group.labels, group.logits)["f1"],
-            "the paper's rule: the same cells choose and are reported",
-        ),
-        Scheme("last epoch", whole[-1], "no choice at all"),
+        Scheme("best epoch on the reported cells", f1, paper),
+        Scheme("last epoch", last, "no choice at all"),
     ]
     crossed = choose_on_other_subjects(counts, strata_of(group.labels, group.subjects[1]))
     if crossed is not None:
-        found.append(
-            Scheme(
-                "epoch chosen on other subjects",
-                crossed,
-                "from the same runs: half of the subjects chooses the epoch of the other half, "
-                f"over {NUM_DIVISIONS} divisions",
-            )
+        note = (
+            "from the same runs: half of the subjects chooses the epoch of the other half, "
+            f"over {NUM_DIVISIONS} divisions"
         )
-    return found + [_honest(other) for other in others if is_honest_twin(group, other)]
-
-
-def _honest(group: Group) -> Scheme:
-    return Scheme(
-        HONEST,
-        decision_metrics(group.labels, group.logits)["f1"],
-        "subjects of the training part chose the epoch, so fewer cells trained",
-    )
+        found.append(Scheme("epoch chosen on other subjects", crossed, note))
+    return found + [schemes(other)[0] for other in others if is_honest_twin(group, other)]
 
 
 def is_honest_twin(group: Group, other: Group) -> bool:
@@ -95,12 +81,12 @@ def is_honest_twin(group: Group, other: Group) -> bool:
     if (group.protocol, other.protocol) != ("paper", "honest"):
         return False
     keys = differing_keys(group.runs[0].variant, other.runs[0].variant)
-    split_alone = all(key == "split file" or key.startswith("split.") for key in keys)
-    return split_alone and group.cells.equals(other.cells)
+    only_split = all(key == "split file" or key.startswith("split.") for key in keys)
+    return only_split and group.cells.equals(other.cells)
 
 
 def choose_on_other_subjects(
-    counts: IntArray, strata: IntArray, *, num_divisions: int = NUM_DIVISIONS, seed: int = 0
+    counts: IntArray, strata: IntArray, *, num_divisions: int = NUM_DIVISIONS
 ) -> FloatArray | None:
     """Return the F1 of each run if the epoch is chosen on other subjects.
 
@@ -111,15 +97,14 @@ def choose_on_other_subjects(
         counts: True negatives, false positives, false negatives, true positives by epoch, run and
             subject, shape (E, R, S, 4).
         strata: Stratum of each subject, shape (S,).
-        num_divisions: Divisions.
-        seed: Of the divisions.
+        num_divisions: Divisions, D.
 
     Returns:
         Shape (R,); None if a class has only one subject.
     """
     if np.unique(strata, return_counts=True)[1].min() < 2:
         return None
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     halves = np.zeros((num_divisions, len(strata)))
     for stratum in np.unique(strata):
         members = np.flatnonzero(strata == stratum)

@@ -10,10 +10,19 @@ from cnmc.analysis.results import Group
 from cnmc.files import natural_key
 
 
-def _by_subject(values: FloatArray, subjects: IntArray) -> FloatArray:
-    """Average over each subject's cells: (..., N) to (..., S)."""
-    members = np.zeros((values.shape[-1], int(subjects.max()) + 1))
-    members[np.arange(len(subjects)), subjects] = 1.0
+def _rows(group: Group) -> tuple[pd.DataFrame, IntArray]:
+    """Return subject, label and num_cells by row, and the row of each cell."""
+    cells = group.cells.groupby(["subject", "label"], sort=False)
+    table = cells.size().rename("num_cells").reset_index()
+    keys = list(zip(-table["label"], map(natural_key, table["subject"]), strict=True))
+    order = sorted(range(len(table)), key=keys.__getitem__)
+    return table.iloc[order].reset_index(drop=True), np.argsort(order)[cells.ngroup()]
+
+
+def _by_row(values: FloatArray, rows: IntArray) -> FloatArray:
+    """Average over the cells of each row: (..., N) to (..., S)."""
+    members = np.zeros((values.shape[-1], int(rows.max()) + 1))
+    members[np.arange(len(rows)), rows] = 1.0
     mean: FloatArray = values @ (members / members.sum(axis=0))
     return mean
 
@@ -28,10 +37,10 @@ def persons(group: Group) -> pd.DataFrame:
         mean_probability and std_probability (ddof 0) of its cells' mean probability of ALL, and
         wrong_share, the share of runs in which it is on the wrong side of 0.5.
     """
-    table, rows, labels = _rows(group)
+    table, rows = _rows(group)
     right = (group.logits > 0.0) == (group.labels == 1)
-    probs = _by_subject(sigmoid(group.logits), rows)
-    table["mean_accuracy"] = _by_subject(right.astype(float), rows).mean(axis=0)
+    labels, probs = person_scores(group)
+    table["mean_accuracy"] = _by_row(right.astype(float), rows).mean(axis=0)
     table["mean_probability"] = probs.mean(axis=0)
     table["std_probability"] = probs.std(axis=0)
     table["wrong_share"] = ((probs > 0.5) != (labels == 1)).mean(axis=0)
@@ -40,54 +49,31 @@ def persons(group: Group) -> pd.DataFrame:
 
 def person_scores(group: Group) -> tuple[IntArray, FloatArray]:
     """Return the label of each row of :func:`persons`, and its mean probability by run, (R, S)."""
-    _, rows, labels = _rows(group)
-    return labels, _by_subject(sigmoid(group.logits), rows)
+    table, rows = _rows(group)
+    return table["label"].to_numpy(dtype=np.int64), _by_row(sigmoid(group.logits), rows)
 
 
 def person_aurocs(group: Group) -> FloatArray:
     """Return the AUROC of each run over persons, by their cells' mean probability, shape (R,)."""
-    labels, scores = person_scores(group)
-    return aurocs(labels, scores)
+    return aurocs(*person_scores(group))
 
 
 def best_and_last(group: Group, position: int) -> pd.DataFrame:
-    """Return the accuracy by subject of one run, as in the paper's Figure 3.
-
-    Args:
-        group: The runs.
-        position: Which of them.
+    """Return the accuracy by subject of the run at a position, as in the paper's Figure 3.
 
     Returns:
         subject, label, num_cells, best (of the best checkpoint) and last (of the last epoch; NaN
-        where the reported cells were evaluated at the best epoch alone).
+        where the reported cells were evaluated only at the best epoch).
     """
-    table, rows, _ = _rows(group)
+    table, rows = _rows(group)
     run = group.runs[position]
     truth = group.labels == 1
-    table["best"] = _by_subject(((run.logits() > 0.0) == truth).astype(float), rows)
-    last = run.reported.mean()[-1]
-    known = run.info.epochs_done in run.reported.epochs
-    table["last"] = _by_subject(((last > 0.0) == truth).astype(float), rows) if known else np.nan
+    table["best"] = _by_row(((run.logits() > 0.0) == truth).astype(float), rows)
+    table["last"] = np.nan
+    if run.info.epochs_done in run.reported.epochs:
+        last = run.reported.mean_at(run.info.epochs_done)
+        table["last"] = _by_row(((last > 0.0) == truth).astype(float), rows)
     return table
-
-
-def _rows(group: Group) -> tuple[pd.DataFrame, IntArray, IntArray]:
-    """Return subject, label and num_cells by row, and the row of each cell."""
-    names, numbers = group.subjects
-    keys = numbers * 2 + group.labels
-    kinds = np.unique(keys)
-    order = sorted(kinds, key=lambda kind: (-(kind % 2), natural_key(names[kind // 2])))
-    place = {kind: position for position, kind in enumerate(order)}
-    rows = np.array([place[key] for key in keys], dtype=np.int64)
-    labels = np.array([kind % 2 for kind in order], dtype=np.int64)
-    table = pd.DataFrame(
-        {
-            "subject": [names[kind // 2] for kind in order],
-            "label": labels,
-            "num_cells": np.bincount(rows),
-        }
-    )
-    return table, rows, labels
 
 
 def hardest_cells(group: Group) -> pd.DataFrame:
@@ -100,7 +86,7 @@ def hardest_cells(group: Group) -> pd.DataFrame:
     table = group.cells.assign(
         wrong_share=wrong.mean(axis=0), mean_probability=sigmoid(group.logits).mean(axis=0)
     )
-    # Among cells that equally many runs get wrong, those first of which they are surest.
+    # Among cells that equally many runs get wrong, the most confident ones come first.
     surest = (table["mean_probability"] - table["label"]).abs()
     order = np.lexsort((table["cell_id"], -surest, -table["wrong_share"]))
     table = table.iloc[order]

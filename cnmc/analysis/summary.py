@@ -2,86 +2,60 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-
 import numpy as np
 import pandas as pd
+from tabulate import tabulate
 
-from cnmc.analysis.loading import load_study
 from cnmc.analysis.metrics import METRICS
-from cnmc.analysis.results import NO_ROTATION, ROTATIONS, Group, Study, run_table
+from cnmc.analysis.results import NO_ROTATION, ROTATIONS, Study, run_table
 from cnmc.analysis.statistics import compare
-from cnmc.runs.folder import RunFolder
 
 _FIRST = ("f1", "sensitivity", "specificity", "accuracy", "auroc")
 _NOT_SHOWN = ("precision", "recall")
 """They add little to F1 and accuracy."""
-_TOO_FEW = " (too few runs for p < 0.05)"
 
 
-@dataclass(frozen=True)
-class Summary:
-    """The summary of a study."""
-
-    text: str
-    complete: bool
-    """Whether every run is finished and readable."""
-    runs: pd.DataFrame
-    """The rows of :func:`cnmc.analysis.results.run_table` behind the text."""
-
-
-def summarise(folders: Sequence[RunFolder], reasons: Mapping[str, str] | None = None) -> Summary:
-    """Summarise run folders by experiment and setting, and list those that are not finished.
-
-    Args:
-        folders: The runs, finished or not.
-        reasons: See :func:`cnmc.analysis.loading.load_study`.
-    """
-    return summarise_study(load_study(folders, reasons))
-
-
-def summarise_study(study: Study) -> Summary:
-    """Summarise a study.
+def summarise(study: Study) -> str:
+    """Summarise the runs of each group, and list those that are not finished.
 
     The standard deviation is the population's (ddof 0), as in the paper.
     """
     lines: list[str] = []
     table = run_table(study.groups)
     if len(table):
-        groups = {str(label): part for label, part in table.groupby("group", sort=False)}
-        lines += ["", *_table(groups), "", *_notes(table), *_comparisons(study.groups, groups)]
-        for label, part in groups.items():
-            rows = _headline(part)
+        # The first view of a run is the one that chose its epoch.
+        headline = table.drop_duplicates(["group", "run"])
+        lines += ["", _table(table), "", *_notes(table), *_gains(table)]
+        lines += _comparisons(study, headline)
+        for label, rows in headline.groupby("group", sort=False):
             best = rows.iloc[int(rows["f1"].argmax())]
             epoch = f"F1 {_percent(best['f1'])} at epoch {best['best_epoch']}"
             lines += [f"best run of {label}: {best['run']}, {epoch}", f"  {best['checkpoint']}"]
-    return Summary("\n".join([*lines, *study.gaps]), not study.gaps, table)
+    return "\n".join([*lines, *study.gaps])
 
 
-def _headline(part: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows of the view that chose the epochs: all rotations that the runs stored."""
-    rows: pd.DataFrame = part[part["view"] == part["view"].iloc[0]]
-    return rows
-
-
-def _table(groups: Mapping[str, pd.DataFrame]) -> list[str]:
-    width = max(len("experiment"), *map(len, groups))
-    line = f"{{:<{width}}}  {{:<11}}  {{:>3}}  {{:<11}}  {{:>6}}  {{:>14}}  {{:>6}}"
-    lines = [line.format("experiment", "view", "n", "metric", "min", "mean ± std", "max")]
+def _table(table: pd.DataFrame) -> str:
+    rows = []
     names = [*_FIRST, *(name for name in METRICS if name not in (*_FIRST, *_NOT_SHOWN))]
-    for label, part in groups.items():
-        first: str = label
-        for name_of_view, rows in part.groupby("view", sort=False):
-            view, count = str(name_of_view), str(len(rows))
+    for label, part in table.groupby("group", sort=False):
+        first = str(label)
+        for view, of_view in part.groupby("view", sort=False):
+            # Only in the first line of each group and view.
+            start = [first, str(view), str(len(of_view))]
             for name in names:
-                values = rows[name].to_numpy(dtype=float)
-                spread = f"{_percent(np.mean(values))} ± {_percent(np.std(values)):>5}"
-                low, high = _percent(np.min(values)), _percent(np.max(values))
-                lines += [line.format(first, view, count, METRICS[name].title, low, spread, high)]
-                # Only in the first line of each view.
-                first, view, count = "", "", ""
-    return lines
+                values = of_view[name].to_numpy(dtype=float)
+                low, high, mean = (_percent(f(values)) for f in (np.min, np.max, np.mean))
+                spread = f"{mean} ± {_percent(np.std(values)):>5}"
+                rows.append([*start, METRICS[name].title, low, spread, high])
+                first, start = "", ["", "", ""]
+    text: str = tabulate(
+        rows,
+        ["experiment", "view", "n", "metric", "min", "mean ± std", "max"],
+        "plain",
+        disable_numparse=True,
+        colalign=["left", "left", "right", "left", "right", "right", "right"],
+    )
+    return text
 
 
 def _notes(table: pd.DataFrame) -> list[str]:
@@ -101,31 +75,38 @@ def _notes(table: pd.DataFrame) -> list[str]:
     return lines
 
 
-def _comparisons(groups: Sequence[Group], tables: Mapping[str, pd.DataFrame]) -> list[str]:
-    """Compare views of the same runs, and every group with the first one on the same cells."""
+def _gains(table: pd.DataFrame) -> list[str]:
+    """Compare the views of the same runs."""
     lines = []
-    for label, part in tables.items():
-        if set(part["view"]) == {ROTATIONS, NO_ROTATION}:
-            views = {view: rows.set_index("run")["f1"] for view, rows in part.groupby("view")}
-            gain = views[ROTATIONS] - views[NO_ROTATION]
+    for label, part in table.groupby("group", sort=False):
+        f1 = {view: rows.set_index("run")["f1"] for view, rows in part.groupby("view")}
+        if len(f1) == 2:
+            gain = f1[ROTATIONS] - f1[NO_ROTATION]
             lines.append(
                 f"F1 of {label} with rotations minus F1 without, from the same checkpoints: "
                 f"{100 * gain.mean():+.2f}; higher in {int((gain > 0).sum())} of {len(gain)} runs"
             )
+    return lines
+
+
+def _comparisons(study: Study, headline: pd.DataFrame) -> list[str]:
+    """Compare every group with the first one on the same cells."""
+    lines = []
+    f1 = {label: rows["f1"].to_numpy() for label, rows in headline.groupby("group")}
     first: dict[tuple[str, ...], str] = {}
-    for group in groups:
+    for group in study.groups:
         label = group.label
         against = first.setdefault(group.cells_key, label)
         if against == label:
             if len(first) > 1:
                 lines.append(f"{label}: not compared, since data, split or protocol differ")
             continue
-        f1 = [_headline(tables[name])["f1"].to_numpy(dtype=float) for name in (label, against)]
-        found = compare(*f1)
+        found = compare(f1[label], f1[against])
+        few = "" if found["can_tell"] else " (too few runs for p < 0.05)"
         lines.append(
-            f"F1 of {label} minus F1 of {against}: {100 * found.difference:+.2f}; probability that "
-            f"a run of {label} is better: {found.superiority:.2f}; "
-            f"Mann-Whitney p = {found.p_value:.2g}" + ("" if found.can_tell else _TOO_FEW)
+            f"F1 of {label} minus F1 of {against}: {100 * found['difference']:+.2f}; probability "
+            f"that a run of {label} is better: {found['superiority']:.2f}; Mann-Whitney p = "
+            f"{found['p_two_sided']:.2g}{few}"
         )
     return lines
 

@@ -4,105 +4,150 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from multiprocessing.context import BaseContext
-from typing import Any
+from multiprocessing.reduction import ForkingPickler
+from typing import Any, NamedTuple
 
+import cv2
+import numpy as np
 import pandas as pd
 import pytorch_lightning as pl
-from torch.utils.data import DataLoader
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
 
-from cnmc.data.augment import CellAugmentation
-from cnmc.data.cache import CellCache
-from cnmc.data.dataset import (
-    CellBatch,
-    CellDataset,
-    EpochSampler,
-    collate,
-    set_up_worker,
-)
-from cnmc.data.motion import warp
-from cnmc.data.splits import Split
+from cnmc.data.augment import CellAugmentation, warp
+from cnmc.data.store import CellCache, CellStore
 from cnmc.errors import CnmcError
+from cnmc.signals import end_with_parent
+
+
+class CellBatch(NamedTuple):
+    """A batch on its way to the device."""
+
+    images: Tensor
+    """B x H x W x 3, uint8, RGB. The device converts them: floats take four times the bytes."""
+    labels: Tensor
+    """B, float32; 1 is ALL, 0 is HEM."""
+    positions: Tensor
+    """B, int64; indices of the cells in the dataset."""
+    sources: Tensor | None = None
+    """What moves the images (see :func:`cnmc.data.augment.warp`); None if they are final."""
+
+
+@dataclass(frozen=True, eq=False)
+class CellDataset(Dataset[CellBatch]):
+    """The cells of one role of a split, with or without augmentation."""
+
+    cache: CellCache
+    cells: pd.DataFrame
+    augmentation: CellAugmentation | None
+    on_device: bool
+    seed: int
+
+    def __len__(self) -> int:
+        return len(self.cells)
+
+    def __getitems__(self, keys: Sequence[tuple[int, int]]) -> CellBatch:
+        """Return a batch of cells by epoch and position."""
+        cells = self.cells.iloc[[position for _, position in keys]]
+        images = self.cache.images[[self.cache.rows[cell_id] for cell_id in cells["cell_id"]]]
+        augment, sources = self.augmentation, None
+        # Independent of the worker, so the number of workers changes nothing.
+        seeds = [(self.seed, epoch, position) for epoch, position in keys]
+        if augment is not None and self.on_device:
+            drawn = [augment.draw(seed).sources(*images.shape[1:3]) for seed in seeds]
+            sources = torch.from_numpy(np.stack(drawn))
+        elif augment is not None:
+            images = np.stack(
+                [augment(image, seed=s) for image, s in zip(images, seeds, strict=True)]
+            )
+        return CellBatch(
+            images=torch.from_numpy(images),
+            labels=torch.tensor(cells["label"].to_numpy(dtype=np.float32)),
+            positions=torch.tensor(cells.index.to_numpy()),
+            sources=sources,
+        )
+
+
+class EpochSampler(Sampler[tuple[int, int]]):
+    """Every cell once an epoch, as (epoch, position), in an order of seed and epoch.
+
+    Lightning calls :meth:`set_epoch` before each epoch, also after a resume, so a resumed run has
+    the order and the augmentation of an uninterrupted one.
+    """
+
+    def __init__(self, num_samples: int, seed: int) -> None:
+        self.num_samples = num_samples
+        self.seed = seed
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch, counted from 0."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.num_samples
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        order = np.random.default_rng([self.seed, self.epoch]).permutation(self.num_samples)
+        return ((self.epoch, position) for position in order.tolist())
 
 
 class CellDataModule(pl.LightningDataModule):
     """Load the cells of a split: ``train`` augmented, ``val`` and ``test`` unchanged.
 
-    Args:
-        cells: Rows of a manifest; ``cell_id`` and ``label`` are used.
-        split: The role of each cell.
-        cache: The decoded images.
-        augmentation: Changes the training cells.
-        on_device: Draw the augmentation on the host and apply it to whole batches on the device.
-        batch_size: Cells in a training batch; the last partial batch is dropped (as published).
-        eval_batch_size: Cells in an evaluation batch.
-        num_workers: Processes that augment; 0 augments in the training process.
-        seed: Seed of the run, for order and augmentation.
-        pin_memory: Copy batches through page-locked memory, for a GPU.
-
-    Raises:
-        CnmcError: A training batch is larger than the number of training cells.
+    A training batch that is not full is dropped (as published). With ``on_device``, the host draws
+    the augmentation and the device applies it to whole batches.
     """
 
     def __init__(
         self,
-        cells: pd.DataFrame,
-        split: Split,
-        cache: CellCache,
+        store: CellStore,
         *,
-        augmentation: CellAugmentation | None,
-        on_device: bool = False,
+        augmentation: CellAugmentation,
+        on_device: bool,
         batch_size: int,
         eval_batch_size: int,
         num_workers: int,
         seed: int,
-        pin_memory: bool = False,
     ) -> None:
         super().__init__()
-        num_train = int((split.cells["role"] == "train").sum())
-        if num_train < batch_size:
-            raise CnmcError(
-                f"data.batch_size={batch_size}: expected at most the number of training cells, "
-                f"{num_train}"
-            )
-        self.split = split
         self.batch_size = batch_size
         self.eval_batch_size = eval_batch_size
         self.num_workers = num_workers
         self.seed = seed
-        self.pin_memory = pin_memory
-        labels = split.cells["cell_id"].map(cells.set_index("cell_id")["label"])
-        table = split.cells.assign(label=labels.astype("int64"))[["cell_id", "subject", "label"]]
-        self._roles = {
-            str(role): table.loc[rows].reset_index(drop=True)
-            for role, rows in split.cells.groupby("role").groups.items()
-        }
+        labels = store.split.cells["cell_id"].map(store.cells.set_index("cell_id")["label"])
+        table = store.split.cells.assign(label=labels.astype("int64"))
         self._datasets = {
-            role: CellDataset(
-                cache,
-                part,
-                augmentation=augmentation if role == "train" else None,
-                on_device=on_device,
-                seed=seed,
+            str(role): CellDataset(
+                store.cache,
+                part[["cell_id", "subject", "label"]].reset_index(drop=True),
+                augmentation if role == "train" else None,
+                on_device,
+                seed,
             )
-            for role, part in self._roles.items()
+            for role, part in table.groupby("role")
         }
+        num_train = len(self._datasets["train"])
+        if num_train < batch_size:
+            raise CnmcError(
+                f"data.batch_size={batch_size}: expected at most the {num_train} training cells"
+            )
 
     @property
     def evaluated(self) -> dict[str, pd.DataFrame]:
         """The evaluated cells by role, in order: cell_id, subject, label."""
-        return {role: table for role, table in self._roles.items() if role != "train"}
-
-    @property
-    def has_test(self) -> bool:
-        """Whether the split has cells for one evaluation at the end."""
-        return "test" in self._roles
+        return {role: part.cells for role, part in self._datasets.items() if role != "train"}
 
     @property
     def pos_weight(self) -> float:
         """Weight of the positive class: n_neg / n_pos of the training cells (section 4.1)."""
-        labels = self._roles["train"]["label"]
+        labels = self._datasets["train"].cells["label"]
         return float((labels == 0).sum() / (labels == 1).sum())
 
     def train_dataloader(self) -> DataLoader[Any]:
@@ -122,9 +167,9 @@ class CellDataModule(pl.LightningDataModule):
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
             multiprocessing_context=_worker_context() if self.num_workers else None,
-            collate_fn=collate,
-            worker_init_fn=partial(set_up_worker, os.getpid()),
-            pin_memory=self.pin_memory,
+            collate_fn=_unchanged,
+            worker_init_fn=partial(_set_up_worker, os.getpid()),
+            pin_memory=torch.cuda.is_available(),
         )
 
     def val_dataloader(self) -> DataLoader[Any]:
@@ -143,20 +188,22 @@ class CellDataModule(pl.LightningDataModule):
 
     def _eval_dataloader(self, role: str) -> DataLoader[Any]:
         # No workers: reading from the cache costs little beside the rotations of a cell.
+        dataset = self._datasets[role]
         return DataLoader(
-            self._datasets[role],
+            dataset,
             batch_size=self.eval_batch_size,
-            collate_fn=collate,
-            pin_memory=self.pin_memory,
+            sampler=[(0, position) for position in range(len(dataset))],
+            collate_fn=_unchanged,
+            pin_memory=torch.cuda.is_available(),
         )
 
 
-def _worker_context() -> BaseContext:
-    """Return how the workers are started: forked, also in a process of joblib, which forks none.
+def _unchanged(batch: Any) -> Any:
+    return batch
 
-    Raises:
-        CnmcError: The system has no room for the locks of the workers.
-    """
+
+def _worker_context() -> BaseContext:
+    """Return how the workers are started: forked, even in a process of joblib, which forks none."""
     context = multiprocessing.get_context("fork")
     try:
         context.Lock()
@@ -166,3 +213,19 @@ def _worker_context() -> BaseContext:
             f"({error.strerror}); free some space there, or set data.num_workers=0"
         ) from error
     return context
+
+
+def _set_up_worker(parent: int, _worker: int) -> None:
+    # The workers end with the process that trains, and are the parallelism.
+    end_with_parent(parent)
+    cv2.setNumThreads(0)
+    # SLURM sends these to all processes of a job before it ends: if every process answered, the job
+    # would be requeued once for each.
+    for number in (signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_IGN)
+    # PyTorch's way through /dev/shm loses a batch when that is full, and training waits forever.
+    ForkingPickler.register(Tensor, _by_value)
+
+
+def _by_value(tensor: Tensor) -> tuple[Any, ...]:
+    return torch.from_numpy, (tensor.numpy(),)

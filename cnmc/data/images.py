@@ -9,14 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import (
-    ExifTags,
-    Image,
-    ImageOps,
-    PngImagePlugin,
-    TiffImagePlugin,
-    UnidentifiedImageError,
-)
+from PIL import ExifTags, Image, ImageOps, PngImagePlugin, TiffImagePlugin, UnidentifiedImageError
 
 Pixels = NDArray[np.uint8]
 
@@ -54,13 +47,10 @@ def read_file(path: Path) -> bytes:
 
 
 def decode(data: bytes) -> Pixels:
-    """Decode an image of 8 bits a channel: BMP, PNG, JPEG or TIFF.
+    """Decode the content of a BMP, PNG, JPEG or TIFF file of 8 bits a channel.
 
     Palettes become their colours, transparent pixels become black (the background of segmented
     cells), and the orientation in the EXIF data is applied.
-
-    Args:
-        data: The whole file.
 
     Returns:
         Red, green and blue in [0, 255], of shape (height, width, 3).
@@ -82,7 +72,7 @@ def decode(data: bytes) -> Pixels:
                 black = Image.new("RGBA", image.size, (0, 0, 0, 255))
                 visible = Image.alpha_composite(black, image.convert("RGBA"))
                 return np.asarray(visible.convert("RGB"))
-            return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
+            return np.asarray(image.convert("RGB"))
     except UnreadableImageError:
         raise
     except Image.DecompressionBombError as error:
@@ -93,6 +83,24 @@ def decode(data: bytes) -> Pixels:
     except Exception as error:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise UnreadableImageError(f"damaged ({reason})") from error
+
+
+def center_crop(pixels: Pixels, size: int) -> Pixels:
+    """Return the central square of an image, as a view; ValueError if the image is smaller."""
+    height, width = pixels.shape[:2]
+    if min(height, width) < size:
+        raise ValueError(f"{width} x {height} pixels are smaller than {size}")
+    top, left = (height - size) // 2, (width - size) // 2
+    return pixels[top : top + size, left : left + size]
+
+
+def crop_and_resize(pixels: Pixels, *, crop: int, resize: int | None) -> Pixels:
+    """Cut out the central square and resize it by area averaging; None keeps its size."""
+    square = center_crop(pixels, crop)
+    if resize is None or resize == crop:
+        return square
+    resized = cv2.resize(square, (resize, resize), interpolation=cv2.INTER_AREA)
+    return np.asarray(resized, dtype=np.uint8)
 
 
 def _check(image: Image.Image) -> None:
@@ -117,45 +125,4 @@ def _bits(image: Image.Image) -> int:
     if isinstance(image, TiffImagePlugin.TiffImageFile):
         bits = image.tag_v2.get(ExifTags.Base.BitsPerSample, 1)
         return int(max(bits) if isinstance(bits, tuple) else bits)
-    return {"1": 1, "I": 32, "F": 32}.get(image.mode, 16 if image.mode.startswith("I;") else 8)
-
-
-def center_crop(pixels: Pixels, size: int) -> Pixels:
-    """Return the central square of an image.
-
-    Args:
-        pixels: Shape (height, width, 3), each side at least ``size``.
-        size: Side of the square in pixels; of an odd margin the larger half is below and right.
-
-    Returns:
-        Shape (size, size, 3), a view.
-
-    Raises:
-        ValueError: The image is smaller than the square.
-    """
-    height, width = pixels.shape[:2]
-    if min(height, width) < size:
-        raise ValueError(f"{width} x {height} pixels are smaller than the crop of {size}")
-    top, left = (height - size) // 2, (width - size) // 2
-    return pixels[top : top + size, left : left + size]
-
-
-def crop_and_resize(pixels: Pixels, *, crop: int, resize: int | None) -> Pixels:
-    """Crop and resize an image to the input size of the network.
-
-    Args:
-        pixels: Shape (height, width, 3), values in [0, 255].
-        crop: Side of the central square in pixels (section 2 of the paper: 300).
-        resize: Side in pixels after resizing by area averaging; None keeps the crop.
-
-    Returns:
-        Shape (side, side, 3); side is ``resize``, or ``crop`` if that is None.
-
-    Raises:
-        ValueError: The image is smaller than the crop.
-    """
-    square = center_crop(pixels, crop)
-    if resize is None or resize == crop:
-        return square
-    resized = cv2.resize(square, (resize, resize), interpolation=cv2.INTER_AREA)
-    return np.asarray(resized, dtype=np.uint8)
+    return 8

@@ -22,41 +22,28 @@ _SECONDS_BETWEEN_LINES = 15.0
 def progress(
     description: str, total: int, *, show_progress: bool = True
 ) -> Iterator[Callable[[int], None]]:
-    """Show the progress of some work on stderr.
-
-    A terminal gets a bar with the time left; other outputs get a line every 15 seconds and one at
-    the end.
-
-    Args:
-        description: A few words before the progress bar.
-        total: Number of items.
-        show_progress: False shows nothing.
+    """Show progress on stderr: a bar on a terminal, elsewhere a line every 15 seconds.
 
     Yields:
         A function to call with the number of further items that are done.
     """
-    console = Console(stderr=True, quiet=not (show_progress and total))
+    console = Console(stderr=True, quiet=not (show_progress and total), highlight=False)
     columns = (*Progress.get_default_columns(), MofNCompleteColumn(), TimeElapsedColumn())
     start = last_line = time.monotonic()
-    num_done = 0
     with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
         task = bar.add_task(description, total=total)
 
         def advance(num_items: int) -> None:
-            nonlocal num_done, last_line
-            num_done += num_items
+            nonlocal last_line
             bar.advance(task, num_items)
-            now = time.monotonic()
-            if not console.is_terminal and now - last_line >= _SECONDS_BETWEEN_LINES:
-                left = (now - start) / num_done * (total - num_done)
-                line = f"{description}: {num_done:,} of {total:,}, {left:,.0f} s left"
-                console.print(line, highlight=False)
-                last_line = now
+            if not console.is_terminal and time.monotonic() - last_line >= _SECONDS_BETWEEN_LINES:
+                last_line = time.monotonic()
+                done, left = bar.tasks[0].completed, bar.tasks[0].time_remaining or 0
+                console.print(f"{description}: {done:,.0f} of {total:,}, {left:,.0f} s left")
 
         yield advance
     if not console.is_terminal:
-        seconds = time.monotonic() - start
-        console.print(f"{description}: {total:,} in {seconds:,.1f} s", highlight=False)
+        console.print(f"{description}: {total:,} in {time.monotonic() - start:,.1f} s")
 
 
 def map_threads(
@@ -67,24 +54,14 @@ def map_threads(
     description: str,
     show_progress: bool = True,
 ) -> list[Result]:
-    """Apply a function to every item in threads, with progress on stderr.
+    """Return the results of a function over all items, with progress on stderr.
 
     Reading, hashing and decoding release the interpreter's lock, so threads are enough.
-
-    Args:
-        function: Called once for each item; the first exception ends all.
-        items: What to work on.
-        num_workers: Number of threads; 0 counts as 1.
-        description: A few words before the progress bar.
-        show_progress: False shows nothing.
-
-    Returns:
-        Results in the order of the items.
     """
-    results: list[Result] = []
+    results = []
     with progress(description, len(items), show_progress=show_progress) as advance:
         for result in stream_threads(
-            function, items, num_workers=max(1, num_workers), num_ahead=len(items)
+            function, items, num_workers=num_workers, num_ahead=len(items)
         ):
             results.append(result)
             advance(1)
@@ -94,15 +71,11 @@ def map_threads(
 def stream_threads(
     function: Callable[[Item], Result], items: Sequence[Item], *, num_workers: int, num_ahead: int
 ) -> Iterator[Result]:
-    """Yield the results of a function in the order of the items; threads work some items ahead.
+    """Yield the results of a function in the order of the items; the first exception ends all.
 
-    Args:
-        function: Called once for each item; its exception is raised in place of the result.
-        items: What to work on.
-        num_workers: Number of threads, at least 1.
-        num_ahead: Results that may wait at a time, which limits the memory.
+    At most ``num_ahead`` results wait at a time, which limits the memory.
     """
-    executor = ThreadPoolExecutor(num_workers, thread_name_prefix="cnmc")
+    executor = ThreadPoolExecutor(max(1, num_workers), thread_name_prefix="cnmc")
     waiting: deque[Future[Result]] = deque()
     try:
         for item in items:

@@ -11,11 +11,7 @@ from cnmc.errors import CnmcError
 
 @contextmanager
 def writing_to(folder: Path) -> Iterator[None]:
-    """Create the working folder, or a folder in it, and name the key if writing there fails.
-
-    Raises:
-        CnmcError: The folder cannot be made or written to, or the disk is full.
-    """
+    """Create a folder, and raise CnmcError if it cannot be made or written to."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         yield

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from collections.abc import Mapping, Sequence
+from pathlib import PurePosixPath
+from typing import NamedTuple
 
 import numpy as np
 
 from cnmc.analysis.decision import Decision
 from cnmc.data.names import parse_uid
-from cnmc.deploy.screen import Seen
+from cnmc.deploy.outputs import Entry
 from cnmc.files import natural_key
 
 MOST_AGAINST = 0.25
@@ -20,171 +20,110 @@ MOST_AGAINST = 0.25
 LEAST_ODDS = 2.0
 """A cell is doubtful where its odds are within this factor of the threshold's."""
 
-_RESAMPLES = 2000
+_NUM_RESAMPLES = 2000
 _sigmoid = Decision().probabilities
 
 
-@dataclass(frozen=True)
-class Cell:
-    """A cell and what the networks say about it.
+class Cell(NamedTuple):
+    """A row of ``predictions.csv``, and the log odds minus those of the threshold.
 
-    Attributes:
-        name: Path of its file relative to the input folder.
-        path: Its file.
-        subject: Subject in its name; empty where there is none.
-        probability: Probability of ALL, 0 to 1.
-        is_all: Whether the probability reaches the threshold.
-        margin: Log odds minus those of the threshold.
-        mean_logit: Mean over rotations and networks, before any temperature.
-        spread: Standard deviation of the probability over the views.
-        num_against: Views that call the other class.
-        num_views: Views: the rotations, by each network.
-        doubtful: Whether :data:`MOST_AGAINST` or :data:`LEAST_ODDS` applies.
-        warnings: How its image differs from those of training.
+    Views are the rotations, by each network. ``spread`` is the standard deviation of the
+    probability over them, ``views_against`` the number that calls the other class. ``mean_logit``
+    is the mean over them before any temperature.
     """
 
-    name: str
-    path: Path
+    file: str
     subject: str
     probability: float
-    is_all: bool
-    margin: float
-    mean_logit: float
-    spread: float
-    num_against: int
-    num_views: int
+    label: str
     doubtful: bool
-    warnings: tuple[str, ...]
+    spread: float
+    views_against: int
+    views: int
+    mean_logit: float
+    warnings: Sequence[str]
+    margin: float
 
-    @property
-    def label(self) -> str:
-        """``ALL`` or ``HEM``."""
-        return "ALL" if self.is_all else "HEM"
 
+class Subject(NamedTuple):
+    """A row of ``subjects.csv``.
 
-@dataclass(frozen=True)
-class Subject:
-    """All cells of a subject.
-
-    Attributes:
-        name: Empty for the cells whose names contain no subject.
-        interval: 95 % interval of this mean, by a percentile bootstrap over the cells; None for a
-            single cell. Cells of a subject are alike, so it says nothing about other cells.
+    ``low`` and ``high`` are the ends of the 95 % interval of the mean probability, by a percentile
+    bootstrap over the cells. Cells of a subject are alike, so it says nothing about other cells.
     """
 
-    name: str
-    num_cells: int
-    num_all: int
-    num_doubtful: int
+    subject: str
+    cells: int
+    all: int
+    share_all: float
+    doubtful: int
     mean_probability: float
-    interval: tuple[float, float] | None
-
-    @property
-    def share_all(self) -> float:
-        """Share of cells called ALL, 0 to 1."""
-        return self.num_all / self.num_cells
+    low: float | None
+    high: float | None
 
 
-def judge(seen: Sequence[Seen], decisions: Sequence[Decision], threshold: float) -> list[Cell]:
-    """Decide about cells.
+def judge(seen: Mapping[str, Entry], decisions: Sequence[Decision], threshold: float) -> list[Cell]:
+    """Decide about cells, which are ALL from a probability of ``threshold`` on.
 
-    The logits of each network are divided by its temperature, which makes them comparable log
-    odds, then averaged over rotations and networks.
-
-    Args:
-        seen: The cells.
-        decisions: One per network, in the order of the logits.
-        threshold: Probability from which a cell is called ALL.
+    The logits of each network are divided by the temperature of its decision, which makes them
+    comparable log odds, then averaged over rotations and networks.
     """
     if not seen:
         return []
-    logits = [
-        np.array([item.entry.logits[position] for item in seen], dtype=np.float32)
-        for position in range(len(decisions))
-    ]
-    views = [
-        values.astype(np.float64) / decision.temperature
-        for values, decision in zip(logits, decisions, strict=True)
-    ]
-    odds = np.mean([values.mean(axis=1) for values in views], axis=0)
-    probabilities, of_views = _sigmoid(odds), _sigmoid(np.concatenate(views, axis=1))
-    is_all = probabilities >= threshold
-    margins = odds - _log_odds(threshold)
-    against = ((of_views >= threshold) != is_all[:, None]).sum(axis=1)
-    num_views = of_views.shape[1]
-    doubtful = (np.abs(margins) < math.log(LEAST_ODDS)) | (against >= MOST_AGAINST * num_views)
-    mean_logits = np.mean([values.mean(axis=1, dtype=np.float64) for values in logits], axis=0)
-    return [
-        Cell(
-            name=item.source.name,
-            path=item.source.path,
-            subject=_subject(item.source.name),
-            probability=float(probabilities[row]),
-            is_all=bool(is_all[row]),
-            margin=float(margins[row]),
-            mean_logit=float(mean_logits[row]),
-            spread=float(of_views[row].std()),
-            num_against=int(against[row]),
-            num_views=num_views,
-            doubtful=bool(doubtful[row]),
-            warnings=item.entry.warnings,
-        )
-        for row, item in enumerate(seen)
-    ]
+    logits = [np.array(rows) for rows in zip(*(e.logits for e in seen.values()), strict=True)]
+    views = [rows / item.temperature for rows, item in zip(logits, decisions, strict=True)]
+    log_odds = np.mean([rows.mean(axis=1) for rows in views], axis=0)
+    probs, probs_of_views = _sigmoid(log_odds), _sigmoid(np.concatenate(views, axis=1))
+    is_all = probs >= threshold
+    margins = log_odds - _log_odds(threshold)
+    is_against = (probs_of_views >= threshold) != is_all[:, None]
+    is_doubtful = np.abs(margins) < math.log(LEAST_ODDS)
+    is_doubtful |= is_against.mean(axis=1) >= MOST_AGAINST
+    uids = [parse_uid(PurePosixPath(name).name) for name in seen]
+    columns = (
+        seen,
+        ["" if uid is None else uid.subject for uid in uids],
+        probs.tolist(),
+        np.where(is_all, "ALL", "HEM").tolist(),
+        is_doubtful.tolist(),
+        probs_of_views.std(axis=1).tolist(),
+        is_against.sum(axis=1).tolist(),
+        [is_against.shape[1]] * len(seen),
+        np.mean([rows.mean(axis=1) for rows in logits], axis=0).tolist(),
+        [entry.warnings for entry in seen.values()],
+        margins.tolist(),
+    )
+    return [Cell(*values) for values in zip(*columns, strict=True)]
 
 
 def by_subject(cells: Sequence[Cell]) -> list[Subject]:
-    """Return the subjects in natural order; cells without a known subject come last."""
-    members: dict[str, list[Cell]] = {}
-    for cell in cells:
-        members.setdefault(cell.subject, []).append(cell)
-    names = sorted(members, key=lambda name: (name == "", natural_key(name)))
-    return [_summary(name, members[name]) for name in names]
+    """Summarise each subject in natural order, and last the cells without a subject."""
+    subjects = []
+    for name in sorted({c.subject for c in cells}, key=lambda name: (not name, natural_key(name))):
+        mine = [cell for cell in cells if cell.subject == name]
+        probs = np.array([cell.probability for cell in mine])
+        num_all = sum(cell.label == "ALL" for cell in mine)
+        num_doubtful = sum(cell.doubtful for cell in mine)
+        ends = [None, None]
+        if len(mine) > 1:
+            rng = np.random.default_rng(0)
+            means = [rng.choice(probs, len(probs)).mean() for _ in range(_NUM_RESAMPLES)]
+            ends = np.quantile(means, [0.025, 0.975]).tolist()
+        numbers = len(mine), num_all, num_all / len(mine), num_doubtful, float(probs.mean())
+        subjects.append(Subject(name, *numbers, *ends))
+    return subjects
 
 
 def threshold_of(decisions: Sequence[Decision], wanted: str) -> float:
-    """Return the threshold of one network or of an ensemble.
+    """Return the threshold of one network, or the mean of an ensemble's thresholds as log odds.
 
-    For an ensemble it is the mean of the networks' thresholds as log odds. With a wanted
-    sensitivity, each network's own threshold has it on its choosing cells; for the ensemble it was
-    not measured.
-
-    Args:
-        decisions: One per network.
-        wanted: As in :meth:`~cnmc.analysis.decision.Decision.threshold_for`.
-
-    Raises:
-        CnmcError: The text is wrong, or a network has no such threshold.
+    With a wanted sensitivity, each network's own threshold has it on its choosing cells; for the
+    ensemble it was not measured. See :meth:`~cnmc.analysis.decision.Decision.threshold_for`.
     """
     thresholds = [decision.threshold_for(wanted) for decision in decisions]
     if len(set(thresholds)) == 1:
         return thresholds[0]
     return float(_sigmoid(np.mean([_log_odds(threshold) for threshold in thresholds])))
-
-
-def _summary(name: str, cells: Sequence[Cell]) -> Subject:
-    values = np.array([cell.probability for cell in cells])
-    interval = None
-    if len(values) > 1:
-        rng = np.random.default_rng(0)
-        means = [
-            values[rng.integers(0, len(values), len(values))].mean() for _ in range(_RESAMPLES)
-        ]
-        low, high = np.quantile(means, [0.025, 0.975])
-        interval = float(low), float(high)
-    return Subject(
-        name=name,
-        num_cells=len(cells),
-        num_all=sum(cell.is_all for cell in cells),
-        num_doubtful=sum(cell.doubtful for cell in cells),
-        mean_probability=float(values.mean()),
-        interval=interval,
-    )
-
-
-def _subject(name: str) -> str:
-    uid = parse_uid(PurePosixPath(name).name)
-    return "" if uid is None else uid.subject
 
 
 def _log_odds(probability: float) -> float:

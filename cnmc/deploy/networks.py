@@ -192,8 +192,7 @@ def best_runs(root: Path, experiment: str, top: int) -> list[Path]:
     with needs("train", f"experiment={experiment}: ranking its runs"):
         from cnmc.analysis.ranking import candidates_in, rank  # noqa: PLC0415 (pandas)
 
-    candidates, num_left_out = candidates_in(root, experiment)
-    runs = rank(candidates, num_left_out=num_left_out).runs
+    runs = rank(candidates_in(root, experiment)[0])
     if len(runs) < top:
         raise CnmcError(
             f"top={top}: experiment {experiment} has {len(runs)} finished runs below {root}; "

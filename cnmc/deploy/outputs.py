@@ -1,24 +1,30 @@
-"""Keep the output folder of a screening consistent."""
+"""Write the output folder of a screening: journal, results and the challenge's submission."""
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+import csv
+import hashlib
+import io
+import json
+import zipfile
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 from filelock import FileLock, Timeout
 
 from cnmc.errors import CnmcError
+from cnmc.files import natural_key, replacing
 
-PAGE = "screening.html"
-PREDICTIONS, SUBJECTS, SKIPPED = "predictions.csv", "subjects.csv", "skipped.csv"
-SUBMISSION = "submission.zip"
+RESULTS = ("predictions.csv", "subjects.csv", "skipped.csv", "screening.html", "submission.zip")
 JOURNAL = "journal.jsonl"
 
-_RESULTS = (PREDICTIONS, SUBJECTS, SKIPPED, PAGE, SUBMISSION)
-FILES = (*_RESULTS, JOURNAL)
-"""All visible files of a screening."""
+_JOURNAL_FORMAT = 2
+"""Version of the journal; raise it when files are decoded or warned about in another way."""
+
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+"""A spreadsheet takes text that begins with one of these for a formula."""
 
 
 @contextmanager
@@ -34,8 +40,7 @@ def output_lock(folder: Path) -> Iterator[None]:
             yield
     except Timeout:
         raise CnmcError(
-            f"output={folder}: another process is screening into this folder; wait for it, or give "
-            "another folder"
+            f"output={folder}: another screening is running in this folder; wait, or give another"
         ) from None
     except OSError as error:
         raise CnmcError(
@@ -43,23 +48,114 @@ def output_lock(folder: Path) -> Iterator[None]:
         ) from error
 
 
-@contextmanager
-def replacing_results(folder: Path) -> Iterator[Path]:
-    """Yield a temporary folder whose files replace all former results if nothing is raised."""
-    new = folder / ".new"
-    shutil.rmtree(new, ignore_errors=True)
-    new.mkdir()
-    try:
-        yield new
-        written = [name for name in _RESULTS if (new / name).exists()]
-        remove_results(folder, but=written)
-        for name in written:
-            (new / name).replace(folder / name)
-    finally:
-        shutil.rmtree(new, ignore_errors=True)
+class Entry(NamedTuple):
+    """The logits of a file's content, by network and rotation, and the warnings about it."""
+
+    logits: Sequence[Sequence[float]]
+    warnings: Sequence[str]
 
 
-def remove_results(folder: Path, but: Iterable[str] = ()) -> None:
-    """Remove the results of a screening, except those with the given names."""
-    for name in set(_RESULTS) - set(but):
-        (folder / name).unlink(missing_ok=True)
+class Journal:
+    """Store logits while a screening runs, and read those of an interrupted screening.
+
+    Entries are found by the digest of a file's content, so a renamed file is not computed again and
+    a replaced file is. Every line has a checksum over itself and the networks; a line that was
+    edited or damaged is ignored. Where a new journal begins, the results in its folder are removed.
+
+    Raises:
+        CnmcError: Without ``overwrite``: the folder has a journal of networks with other digests,
+            or a damaged one.
+    """
+
+    def __init__(self, folder: Path, networks: Sequence[str], *, overwrite: bool) -> None:
+        self._path = folder / JOURNAL
+        self._header = json.dumps({"cnmc.screening": _JOURNAL_FORMAT, "networks": networks})
+        self.entries: dict[str, Entry] = {}
+        lines = []
+        if self._path.is_file():
+            lines = self._path.read_text(encoding="utf-8", errors="replace").split("\n")
+        if lines and lines[0] == self._header:
+            for line in lines[1:]:
+                text = line.rpartition(', "check": ')[0] + "}"
+                if line == self._with_checksum(text):
+                    row = json.loads(text)
+                    self.entries[row["file"]] = Entry(row["logits"], row["warnings"])
+            if lines[-1]:  # a process was killed while it wrote this line
+                self._append("\n")
+        elif lines and not overwrite:
+            raise CnmcError(
+                f"{self._path}: belongs to other networks or another version of cnmc, or is "
+                "damaged; overwrite=true starts over in this folder, output=DIR names another"
+            )
+        else:
+            # Remove them first: tables must never lie beside the journal of other networks.
+            write_results(folder, {})
+            with replacing(self._path) as temporary:
+                temporary.write_text(f"{self._header}\n", encoding="utf-8")
+
+    def add(self, entries: Mapping[str, Entry]) -> None:
+        """Append entries by the digest of their file's content."""
+        rows = [json.dumps({"file": key, **entry._asdict()}) for key, entry in entries.items()]
+        self._append("".join(self._with_checksum(row) + "\n" for row in rows))
+        self.entries.update(entries)
+
+    def _append(self, text: str) -> None:
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(text)
+
+    def _with_checksum(self, row: str) -> str:
+        check = hashlib.blake2b((self._header + row).encode(), digest_size=8).hexdigest()
+        return f'{row[:-1]}, "check": "{check}"}}'
+
+
+def write_results(folder: Path, contents: Mapping[str, bytes]) -> None:
+    """Replace all former results by files with these names and contents, or change nothing."""
+    with ExitStack() as stack:
+        for name, content in contents.items():
+            stack.enter_context(replacing(folder / name)).write_bytes(content)
+        for name in set(RESULTS) - set(contents):
+            (folder / name).unlink(missing_ok=True)
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> bytes:
+    """Return rows as CSV: numbers with 6 decimals, and no text that a spreadsheet would execute."""
+
+    def plain(value: object) -> object:
+        match value:
+            case bool():
+                return "yes" if value else "no"
+            case float():
+                return f"{value:.6f}"
+            case str():
+                return f"'{value}" if value.startswith(_FORMULA) else value
+            case list():
+                return "; ".join(value)
+        return value
+
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(map(plain, row) for row in rows)
+    return text.getvalue().encode()
+
+
+def check_submission(names: Collection[str], skipped: Collection[str]) -> None:
+    """Refuse files other than those of the challenge: 1.bmp, 2.bmp, and so on without a gap."""
+    expected = {f"{number}.bmp" for number in range(1, len(names) + 1)}
+    wrong = list(skipped) or sorted({n.lower() for n in names} ^ expected, key=natural_key)
+    if wrong:
+        raise CnmcError(
+            f"format=challenge: {', '.join(wrong[:5])}: {'left out' if skipped else 'unexpected'}"
+            " or missing; expected 1.bmp, 2.bmp and so on without a gap, and no other file"
+        )
+
+
+def submission(labels: Iterable[str]) -> bytes:
+    """Return the challenge's submission: a zipped file with one label per line, 1 ALL and 0 HEM."""
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w") as archive:
+        # ZipInfo has a fixed date, so the same labels give the same file.
+        info = zipfile.ZipInfo("isbi_valid.predict")
+        text = "".join(f"{int(label == 'ALL')}\n" for label in labels)
+        archive.writestr(info, text, zipfile.ZIP_DEFLATED)
+    return content.getvalue()

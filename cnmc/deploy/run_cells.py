@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from shutil import copyfile
 from tempfile import TemporaryDirectory
 
 import numpy as np
@@ -13,13 +11,11 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from cnmc.analysis.choosing import CHOOSING_ROLE
-from cnmc.config import SplitConfig
-from cnmc.data.audit import usable_cells
+from cnmc.config import DataConfig, SplitConfig
 from cnmc.data.images import crop_and_resize, decode, read_file
-from cnmc.data.manifest import load_manifest
 from cnmc.data.parallel import map_threads
 from cnmc.data.sources.synthetic_cells import draw_cell, subject_traits
-from cnmc.data.splits import load_split
+from cnmc.data.store import open_split
 from cnmc.deploy.exported import GraphInfo, Images
 from cnmc.deploy.graph import TrainedNetwork
 from cnmc.devices import num_cores
@@ -30,28 +26,20 @@ Labels = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class CellsOfRun:
-    """The labelled cells that a network was trained and chosen on.
-
-    Attributes:
-        root: Folder of the data set.
-        cells: One row per cell: cell_id, path, subject, label, role.
-        generated: Whether the cells are generated.
-    """
+    """The labelled cells that a network was trained and chosen on."""
 
     root: Path
+    """Folder of the data set."""
     cells: pd.DataFrame
+    """One row per cell: cell_id, path, subject, label, role."""
     generated: bool
+    """Whether the cells are generated."""
 
     def read(self, role: str, num_cells: int, info: GraphInfo) -> tuple[Images, Labels]:
-        """Read cells of a role, spread evenly over classes and subjects.
-
-        Args:
-            role: ``train`` or ``val``.
-            num_cells: Largest number of cells.
-            info: Network that will see them.
+        """Read at most ``num_cells`` cells of a role, spread evenly over classes and subjects.
 
         Returns:
-            The cells, and 1 for ALL or 0 for HEM.
+            The cells as the network takes them, and 1 for ALL or 0 for HEM.
         """
         mine = self.cells[self.cells["role"] == role].sort_values(["label", "subject", "cell_id"])
         even = np.linspace(0, len(mine) - 1, min(num_cells, len(mine))).round().astype(int)
@@ -71,7 +59,7 @@ class CellsOfRun:
 
 
 def find_cells(trained: TrainedNetwork, root: Path | None) -> CellsOfRun:
-    """Find the cells of a network's run; nothing is written to the run's folders.
+    """Find the cells of a network's run.
 
     Args:
         trained: The network.
@@ -80,43 +68,28 @@ def find_cells(trained: TrainedNetwork, root: Path | None) -> CellsOfRun:
     Raises:
         CnmcError: The data set is not there, is another one, or its split cannot be repeated.
     """
-    data = trained.config["data"]
+    settings, run = trained.config["data"], trained.info.run
     if root is None and trained.folder is None:
         raise CnmcError(f"{trained.path}: lies outside its run folder, which names the data set")
-    root = root or Path(data["root"])
-    names = {item.name for item in fields(SplitConfig)}
-    split = SplitConfig(**{k: v for k, v in trained.config["split"].items() if k in names})
-    run = trained.info.run
+    root = root or Path(settings["root"])
     with TemporaryDirectory() as temporary:
-        work_dir = Path(temporary)
-        if trained.folder is not None:
-            _copy_kept(Path(data["work_dir"]), work_dir)
-        manifest = load_manifest(root, work_dir, num_workers=num_cores())
-        if manifest.fingerprint != run.get("manifest_fingerprint"):
+        work_dir = Path(settings["work_dir"]) if trained.folder is not None else Path(temporary)
+        own = {
+            "root": str(root),
+            "work_dir": str(work_dir) if work_dir.is_dir() else temporary,
+            "num_workers": num_cores(),
+            "synthetic": None,  # they are not generated again
+        }
+        data = DataConfig(**settings | own)
+        opened = open_split(data, SplitConfig(**trained.config["split"]))
+    for what in ("manifest", "split"):
+        if getattr(opened, what).fingerprint != run.get(f"{what}_fingerprint"):
             raise CnmcError(
-                f"data.root={root}: not the cells that {trained.path} was trained on (another "
-                "fingerprint); give data.root=DIR of its data set"
+                f"data.root={root}: not the {what} that {trained.path} was trained with (another "
+                "fingerprint); give data.root=DIR of its data set, and keep the file of its split"
             )
-        usable = usable_cells(manifest, crop=data["crop"], skip_unreadable=True)
-        labelled = usable[usable["label"].notna()]
-        chosen = load_split(manifest.fingerprint, labelled, split, work_dir)
-    if chosen.fingerprint != run.get("split_fingerprint"):
-        raise CnmcError(
-            f"data.root={root}: the split of {trained.path} cannot be repeated (another "
-            "fingerprint); it needs the split file of the training (split.path)"
-        )
-    cells = labelled.merge(chosen.cells[["cell_id", "role"]], on="cell_id")
-    return CellsOfRun(root, cells, generated=data.get("synthetic") is not None)
-
-
-def _copy_kept(kept: Path, work_dir: Path) -> None:
-    """Copy manifests and splits of a run's working folder, so that no image is read again."""
-    for pattern in ("manifest-*.csv", "splits/*"):
-        for path in kept.glob(pattern):
-            copy = work_dir / path.relative_to(kept)
-            copy.parent.mkdir(exist_ok=True)
-            with suppress(OSError):
-                copyfile(path, copy)
+    cells = opened.manifest.cells.merge(opened.split.cells[["cell_id", "role"]], on="cell_id")
+    return CellsOfRun(root, cells, generated=settings.get("synthetic") is not None)
 
 
 def cells_to_check(
@@ -124,10 +97,7 @@ def cells_to_check(
 ) -> tuple[Images, Labels, str]:
     """Return cells to check a file with, their classes, and where they are from.
 
-    Args:
-        found: Cells of the run; None draws cells instead.
-        num_cells: Largest number of cells.
-        info: Network that will see them.
+    Cells are drawn where ``found`` is None.
     """
     if found is not None:
         images, labels = found.read(CHOOSING_ROLE, num_cells, info)

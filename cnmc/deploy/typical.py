@@ -18,7 +18,7 @@ BLACK = 10
 CROP = 300
 """Side in pixels of the square whose border is measured: the paper's crop."""
 
-_RING = 4
+_BORDER = 4
 """Width of the border in pixels."""
 
 TYPICAL: Mapping[str, tuple[float, float]] = {
@@ -28,47 +28,30 @@ TYPICAL: Mapping[str, tuple[float, float]] = {
     "green": (20.533, 46.412),
     "blue": (61.04, 94.821),
 }
-"""Quantiles 0.001 and 0.999 of :func:`measure` over 1,618 training cells of C-NMC 2019 (fold 1; 6
-subjects with ALL, 2 without)."""
+"""Quantiles 0.001 and 0.999 over 1,618 training cells of C-NMC 2019 (fold 1; 6 subjects with ALL, 2
+without): the share of black pixels along the border of the central square, the number of pixels
+that are not black, and their mean colour in [0, 255]."""
 
 MARGIN = 0.2
 """Share by which a range is widened on both sides, because eight people are few."""
 
 
-def measure(pixels: Pixels) -> dict[str, float]:
-    """Measure an image, uint8 RGB of shape (height, width, 3).
-
-    Returns:
-        ``black_border``, the share of black pixels along the border of the central square, 0 to 1;
-        ``area``, the number of pixels that are not black; ``red``, ``green`` and ``blue``, their
-        mean colour, 0 to 255.
-    """
-    cell = pixels.max(axis=2) > BLACK
-    square = center_crop(cell[..., None], min(CROP, *cell.shape))[..., 0]
-    inside = np.zeros_like(square)
-    inside[_RING:-_RING, _RING:-_RING] = True
-    colour = pixels[cell].mean(axis=0) if cell.any() else np.zeros(3)
-    return {
-        "black_border": float(1 - square[~inside].mean()),
-        "area": float(np.count_nonzero(cell)),
-        **dict(zip(("red", "green", "blue"), colour.tolist(), strict=True)),
+def warnings_of(pixels: Pixels) -> list[str]:
+    """Return how an RGB image of 8 bits differs from those of training, in a few words each."""
+    is_cell = pixels.max(axis=2) > BLACK
+    square = center_crop(is_cell[..., None], min(CROP, *is_cell.shape))[..., 0]
+    is_border = np.ones_like(square)
+    is_border[_BORDER:-_BORDER, _BORDER:-_BORDER] = False
+    colour = pixels[is_cell].mean(axis=0) if is_cell.any() else np.zeros(3)
+    values = [1 - square[is_border].mean(), is_cell.sum(), *colour]
+    beyond = {}
+    for (name, (low, high)), value in zip(TYPICAL.items(), values, strict=True):
+        margin = MARGIN * (high - low)
+        beyond[name] = int(value > high + margin) - int(value < low - margin)
+    warnings = {
+        "background not black": beyond["black_border"] < 0,
+        "cell smaller than in training": beyond["area"] < 0,
+        "cell larger than in training": beyond["area"] > 0,
+        "colour unlike training": any(beyond[name] for name in ("red", "green", "blue")),
     }
-
-
-def warnings_of(looks: Mapping[str, float]) -> tuple[str, ...]:
-    """Return how an image differs from those of training, in a few words each."""
-    low, high = {}, {}
-    for name, (least, most) in TYPICAL.items():
-        margin = MARGIN * (most - least)
-        low[name] = looks[name] < least - margin
-        high[name] = looks[name] > most + margin
-    found = []
-    if low["black_border"]:
-        found.append("background not black")
-    if low["area"]:
-        found.append("cell smaller than in training")
-    if high["area"]:
-        found.append("cell larger than in training")
-    if any(low[name] or high[name] for name in ("red", "green", "blue")):
-        found.append("colour unlike training")
-    return tuple(found)
+    return [warning for warning, applies in warnings.items() if applies]

@@ -28,16 +28,13 @@ def build_datamodule(config: Config, store: CellStore) -> CellDataModule:
     augment = asdict(config.augment)
     on_device = augment.pop("device")
     return CellDataModule(
-        store.cells,
-        store.split,
-        store.cache,
+        store,
         augmentation=CellAugmentation(**augment),
         on_device=on_device,
         batch_size=config.data.batch_size,
         eval_batch_size=config.data.eval_batch_size,
         num_workers=config.data.num_workers,
         seed=config.seed,
-        pin_memory=torch.cuda.is_available(),
     )
 
 

@@ -18,7 +18,7 @@ from cnmc.runs.identity import config_hash
 
 
 def _text(folders: list[RunFolder], reasons: dict[str, str] | None = None) -> str:
-    return summarise(folders, reasons).text
+    return summarise(load_study(folders, reasons))
 
 
 def _table(folders: list[RunFolder]) -> pd.DataFrame:

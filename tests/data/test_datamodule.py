@@ -5,14 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 import pytorch_lightning as pl
 import torch
 
 from cnmc.cli.app import compose
-from cnmc.data.datamodule import CellDataModule
-from cnmc.data.dataset import CellBatch, EpochSampler
+from cnmc.data.datamodule import CellBatch, CellDataModule, EpochSampler
 from cnmc.data.store import CellStore, open_cells
 from cnmc.errors import CnmcError
 from cnmc.training.build import build_datamodule
@@ -88,9 +86,9 @@ def test_the_device_is_sent_cells_as_they_are_and_where_their_pixels_go(
     store: CellStore, tiny: list[str]
 ) -> None:
     data = _module(store, tiny, "augment.device=true")
-    table = data._roles["train"]
+    ids = store.split.cells.query("role == 'train'")["cell_id"].to_list()
     batch = next(iter(data.train_dataloader()))
-    rows = [store.cache.rows[table["cell_id"].iloc[int(p)]] for p in batch.positions]
+    rows = [store.cache.rows[ids[int(position)]] for position in batch.positions]
     np.testing.assert_array_equal(batch.images.numpy(), store.cache.images[rows])
     assert (batch.sources.dtype, batch.sources.shape) == (torch.int32, (8, 2, 80))
     moved = data.on_after_batch_transfer(batch, 0)
@@ -167,7 +165,7 @@ def test_lightning_sets_the_epoch_of_the_sampler(
     for epoch in range(3):
         sampler = EpochSampler(40, seed=0)
         sampler.set_epoch(epoch)
-        orders[epoch] = [key.position for key in sampler]
+        orders[epoch] = [position for _, position in sampler]
     assert len({tuple(order) for order in orders.values()}) == 3
     assert _fit(data, Watch(tmp_path / "epoch"), resume=False) == orders
     del orders[0]
@@ -180,12 +178,12 @@ def test_pos_weight_counts_only_training_cells(store: CellStore, tiny: list[str]
 
 def test_no_subject_trains_and_is_evaluated(tiny: list[str]) -> None:
     config, _ = compose([*tiny, "split=nested", "split.val_fraction=0.4"])
-    data = build_datamodule(config, open_cells(config.data, config.split))
-    assert data.has_test
+    store = open_cells(config.data, config.split)
+    data = build_datamodule(config, store)
     subjects: dict[str, set[str]] = {
         role: set(table["subject"]) for role, table in data.evaluated.items()
     }
-    cells: pd.DataFrame = data.split.cells
+    cells = store.split.cells
     subjects["train"] = set(cells[cells["role"] == "train"]["subject"])
     for one, other in (("train", "val"), ("train", "test"), ("val", "test")):
         assert not subjects[one] & subjects[other]

@@ -3,12 +3,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from cnmc.data.grouping import count_by_group, deal_folds, draw_fraction, groups
+from cnmc.data.grouping import deal_folds, draw_fraction, groups
 
 from .trees import real_training_cells, table
 
@@ -51,23 +52,12 @@ def test_a_cell_without_a_subject_is_its_own_group() -> None:
     assert groups(cells).to_list() == ["1", *cells["cell_id"][1:]]
 
 
-def test_files_without_a_hash_join_no_subjects() -> None:
-    cells = table([("1", 1, 1), ("2", 1, 1)]).assign(sha256="")
-    assert groups(cells).to_list() == ["1", "2"]
-
-
 @pytest.mark.real
 def test_the_real_groups(real_train_files: Path) -> None:
     names = groups(real_training_cells(real_train_files))
     joined = {name for name in names if "+" in name}
     assert joined == {"H2+H4+H5+H6", "H3+H10", "20+21", "51+75+78"}
     assert names.nunique() == 66
-
-
-def test_counts() -> None:
-    order, counts = count_by_group([1, 0, 1, 1], ["10", "2", "2", "10"])
-    assert order == ["2", "10"]
-    assert counts.tolist() == [[1, 1], [0, 2]]
 
 
 def divisible(rows: Rows) -> bool:
@@ -126,18 +116,11 @@ def test_folds_of_subjects_with_both_classes() -> None:
         assert folds[0] == folds[1] != folds[2]
 
 
-def test_seeds_matter() -> None:
-    counts = array([(5 + i, 0) for i in range(10)] + [(0, 7 + i) for i in range(10)])
-    fractions = {draw_fraction(counts, fraction=0.3, seed=s).tobytes() for s in range(5)}  # type: ignore[union-attr]
-    dealt = {deal_folds(counts, num_folds=3, seed=s).tobytes() for s in range(5)}  # type: ignore[union-attr]
-    assert len(fractions) == len(dealt) == 5
-
-
 @pytest.mark.real
 def test_shares_of_the_real_composition(real_train_files: Path) -> None:
     cells = real_training_cells(real_train_files)
-    names = groups(cells)[cells["cell_id"]].to_list()
-    _, counts = count_by_group(cells["label"].astype(int).to_list(), names)
+    names = groups(cells).to_numpy()
+    counts = pd.crosstab(names, cells["label"].to_numpy(int)).to_numpy(np.int64)
     for seed in range(10):
         drawn = draw_fraction(counts, fraction=0.2, seed=seed)
         assert drawn is not None

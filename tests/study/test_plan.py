@@ -138,13 +138,3 @@ def test_without_an_agent_nothing_is_swept(variable: str, monkeypatch: pytest.Mo
 def test_an_agent_asks_for_one_run_with_all_parameters(arguments: list[str], named: str) -> None:
     with pytest.raises(CnmcError, match=f"^{named}:"):
         with_multirun(arguments)
-
-
-@pytest.mark.parametrize("text", [None, "", "no mapping", "a: [b"])
-def test_a_broken_file_of_an_agent_is_named(agent: Path, text: str | None) -> None:
-    agent.unlink()
-    if text is not None:
-        agent.write_text(text)
-    with pytest.raises(CnmcError, match=rf"WANDB_SWEEP_PARAM_PATH={agent} is not a file") as error:
-        with_multirun(GIVEN)
-    assert "\n" not in str(error.value)

@@ -17,7 +17,7 @@ import wandb
 from cnmc.analysis.metrics import METRICS
 from cnmc.config import STAGES, LoggerConfig
 from cnmc.tracking import keys
-from cnmc.tracking.study_run import STATISTICS
+from cnmc.tracking.wandb_run import STATISTICS
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "sweeps" / "dashboard.py"

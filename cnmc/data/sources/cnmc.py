@@ -7,156 +7,132 @@ own name, never by its depth.
 
 from __future__ import annotations
 
-import io
-import itertools
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
 
 import pandas as pd
 
-from cnmc.data.images import UnreadableImageError, read_file
-from cnmc.data.names import PARTS, Part, parse_uid
-from cnmc.data.sources import Found, walk
+from cnmc.data.names import CLASS_NAMES, LABELS, PARTS, parse_uid
+from cnmc.data.sources import Finding, walk
 from cnmc.errors import CnmcError
 from cnmc.files import natural_key
 
-LABEL_COLUMNS = ("Patient_ID", "new_names", "labels")
+LABEL_COLUMNS = ["Patient_ID", "new_names", "labels"]
+"""Columns of the label file of the preliminary part: original name, name of the image, 1 or 0."""
 WAYS_OUT = (
     "download C-NMC 2019 from TCIA (doi:10.7937/tcia.2019.dc64i46r) and give data.root=DIR, "
     "or generate cells with data=synthetic"
 )
 
-_PART_FOLDERS: dict[Part, re.Pattern[str]] = {
-    "train": re.compile(r"fold_\d+|.*training_data.*", re.IGNORECASE),
-    "prelim": re.compile(r".*test_prelim.*|phase2|validation_data", re.IGNORECASE),
-    "final": re.compile(r".*test_final.*|phase3|testing_data", re.IGNORECASE),
-}
-_FOLD = re.compile(r"fold_\d+", re.IGNORECASE)
-_LABEL_FILE = re.compile(r".*prelim.*labels.*\.csv|phase2\.csv", re.IGNORECASE)
+# The nearest folder decides: `validation_data` may itself be in `training_data`.
+_PART = re.compile(
+    r".*/(?:(?P<train>fold_\d+|[^/]*training_data[^/]*)"
+    r"|(?P<prelim>[^/]*test_prelim[^/]*|phase2|validation_data)"
+    r"|(?P<final>[^/]*test_final[^/]*|phase3|testing_data))/"
+)
+_LABEL_FILE = re.compile(r"(?:.*/)?(?:[^/]*prelim[^/]*labels[^/]*|phase2)\.csv", re.IGNORECASE)
 _COLUMNS = ["cell_id", "path", "part", "fold", "subject", "label", "original_name"]
 
 
-def find(root: Path) -> Found:
+def find(root: Path) -> tuple[pd.DataFrame, list[Finding]]:
     """Find the cells of the release below a folder, complete or in part, in any layout.
 
     Raises:
         CnmcError: There is no cell, the same cell is there twice, or a label file is unusable.
     """
     paths = list(walk(root, (".bmp", ".csv")))
-    label_files = sorted(p for p in paths if _LABEL_FILE.fullmatch(PurePosixPath(p).name))
-    labels = [read_labels(root / path) for path in label_files]
-    for path, other in zip(label_files, labels, strict=True):
-        if not other.sort_index().equals(labels[0].sort_index()):
-            raise CnmcError(
-                f"{root / label_files[0]} and {root / path}: two different label files; expected "
-                "one, remove the other"
-            )
-    found = classify(
-        (path for path in paths if path.lower().endswith(".bmp")),
-        labels[0] if labels else None,
-        label_file=label_files[0] if labels else "",
-        root_name=root.resolve().name,
-    )
-    if found.cells.empty:
-        others = f" ({len(found.ignored):,} other BMP files)" if found.ignored else ""
-        raise CnmcError(f"data.root={root}: no cell of C-NMC 2019 found{others}; {WAYS_OUT}")
-    return found
+    labels = read_labels([root / path for path in paths if _LABEL_FILE.fullmatch(path)])
+    images = [path for path in paths if path.lower().endswith(".bmp")]
+    cells, findings = classify(images, labels, root_name=root.resolve().name)
+    if cells.empty:
+        raise CnmcError(
+            f"data.root={root}: no cell of C-NMC 2019 among {len(images):,} BMP files; {WAYS_OUT}"
+        )
+    return cells, findings
 
 
-def read_labels(path: Path) -> pd.DataFrame:
-    """Read the label file of the preliminary part (``Patient_ID,new_names,labels``).
+def read_labels(paths: Iterable[Path]) -> dict[str, tuple[str, int]]:
+    """Read the label files of the preliminary part, of which several must agree.
 
     Returns:
-        ``name``, ``subject``, ``label`` (1 ALL, 0 HEM) and ``original_name``, indexed by the
-        lower-cased name without suffix.
+        Original name (``UID_...``) and label, by the lower-cased name of the image without suffix.
 
     Raises:
-        CnmcError: A column is missing, a value is unusable, or a name occurs twice.
+        CnmcError: A column is missing, a value is unusable, or an image has two labels.
     """
-    try:
-        content = io.BytesIO(read_file(path))
-        # Editors add a byte order mark.
-        table = pd.read_csv(content, dtype=str, index_col=False, encoding="utf-8-sig").fillna("")
-    except (UnreadableImageError, ValueError) as error:
-        raise CnmcError(f"{path}: not a readable CSV file ({error})") from error
-    if missing := [name for name in LABEL_COLUMNS if name not in table.columns]:
-        raise CnmcError(
-            f"{path}: no column {', '.join(missing)} among {', '.join(table.columns)}; expected "
-            f"{','.join(LABEL_COLUMNS)} as in the label file of the release"
-        )
-    original, name, label = (table[column].str.strip() for column in LABEL_COLUMNS)
-    uids = original.map(parse_uid)
-    keys = name.map(_key)
-    unusable = uids.isna() | ~label.isin(["0", "1"]) | keys.duplicated() | (keys == "")
-    if unusable.any():
-        row = int(unusable.to_numpy().argmax())
-        values = ",".join(column[row] for column in (original, name, label))
-        raise CnmcError(
-            f"{path}, line {row + 2}: {values}; expected "
-            "UID_<subject>_<image>_<cell>_<all|hem>.bmp, the name of an image (once) and 1 or 0"
-        )
-    subjects = [uid.subject for uid in uids]
-    columns = {"name": name, "subject": subjects, "label": label.astype(int)}
-    return pd.DataFrame({**columns, "original_name": original}).set_index(pd.Index(keys))
+    labels: dict[str, tuple[str, int]] = {}
+    for path in paths:
+        try:
+            # Editors add a byte order mark.
+            table = pd.read_csv(path, dtype=str, index_col=False, encoding="utf-8-sig")
+            rows = table[LABEL_COLUMNS].fillna("").itertuples(index=False, name=None)
+        except (OSError, ValueError, KeyError) as error:
+            expected = f"expected a CSV file with the columns {','.join(LABEL_COLUMNS)}"
+            raise CnmcError(f"{path}: {error}; {expected}") from error
+        for line, row in enumerate(rows, start=2):
+            original, name, label = (value.strip() for value in row)
+            entry = original, int(label == "1")
+            known = labels.setdefault(PurePosixPath(name).stem.lower(), entry)
+            if parse_uid(original) is None or not name or label not in {"0", "1"} or known != entry:
+                raise CnmcError(
+                    f"{path}, line {line}: {','.join(row)}; expected UID_<subject>_<image>_<cell>_"
+                    "<all|hem>.bmp, the name of an image and 1 or 0, the same in all label files"
+                )
+    return labels
 
 
 def classify(
-    paths: Iterable[str],
-    labels: pd.DataFrame | None = None,
-    *,
-    label_file: str = "",
-    root_name: str = "",
-) -> Found:
-    """Classify images by their names.
-
-    Args:
-        paths: Images, relative to the root, in any order.
-        labels: Subjects and labels of the preliminary part, from :func:`read_labels`.
-        label_file: Where the labels are from.
-        root_name: Name of the root folder, which may itself be one of the release (``fold_1``).
+    paths: Iterable[str], labels: Mapping[str, tuple[str, int]], *, root_name: str = ""
+) -> tuple[pd.DataFrame, list[Finding]]:
+    """Classify images by their paths below the root, whose own name may be one of the release.
 
     Raises:
         CnmcError: Two images have the same part and name, as in two copies of the data set.
     """
-    rows: list[tuple[str, str, Part, str, str, int | None, str]] = []
-    ignored: list[str] = []
-    known = {} if labels is None else labels.to_dict("index")
+    rows: list[tuple[str, str, str, str, str, int | None, str]] = []
+    ignored, bare, conflicts = [], [], []
+    unused, paths_of = dict(labels), dict[str, str]()
     for text in paths:
         path = PurePosixPath(text)
-        folders = (root_name, *path.parts[:-1])
-        uid = parse_uid(path.name)
-        part = _part_of(folders) or ("train" if uid else None)
-        if part is None or (part == "train" and uid is None):
+        original, uid = path.name, parse_uid(path.name)
+        where = f"/{root_name}/{path.parent}/".lower()
+        nearest = _PART.match(where)
+        part = str(nearest.lastgroup) if nearest else "train"
+        if part == "train" and uid is None:
             ignored.append(text)
             continue
-        folds = [folder.lower() for folder in folders if _FOLD.fullmatch(folder)]
-        fold = folds[-1] if part == "train" and folds else ""
-        # The final part has no labels, even if its names claim some.
-        subject, label, original = (*uid, path.name) if uid and part != "final" else ("", None, "")
-        if part == "prelim" and (entry := known.pop(_key(path.name), None)):
-            subject, label, original = entry["subject"], entry["label"], entry["original_name"]
-        rows.append((f"{part}/{path.stem}", text, part, fold, subject, label, original))
-    rows.sort(key=lambda row: (PARTS.index(row[2]), natural_key(row[0]), row[1]))
-    for first, second in itertools.pairwise(rows):
-        if first[0] == second[0]:
+        cell_id = f"{part}/{path.stem}"
+        if (other := paths_of.setdefault(cell_id, text)) != text:
             raise CnmcError(
-                f"{first[1]} and {second[1]}: the same cell twice below data.root; expected one "
-                "copy of the data set (remove one, or give data.root=DIR of one of them)"
+                f"{other} and {text}: the same cell twice below data.root; expected one copy of "
+                "the data set (remove one, or give data.root=DIR of one of them)"
             )
-    cells = pd.DataFrame(rows, columns=pd.Index(_COLUMNS)).astype({"label": "Int8"})
-    left_over = sorted((str(entry["name"]) for entry in known.values()), key=natural_key)
-    return Found(cells, label_file, tuple(left_over), tuple(sorted(ignored, key=natural_key)))
-
-
-def _part_of(folders: tuple[str, ...]) -> Part | None:
-    # The nearest folder decides: `validation_data` may itself be in `training_data`.
-    for folder in reversed(folders):
-        for part, pattern in _PART_FOLDERS.items():
-            if pattern.fullmatch(folder):
-                return part
-    return None
-
-
-def _key(name: str) -> str:
-    return PurePosixPath(name).stem.lower()
+        label = uid.label if uid else 0
+        if part == "prelim" and (entry := unused.pop(path.stem.lower(), None)):
+            original, label = entry
+            uid = parse_uid(original)
+        # The final part has no labels, even if its names claim some.
+        if uid is None or part == "final":
+            rows.append((cell_id, text, part, "", "", None, ""))
+            bare += [text] if part == "prelim" else []
+            continue
+        claims = {"label": label, "name": uid.label, "subject": int(uid.subject[0] != "H")}
+        fold = ""
+        if part == "train":
+            fold = "".join(re.findall(r"/(fold_\d+)(?=/)", where)[-1:])
+            for folder in re.findall("/(all|hem)(?=/)", where):
+                claims["folder"] = LABELS[folder]
+        rows.append((cell_id, text, part, fold, uid.subject, label, original))
+        if len(set(claims.values())) > 1:
+            named = ", ".join(f"{who} {CLASS_NAMES[claim]}" for who, claim in claims.items())
+            conflicts.append(f"{text} ({named})")
+    rows.sort(key=lambda row: (PARTS.index(row[2]), natural_key(row[0])))
+    conflict = "images of conflicting class, expected folder, name, label and subject to agree"
+    lost = sorted(unused, key=natural_key)
+    return pd.DataFrame(rows, columns=pd.Index(_COLUMNS)).astype({"label": "Int8"}), [
+        Finding("error", "class_conflict", conflict, conflicts),
+        Finding("warning", "label_without_image", "labels without an image, not used", lost),
+        Finding("warning", "image_without_label", "prelim images without label, not used", bare),
+        Finding("warning", "ignored", "BMP files of no part of the release, not used", ignored),
+    ]

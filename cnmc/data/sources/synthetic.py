@@ -1,18 +1,17 @@
 """Generate a data set in the layout of the release, for users who do not have the release.
 
-Names and folders are those of the archive of C-NMC 2019: three folds of training cells, the
-preliminary part with its label file, and the final part on its larger canvas and without labels.
-:mod:`cnmc.data.sources.synthetic_cells` draws the cells.
+It has three folds of training cells, the preliminary part with its label file, and the final part
+on its larger canvas and without labels. A cell depends only on the seed, its part, class, subject
+and number.
 """
 
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import NamedTuple
+from tempfile import TemporaryDirectory
 
 import cv2
 import numpy as np
@@ -22,65 +21,46 @@ from cnmc.config import SyntheticConfig
 from cnmc.data.names import LABELS, PARTS
 from cnmc.data.parallel import map_threads
 from cnmc.data.sources.cnmc import LABEL_COLUMNS
-from cnmc.data.sources.synthetic_cells import RELEASE_SIZE, draw_cell, subject_traits
+from cnmc.data.sources.synthetic_cells import draw_cell, subject_traits
 from cnmc.errors import CnmcError
 
 MARKER = "synthetic.json"
 """File in the root that marks the data set as generated and holds its composition."""
-GENERATOR = 1
-"""Raise it when the same composition gives other files than before."""
-
-NUM_FOLDS = 3
-FINAL_SIZE = 600
-"""Side of an image of the final part of the release; its cells are as large as the others."""
-
-_PRELIM = "C-NMC_test_prelim_phase_data"
-_FINAL = "C-NMC_test_final_phase_data"
+_GENERATOR = 1  # Raise it when the same composition gives other files than before.
+_FOLDERS = ("C-NMC_training_data", "C-NMC_test_prelim_phase_data", "C-NMC_test_final_phase_data")
 # First word of the seed of each kind of random draw; 1 is taken by the traits of subjects.
 _COUNTS, _ORDER, _CELL = 2, 3, 4
-# The numbers of cells of the subjects of the release are about log-normal with this deviation.
-_COUNT_SD = 0.9
-_CELLS_PER_IMAGE = 4
 
 
-class _Cell(NamedTuple):
-    """One image; its pixels depend on the seed of the data set and on the first four fields."""
-
-    part: int
-    label: int
-    subject: int
-    """Number of the subject within its part and class, from 0."""
-    number: int
-    """Number of the cell within its subject, from 0."""
-    subject_name: str
-    uid: str
-    path: str = ""
+_Cell = tuple[tuple[int, int, int, int], str, str]
+"""Part, label, subject and number of a cell, which decide its pixels; original name; path."""
 
 
 def generate(
-    root: Path,
-    composition: SyntheticConfig,
-    *,
-    num_workers: int = 2,
-    show_progress: bool = True,
+    root: Path, composition: SyntheticConfig, *, num_workers: int = 2, show_progress: bool = True
 ) -> None:
-    """Write a generated data set, unless it exists already.
-
-    A cell depends only on the seed, its part, class, subject and number. The folder appears when
-    it is complete; if two processes generate the same folder, the second waits for the first.
+    """Write a generated data set, whole or not at all, unless it exists already.
 
     Raises:
         CnmcError: The folder is not empty and was not generated with the same composition, or it
             cannot be written.
     """
     root = root.resolve()
-    if _is_generated(root, composition):
+    wanted = {"generator": _GENERATOR, **asdict(composition)}
+    if _exists(root, wanted):
         return
     try:
         root.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(root.with_name(root.name + ".lock")):
-            if not _is_generated(root, composition):
-                _write(root, composition, num_workers, show_progress)
+        # Runs of a study may start together: the second waits for the first.
+        with (
+            FileLock(f"{root}.lock"),
+            TemporaryDirectory(prefix=f".{root.name}.", dir=root.parent) as temporary,
+        ):
+            if not _exists(root, wanted):
+                made = Path(temporary) / root.name
+                _write(made, composition, num_workers, show_progress)
+                (made / MARKER).write_text(json.dumps(wanted, indent=2) + "\n", encoding="utf-8")
+                made.replace(root)
     except OSError as error:
         raise CnmcError(
             f"data.root={root}: cannot write the generated data set ({error.strerror or error}); "
@@ -88,143 +68,93 @@ def generate(
         ) from error
 
 
-def _is_generated(root: Path, composition: SyntheticConfig) -> bool:
-    """Return whether the data set exists; refuse a folder that holds anything else."""
+def _exists(root: Path, wanted: dict[str, int]) -> bool:
     marker = root / MARKER
-    if not root.exists() or (root.is_dir() and not any(root.iterdir())):
-        return False
-    if not marker.exists():
+    if marker.exists():
+        found = json.loads(marker.read_text(encoding="utf-8"))
+        other = [
+            f"data.synthetic.{k}={v} (there {found.get(k)})"
+            for k, v in wanted.items()
+            if found.get(k) != v
+        ]
+        if other:
+            raise CnmcError(
+                f"data.root={root}: generated with another composition: {', '.join(other)}; give "
+                "another data.root=DIR, or delete the folder"
+            )
+        return True
+    if root.exists() and (root.is_file() or any(root.iterdir())):
         raise CnmcError(
-            f"data.root={root}: not empty and not generated (it has no {MARKER}); cells are "
-            "generated only in a new or empty folder, give another data.root=DIR"
+            f"data.root={root}: neither empty nor generated (it has no {MARKER}); give another "
+            "data.root=DIR for generated cells"
         )
-    try:
-        found = dict(json.loads(marker.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
-        raise CnmcError(f"{marker}: not readable ({error}); delete the folder") from error
-    wanted = _description(composition)
-    differing = [
-        f"data.synthetic.{key}={wanted.get(key)} (there {found.get(key)})"
-        for key in wanted | found
-        if wanted.get(key) != found.get(key)
-    ]
-    if differing:
-        raise CnmcError(
-            f"data.root={root}: generated with another composition: {', '.join(differing)}; "
-            "give another data.root=DIR, or delete the folder"
-        )
-    return True
-
-
-def _description(composition: SyntheticConfig) -> dict[str, int]:
-    return {"generator": GENERATOR, **asdict(composition)}
+    return False
 
 
 def _write(root: Path, composition: SyntheticConfig, num_workers: int, show_progress: bool) -> None:
-    cells = _plan(composition)
-    # The lock is held, so a partial folder was left by a process that was killed.
-    partial = root.with_name(f".{root.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    try:
-        for folder in {Path(cell.path).parent for cell in cells} | {Path()}:
-            (partial / folder).mkdir(parents=True, exist_ok=True)
-        map_threads(
-            lambda cell: _write_cell(partial, cell, composition),
-            cells,
-            num_workers=num_workers,
-            description="Generating cells",
-            show_progress=show_progress,
-        )
-        labels = [
-            f"{cell.uid},{Path(cell.path).name},{cell.label}"
-            for cell in cells
-            if PARTS[cell.part] == "prelim"
-        ]
-        if labels:
-            # The released file ends its lines in CR LF.
-            text = "".join(f"{line}\r\n" for line in (",".join(LABEL_COLUMNS), *labels))
-            (partial / f"{_PRELIM}_labels.csv").write_bytes(text.encode())
-        marker = json.dumps(_description(composition), indent=2) + "\n"
-        (partial / MARKER).write_text(marker, encoding="utf-8")
-        if root.exists():
-            root.rmdir()
-        partial.rename(root)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-
-
-def _write_cell(folder: Path, cell: _Cell, composition: SyntheticConfig) -> None:
     seed, size = composition.seed, composition.image_size
-    canvas = round(size * FINAL_SIZE / RELEASE_SIZE) if PARTS[cell.part] == "final" else size
-    rng = np.random.default_rng([_CELL, seed, *cell[:4]])
-    traits = subject_traits(seed, cell.part, cell.label, cell.subject)
-    image = draw_cell(rng, cell.label, traits, size, canvas)
-    encoded = cv2.imencode(".bmp", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))[1]
-    (folder / cell.path).write_bytes(encoded.tobytes())
+
+    def write(cell: _Cell) -> None:
+        (part, label, subject, number), _, path = cell
+        rng = np.random.default_rng([_CELL, seed, part, label, subject, number])
+        # The final part of the release has larger images with cells of the same size.
+        canvas = round(size * 600 / 450) if PARTS[part] == "final" else size
+        image = draw_cell(rng, label, subject_traits(seed, part, label, subject), size, canvas)
+        encoded = cv2.imencode(".bmp", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))[1]
+        (root / path).write_bytes(encoded.tobytes())
+
+    cells = _plan(composition)
+    for folder in {root} | {(root / path).parent for _, _, path in cells}:
+        folder.mkdir(parents=True, exist_ok=True)
+    what = "Generating cells"
+    map_threads(
+        write, cells, num_workers=num_workers, description=what, show_progress=show_progress
+    )
+    rows = [f"{uid},{Path(path).name},{key[1]}" for key, uid, path in cells if key[0] == 1]
+    if rows:
+        # The released file ends its lines in CR LF.
+        text = "\r\n".join([",".join(LABEL_COLUMNS), *rows, ""])
+        (root / f"{_FOLDERS[1]}_labels.csv").write_bytes(text.encode())
 
 
 def _plan(composition: SyntheticConfig) -> list[_Cell]:
     """List every image; those of the preliminary part are in the order of the label file."""
     cells: list[_Cell] = []
-    for part, part_name in enumerate(PARTS):
+    for part, folder in enumerate(_FOLDERS):
         members = [cell for name in LABELS for cell in _members(composition, part, name)]
-        folds = _folds(members) if part_name == "train" else {}
         # The release numbers the images of its test parts in no order of subject or class.
         order = np.random.default_rng([_ORDER, composition.seed, part]).permutation(len(members))
-        for position, chosen in enumerate(order, start=1):
-            cell = members[chosen]
-            if part_name == "train":
-                folder = "all" if cell.label else "hem"
-                fold = folds[cell.subject_name]
-                path = f"C-NMC_training_data/fold_{fold}/{folder}/{cell.uid}"
-            else:
-                folder = _PRELIM if part_name == "prelim" else _FINAL
-                path = f"{folder}/{folder}/{position}.bmp"
-            cells.append(cell._replace(path=path))
+        for position, (key, uid, path) in enumerate((members[i] for i in order), start=1):
+            cells.append((key, uid, path if part == 0 else f"{folder}/{folder}/{position}.bmp"))
     return cells
 
 
 def _members(composition: SyntheticConfig, part: int, class_name: str) -> Iterator[_Cell]:
-    """Yield the cells of one part and class; subjects are numbered through all parts."""
+    """Yield the cells of one part and class, with their paths in the training part."""
     subjects = [getattr(composition, f"{name}_subjects_{class_name}") for name in PARTS]
-    num_cells = getattr(composition, f"{PARTS[part]}_cells_{class_name}")
+    spare = getattr(composition, f"{PARTS[part]}_cells_{class_name}") - subjects[part]
     label = LABELS[class_name]
     rng = np.random.default_rng([_COUNTS, composition.seed, part, label])
-    for index, count in enumerate(_cell_counts(rng, num_cells, subjects[part])):
+    # As unevenly as in the release, at least one cell for a subject.
+    weights = rng.lognormal(0.0, 0.9, subjects[part])
+    shares = spare * weights / weights.sum()
+    counts = np.floor(shares).astype(int) + 1
+    # The cells that rounding left over go to the subjects that lost most by it.
+    losers = np.argsort(counts - 1 - shares, kind="stable")
+    counts[losers[: spare - (counts - 1).sum()]] += 1
+    # Three folds of about equally many cells.
+    folds, filled = np.zeros_like(counts), np.zeros(3)
+    for index in np.argsort(-counts, kind="stable"):
+        folds[index] = filled.argmin()
+        filled[folds[index]] += counts[index]
+    for index, count in enumerate(counts):
+        # Subjects are numbered through all parts.
         subject = f"{'' if label else 'H'}{1 + sum(subjects[:part]) + index}"
         number = image = 0
         while number < count:
             image += 1
-            in_image = min(count - number, 1 + int(rng.poisson(_CELLS_PER_IMAGE - 1)))
-            for cell in range(1, in_image + 1):
+            for cell in range(1, 1 + min(count - number, 1 + int(rng.poisson(3)))):
                 uid = f"UID_{subject}_{image}_{cell}_{class_name}.bmp"
-                yield _Cell(part, label, index, number, subject, uid)
+                path = f"{_FOLDERS[0]}/fold_{folds[index]}/{class_name}/{uid}"
+                yield (part, label, index, number), uid, path
                 number += 1
-
-
-def _cell_counts(rng: np.random.Generator, num_cells: int, num_subjects: int) -> list[int]:
-    """Divide cells unevenly among subjects, at least one for each."""
-    if num_subjects == 0:
-        return []
-    weights = rng.lognormal(0.0, _COUNT_SD, num_subjects)
-    shares = (num_cells - num_subjects) * weights / weights.sum()
-    counts = np.floor(shares).astype(int)
-    # The cells that rounding left over go to the subjects that lost most by it.
-    losers = np.argsort(counts - shares, kind="stable")[: num_cells - num_subjects - counts.sum()]
-    counts[losers] += 1
-    return [int(count) + 1 for count in counts]
-
-
-def _folds(members: list[_Cell]) -> dict[str, int]:
-    """Return the fold of every subject: about equally many cells of each class in each fold."""
-    folds: dict[str, int] = {}
-    for label in LABELS.values():
-        sizes: dict[str, int] = {}
-        for cell in members:
-            if cell.label == label:
-                sizes[cell.subject_name] = sizes.get(cell.subject_name, 0) + 1
-        filled = [0] * NUM_FOLDS
-        for name in sorted(sizes, key=lambda name: -sizes[name]):
-            folds[name] = filled.index(min(filled))
-            filled[folds[name]] += sizes[name]
-    return folds
