@@ -8,22 +8,8 @@ from importlib.util import find_spec
 
 from cnmc.errors import CnmcError
 
-TRAIN = (
-    "torch",
-    "torchvision",
-    "pytorch_lightning",
-    "torchmetrics",
-    "timm",
-    "albumentations",
-    "wandb",
-    "pandas",
-    "pyarrow",
-    "scipy",
-    "matplotlib",
-    "safetensors",
-    "tabulate",
-)
-"""Modules that the extra ``train`` brings."""
+TRAIN = ("torch", "pytorch_lightning", "torchmetrics", "timm", "albumentations", "wandb", "pandas")
+"""Modules that the extra ``train`` brings, among others."""
 
 
 def absent() -> list[str]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import warnings
 from dataclasses import replace
-from itertools import takewhile
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
@@ -37,6 +36,7 @@ MAX_F1_CHANGE = 0.001
 """Largest accepted change of the weighted F1 by 8-bit numbers."""
 
 _OPSET = 20
+_NOT_ROUNDED = ["Convert", "Gather", "Pad", "Reshape", "Transpose", "ReduceMean", "Sigmoid"]
 _CALIBRATED, _CHECKED, _CHECKED_INT8 = 128, 8, 512
 
 
@@ -183,25 +183,14 @@ def _quantized(model: Any, calibration: Images) -> Any:
     nncf = require("nncf")
     nncf.set_log_level(logging.WARNING)
     estimators = require("nncf.quantization.range_estimator").RangeEstimatorParametersSet
-    # Rounding the input twice, or the probability to 256 values, would only cost accuracy.
-    before = takewhile(lambda n: "Convolution" not in n.get_type_name(), model.get_ordered_ops())
-    names = [
-        node.get_friendly_name()
-        for node in before
-        if node.get_type_name() not in ("Parameter", "Constant")
-    ]
-    ends = [
-        model.output(name).get_node().input_value(0).get_node().get_friendly_name()
-        for name in (OUTPUT, PROBABILITY)
-    ]
-    after = nncf.Subgraph(inputs=ends[:1], outputs=ends[1:])
     cells = [cell[None] for cell in calibration]
     return nncf.quantize(
         model,
         nncf.Dataset(cells),
         subset_size=len(cells),
         preset=nncf.QuantizationPreset.MIXED,
-        ignored_scope=nncf.IgnoredScope(names=names, subgraphs=[after]),
+        # Rounding the input twice, or the probability to 256 values, would only cost accuracy.
+        ignored_scope=nncf.IgnoredScope(types=_NOT_ROUNDED, validate=False),
         advanced_parameters=nncf.AdvancedQuantizationParameters(
             # Half of the weights' range stays unused: processors without VNNI would overflow.
             overflow_fix=nncf.OverflowFix.ENABLE,

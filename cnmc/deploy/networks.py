@@ -66,18 +66,19 @@ def open_network(path: Path, num_threads: int | None = None) -> Network:
     Raises:
         CnmcError: The file is missing, damaged or of another kind, or a package is missing.
     """
-    file, num_threads = find_checkpoint(path), num_threads or num_cores()
+    file = find_checkpoint(path)
     digest = hashlib.blake2b(file.read_bytes(), digest_size=16)
     if file.suffix == ".xml" and file.with_suffix(".bin").is_file():
         digest.update(file.with_suffix(".bin").read_bytes())  # the weights
     if file.suffix in _EXPORTED:
-        info, logits = _open_exported(file, num_threads)
+        info, logits = _open_exported(file, num_threads or num_cores())
     else:
         with needs("train", f"{path}: a checkpoint"):
             import torch  # noqa: PLC0415
 
             from cnmc.deploy.graph import read_trained  # noqa: PLC0415
-        torch.set_num_threads(num_threads)
+        if num_threads is not None:
+            torch.set_num_threads(num_threads)
         graph = read_trained(file).graph
         info, logits = graph.info, graph.predict
     return Network(file, digest.hexdigest(), info, logits)

@@ -30,7 +30,6 @@ def screening_page(
     *,
     num_cells: int,
     num_maps: int,
-    num_threads: int,
     **facts: Any,
 ) -> str:
     """Return the page with at most ``num_cells`` cells and ``num_maps`` maps of Grad-CAM.
@@ -50,7 +49,7 @@ def screening_page(
     heats: dict[str, str] = {}
     no_heats = ""
     try:
-        heats = _heats(networks, sources, decisive, num_threads)
+        heats = _heats(networks, sources, decisive)
     except (CnmcError, UnreadableImageError) as error:
         no_heats = str(error)
     environment = Environment(
@@ -108,7 +107,6 @@ def _heats(
     networks: Sequence[Network],
     sources: Mapping[str, Path],
     cells: Sequence[Cell],
-    num_threads: int,
 ) -> dict[str, str]:
     """Return pictures of Grad-CAM by file; an error gives the reason why there are none."""
     for network in networks:
@@ -129,7 +127,6 @@ def _heats(
         [network.path for network in networks],
         np.stack(images),
         [cell.label == "ALL" for cell in cells],
-        num_threads=num_threads,
     )
     return {
         cell.file: _address(overlay(image, heat), info.size, _PICTURE)
