@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from cnmc.analysis.choosing import choose_of_epoch
+from cnmc.analysis.calibration import choose_of_epoch
 from cnmc.analysis.decision import Decision
 from cnmc.deploy.exported import GraphInfo, Images, Logits
 from cnmc.errors import CnmcError

@@ -9,7 +9,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 
-from cnmc.analysis.choosing import choose_of_epoch
+from cnmc.analysis.calibration import choose_of_epoch
 from cnmc.files import replacing
 from cnmc.model.checkpoint import load_checkpoint
 from cnmc.runs.folder import RunFolder, RunInfo

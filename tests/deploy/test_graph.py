@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from cnmc.analysis.choosing import choose_of_epoch
+from cnmc.analysis.calibration import choose_of_epoch
 from cnmc.analysis.decision import Decision
 from cnmc.deploy.graph import CellGraph, read_trained
 from cnmc.deploy.networks import open_network
