@@ -48,7 +48,7 @@ def export(config: ExportConfig) -> None:
                 copyfile(source, stack.enter_context(replacing(output.with_name(source.name))))
     except OSError as error:
         raise CnmcError(f"output={output}: cannot be written ({error})") from error
-    print(f"written: {output}, {card.name}\n{check.line()}")
+    print(f"written: {output}, {card.name}\n{check.line}")
 
 
 def _cells(trained: TrainedNetwork, config: ExportConfig) -> CellsOfRun | None:

@@ -52,7 +52,6 @@ def predict(config: PredictConfig) -> int:
             cells,
             num_cells=config.cells,
             num_maps=config.gradcam,
-            num_threads=num_threads,
             threshold=threshold,
             wanted=config.threshold,
             subjects=subjects,

@@ -34,12 +34,7 @@ _OF_LAUNCHERS = {
 
 
 def start(*, trains: bool = True) -> None:
-    """Prepare this process before it imports PyTorch.
-
-    Args:
-        trains: Whether the command needs the extra ``train``; without it, one line says so and the
-            process ends with status 2.
-    """
+    """Prepare this process for PyTorch; end it if the command ``trains`` and PyTorch is missing."""
     if trains and (missing := absent()):
         sys.stderr.write(
             f"error: {', '.join(missing)} not installed, which this command needs: "
@@ -60,10 +55,6 @@ def quoted(arguments: Sequence[str], schema: type) -> list[str]:
     has, or a list of paths. For the few path keys that training can sweep, ``data.root=A,B`` is a
     sweep unless something of that name exists. The value of any other key is quoted only if Hydra
     cannot parse it.
-
-    Args:
-        arguments: The command line without the program's name.
-        schema: The dataclass of the command's configuration.
     """
     keys = path_keys(schema)
     return [_quoted(argument, keys) for argument in arguments]
@@ -108,14 +99,9 @@ def without_hydra(whole: DictConfig) -> DictConfig:
 
 
 def compose(overrides: Sequence[str], config_name: str = "config") -> tuple[Any, dict[str, Any]]:
-    """Compose a configuration outside of a command, for notebooks and tests.
+    """Return the typed configuration of a command, and the same as resolved plain values.
 
-    Args:
-        overrides: As on the command line, without sweeps.
-        config_name: ``config`` for training, else the name of the command.
-
-    Returns:
-        The typed configuration, and the same as resolved plain values.
+    For notebooks and tests. ``config_name`` is ``config`` for training, else the command's name.
     """
     register()
     arguments = quoted(overrides, SCHEMAS[config_name])
@@ -150,13 +136,10 @@ def run_app(
     arguments: Callable[[list[str]], list[str]] = list,
     close: Callable[[], bool] = lambda: True,
 ) -> None:
-    """Run a Hydra main function as a command, and exit.
+    """Run a function that ``hydra.main`` made as a command, and exit.
 
-    Args:
-        main: The function that ``hydra.main`` made.
-        schema: The dataclass of the command's configuration.
-        arguments: Completes the command line, without the program's name.
-        close: Called at the end, also if jobs failed; returns whether all results are complete.
+    ``arguments`` completes the command line. ``close`` is called at the end, also if jobs failed,
+    and returns whether all results are complete.
     """
     never_fail_to_print()
     listen()

@@ -178,15 +178,9 @@ _INSTALLED = Path(__file__).parents[1] / "conf"
 CONFIG_DIR = _INSTALLED if _INSTALLED.is_dir() else Path(__file__).parents[2] / "conf"
 """The YAML files, inside an installed wheel or of the checkout."""
 
-SCHEMAS: dict[str, type] = {
-    "config": Config,
-    "benchmark": BenchmarkConfig,
-    "prepare": PrepareConfig,
-    "report": ReportConfig,
-    "best": BestConfig,
-    "predict": PredictConfig,
-    "export": ExportConfig,
-}
+_COMMANDS = (BenchmarkConfig, PrepareConfig, ReportConfig, BestConfig, PredictConfig, ExportConfig)
+
+SCHEMAS = {"config": Config} | {c.__name__.removesuffix("Config").lower(): c for c in _COMMANDS}
 """The schema of each top-level file of ``conf/``."""
 
 STANDALONE = ("report", "best", "predict", "export")

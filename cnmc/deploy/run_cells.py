@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from cnmc.analysis.choosing import CHOOSING_ROLE
+from cnmc.analysis.calibration import CHOOSING_ROLE
 from cnmc.config import DataConfig, SplitConfig
 from cnmc.data.images import crop_and_resize, decode, read_file
 from cnmc.data.sources.synthetic_cells import draw_cell, subject_traits

@@ -27,7 +27,6 @@ def screening_page(
     *,
     num_cells: int,
     num_maps: int,
-    num_threads: int,
     **facts: Any,
 ) -> str:
     """Return the page with at most ``num_cells`` cells and ``num_maps`` maps of Grad-CAM.
@@ -46,7 +45,7 @@ def screening_page(
     maps: list[Pixels] = []
     no_maps = ""
     try:
-        maps = _maps(networks, decisive, list(map(image_of, decisive)), num_threads)
+        maps = _maps(networks, decisive, list(map(image_of, decisive)))
     except CnmcError as error:
         no_maps = str(error)
     environment = Environment(
@@ -100,9 +99,7 @@ def most_decisive(cells: Sequence[Cell], limit: int) -> list[Cell]:
     return called_all[:num_all] + called_hem[: limit - num_all]
 
 
-def _maps(
-    networks: Sequence[Network], cells: Sequence[Cell], images: list[Pixels], num_threads: int
-) -> list[Pixels]:
+def _maps(networks: Sequence[Network], cells: Sequence[Cell], images: list[Pixels]) -> list[Pixels]:
     """Return images with Grad-CAM; an error says why there is none."""
     for network in networks:
         if not network.is_checkpoint:
@@ -115,7 +112,7 @@ def _maps(
         from cnmc.deploy.explain import decision_maps, overlay  # noqa: PLC0415 (torch)
     is_all = [cell.label == "ALL" for cell in cells]
     paths = [network.path for network in networks]
-    maps = decision_maps(paths, np.stack(images), is_all, num_threads=num_threads)
+    maps = decision_maps(paths, np.stack(images), is_all)
     return [overlay(image, heat) for image, heat in zip(images, maps, strict=True)]
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from cnmc.analysis import calibration, subjects
-from cnmc.analysis.metrics import FloatArray, aurocs, decision_metrics
+from cnmc.analysis.metrics import FloatArray, aurocs, decision_metrics, sigmoid
 from cnmc.analysis.published import published
 from cnmc.analysis.results import Group
 from cnmc.data.names import CLASS_NAMES
@@ -88,7 +88,7 @@ def _measure(group: Group) -> tuple[dict[str, Any], pd.DataFrame]:
     def errors(probs: FloatArray) -> list[float]:
         return [calibration.expected_calibration_error(labels, row) for row in probs]
 
-    before = calibration.probabilities(group.logits)
+    before = sigmoid(group.logits)
     diagram = calibration.reliability(repeated, before.ravel())
     diagram.insert(0, "experiment", group.label)
     diagram.insert(1, "protocol", group.protocol)
@@ -99,7 +99,7 @@ def _measure(group: Group) -> tuple[dict[str, Any], pd.DataFrame]:
     fit = calibration.fit_temperature
     fitted = [fit(r.choosing.labels, r.choosing.mean_at(r.best_epoch)) for r in group.runs]
     pairs = zip(group.logits, fitted, strict=True)
-    after = np.stack([calibration.probabilities(logits, t) for logits, t in pairs])
+    after = np.stack([sigmoid(logits / t) for logits, t in pairs])
     row |= {"temperature_mean": np.mean(fitted), "temperature_std": np.std(fitted)}
     calibrated = calibration.reliability(repeated, after.ravel())
     diagram["calibrated_probability"] = calibrated["mean_probability"]
@@ -141,7 +141,7 @@ def persons(findings: Findings) -> list[Item]:
     rows = [
         head(other)
         | {"num_subjects": len(other.subjects[0])}
-        | moments("auroc_", subjects.person_aurocs(other))
+        | moments("auroc_", aurocs(*subjects.person_scores(other)))
         for other in findings.study.groups
     ]
     by_person = in_percent(subjects.persons(group), "mean_accuracy", "wrong_share")

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cnmc.analysis import averaging
 from cnmc.analysis.metrics import METRICS, evaluate_each
 from cnmc.analysis.published import published
 from cnmc.analysis.results import Group, Study
-from cnmc.analysis.selection import HONEST, is_honest_twin, schemes
+from cnmc.analysis.selection import HONEST, is_honest_twin, schemes, views
+from cnmc.analysis.selection import ensembles as score_ensembles
 from cnmc.analysis.statistics import mean_interval
 from cnmc.reporting import plots
 from cnmc.reporting.document import Figure, Item, say, table
@@ -141,7 +141,7 @@ def rotations(findings: Findings) -> list[Item]:
         gains = f1_of(group) - f1_of(group, rotations=False)
         numbers = {"gain": 100 * gains.mean(), "higher": (gains > 0).sum(), "runs": len(gains)}
         words.append(say("rotations", group=group.label, **numbers))
-    frame = _joined(groups, averaging.views, "mean", "std", "spaced")
+    frame = _joined(groups, views, "mean", "std", "spaced")
     drawing, (axes,) = plots.panels(2.8)
     for style, rows in plots.by_experiment(frame):
         plots.line(axes, rows, style, "num_views")
@@ -160,7 +160,7 @@ def ensembles(findings: Findings) -> list[Item]:
         return [say("no_ensembles")]
     metrics = {"f1": "F1", "auroc": "AUROC"}
     scaled = [f"{metric}_{end}" for metric in metrics for end in ("mean", "low", "high")]
-    frame = _joined(groups, lambda g: averaging.ensembles(g.labels, g.logits), *scaled)
+    frame = _joined(groups, lambda g: score_ensembles(g.labels, g.logits), *scaled)
     drawing, panels = plots.panels(2.4, columns=2)
     for axes, (metric, title) in zip(panels, metrics.items(), strict=True):
         for style, rows in plots.by_experiment(frame):

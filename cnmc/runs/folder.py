@@ -250,8 +250,13 @@ class RunFolder:
             yield self.path / name
         # Damaged bytes raise many kinds of errors.
         except Exception as error:
+            # The words of these errors are about Python, not about the file.
+            is_foreign = isinstance(
+                error, TypeError | AttributeError | LookupError | RecursionError
+            )
+            reason = "damaged or incomplete" if is_foreign else " ".join(str(error).split())
             raise CnmcError(
-                f"{self.path / name} cannot be read ({' '.join(str(error).split())}); "
+                f"{self.path / name} cannot be read ({reason}); "
                 "run.overwrite=true starts this run over, or remove its folder"
             ) from error
 

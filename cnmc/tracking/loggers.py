@@ -115,17 +115,10 @@ def tracked(
     config: Mapping[str, Any],
     quiet: bool = False,
 ) -> Iterator[Tracker]:
-    """Yield the loggers of a run, and close them at its end.
+    """Yield the loggers of a run, which keep their files in its folder, and close them at its end.
 
     A failure of a logger is reported on stderr and stops nothing. A resumed run continues the same
-    W&B run.
-
-    Args:
-        options: The logger and its settings.
-        folder: The run folder; loggers keep their files in it.
-        info: Identity and progress of the run.
-        config: The resolved configuration.
-        quiet: Print only failures.
+    W&B run. With ``quiet``, only failures are printed.
     """
     name = "W&B" if options.kind == "wandb" else f"logger={options.kind}"
     guard = Guard(name, "the training continues, and its numbers are in the run folder")

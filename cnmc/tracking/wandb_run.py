@@ -46,8 +46,7 @@ def _silent_setup() -> Any:
 def default_mode() -> str:
     """Return the mode of W&B's settings, but offline if not logged in.
 
-    The commands ``wandb disabled`` and ``wandb offline`` change the settings. It is asked once a
-    process, because a login takes seconds without a network.
+    It is asked once a process, because a login takes seconds without a network.
     """
     mode = str(_silent_setup().settings.mode)
     try:
@@ -186,8 +185,8 @@ def tracked_at_wandb(
     """
     run: wandb.Run | None = None
     with guard:
-        name, run_id = info.label, sweep_agent.run_id() or info.run_id
-        more = {"job_type": keys.TRAIN, "run_id": run_id, "name": name}
+        run_id = sweep_agent.run_id() or info.run_id
+        more = {"job_type": keys.TRAIN, "run_id": run_id, "name": info.label}
         run = start(options, folder.path, info, config, **more)
     if run is None:
         yield Tracker()

@@ -189,14 +189,6 @@ def test_a_failure_of_wandb_is_one_line_without_its_address(
     assert HOST not in line
 
 
-def test_a_missing_login_is_named(
-    dashboard: ModuleType, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(wandb, "login", lambda **_: False)
-    assert dashboard.main(list(PLACE)) == 2
-    assert "wandb login" in capsys.readouterr().err
-
-
 def test_a_missing_package_is_named(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

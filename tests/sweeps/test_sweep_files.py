@@ -16,7 +16,7 @@ from wandb import wandb_agent
 from cnmc.cli.app import compose, without_hydra
 from cnmc.config import CONFIG_DIR, Config, register, to_config
 from cnmc.runs.folder import find_runs
-from cnmc.study.plan import job_folder, planned_runs, settings, with_multirun
+from cnmc.study.plan import compose_settings, job_folder, planned_jobs, setting, with_multirun
 from tests.conftest import ROOT
 from tests.study.forks import Forks
 
@@ -95,11 +95,8 @@ def test_a_grid_is_the_study_of_the_command_line(agent: Agent, name: str) -> Non
     assert parameters == {"seed": {"values": list(range(24))}}
     command = with_multirun(agent.start(name, {"seed": 23}).overrides)
     config, _ = compose(command)
-    folder = job_folder(config, command, {})
-    planned = planned_runs(
-        [f"experiment={name}", "seed=range(24)"], root=Path("runs"), seed=0, experiment="proposal"
-    )
-    assert folder.path == planned[-1].path
+    planned = _planned([f"experiment={name}", "seed=range(24)", "run.swept=[seed]"])
+    assert job_folder(config, command).path == planned[-1]
 
 
 def test_the_search_over_rates_compares_trials_when_the_rates_first_fall(agent: Agent) -> None:
@@ -168,14 +165,21 @@ def test_a_study_file_fills_the_folders_of_the_command_line(name: str) -> None:
     root = Path(config.run.root)
     assert root == Path("runs/rates" if name == "rates" else "runs")
     params = dict(HydraConfig.get().sweeper.params)
-    swept = [*(f"{key}={value}" for key, value in params.items()), f"+sweep={name}"]
-    planned, plain = (
-        planned_runs(overrides, root=root, seed=0, experiment="proposal", params=keys)
-        for overrides, keys in ((swept, list(params)), (STUDIES[name], ()))
-    )
-    assert [run.path for run in planned] == [run.path for run in plain]
-    for job in settings(swept)[-2:]:
-        _compose(*job)
+    plain = [*STUDIES[name], f"run.root={root}"]
+    keys = [override.partition("=")[0] for override in STUDIES[name]]
+    planned = _planned([f"+sweep={name}"], params)
+    assert planned == _planned([*plain, f"run.swept=[{','.join(keys)}]"])
+
+
+def _planned(overrides: list[str], params: dict[str, Any] | None = None) -> list[Path]:
+    """Return the run folders of a study, with all its settings composed."""
+    register()
+    swept = [f"{key}={value}" for key, value in (params or {}).items()]
+    jobs = [f"hydra.searchpath=[{STUDY_FOLDER.as_uri()}]", *swept, *overrides]
+    with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
+        planned = planned_jobs(jobs)
+        configs = compose_settings(planned, "config")
+    return [job_folder(configs[setting(job)], job, params).path for job in planned]
 
 
 @pytest.mark.slow
