@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cnmc.cli.start import start
+from cnmc.cli.app import start
 
 if __name__ == "__main__":
     start()
@@ -10,15 +10,13 @@ if __name__ == "__main__":
 import json
 import logging
 import warnings
-from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 import hydra
 from omegaconf import DictConfig
 
-from cnmc.benchmarking.forecast import forecast
-from cnmc.benchmarking.measure import Row, compare_all, table
+from cnmc.benchmarking.measure import Row, compare_all, forecast, table
 from cnmc.benchmarking.stages import STAGES, Bench
 from cnmc.cli.app import run_app, user_errors
 from cnmc.config import CONFIG_DIR, BenchmarkConfig, register, to_config
@@ -47,7 +45,9 @@ def benchmark(config: BenchmarkConfig) -> list[Row]:
             for name, stage in STAGES.items():
                 if config.stage in ("all", name):
                     rows += compare_all(name, stage(bench), config.repeats)
-                    _write(output / "benchmark.json", rows)
+                    with replacing(output / "benchmark.json", lasting=False) as temporary:
+                        text = json.dumps([asdict(row) for row in rows], indent=2)
+                        temporary.write_text(text + "\n")
     except OSError as error:
         raise CnmcError(
             f"output={output}: cannot write {error.filename or output} ({error.strerror})"
@@ -55,11 +55,6 @@ def benchmark(config: BenchmarkConfig) -> list[Row]:
     print(table(rows))
     print(f"\n{forecast(rows, config.model.name)}")
     return rows
-
-
-def _write(path: Path, rows: Sequence[Row]) -> None:
-    with replacing(path, lasting=False) as temporary:
-        temporary.write_text(json.dumps([asdict(row) for row in rows], indent=2) + "\n")
 
 
 @hydra.main(version_base="1.3", config_path=str(CONFIG_DIR), config_name="benchmark")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cnmc.cli.start import start
+from cnmc.cli.app import start
 
 if __name__ == "__main__":
     start()
@@ -44,17 +44,17 @@ def best(config: BestConfig) -> None:
     runs = rank(candidates, only)
     print(describe(runs, num_left_out))
     run = runs[0]
-    path = run.checkpoint
-    if project is None and not Path(path).is_file():
+    path = Path(run.checkpoint)
+    if project is None and not path.is_file():
         raise CnmcError(
             f"{path}: the checkpoint of the best run is missing; source=wandb download=true "
             "downloads it if it was sent there, run.overwrite=true trains the run again"
         )
     if config.download:
-        path = str(_download(run, project, Path(config.output)))
+        path = _download(run, project, Path(config.output))
         print(f"\nwritten: {path}")
     if project is None or config.download:
-        print(f"start from it: python -m cnmc.train {override('model.weights', path)}")
+        print(f"start from it: python -m cnmc.train {override('model.weights', str(path))}")
     else:
         print("download=true downloads the checkpoint")
     if config.promote:
@@ -81,48 +81,27 @@ def _project_of(run: Candidate) -> Project:
 
 
 def _download(run: Candidate, project: Project | None, output: Path) -> Path:
-    """Write a run's best checkpoint to ``<output>/<experiment>-<name>/best.ckpt``.
+    """Write a run's best checkpoint to ``<output>/<experiment>-<name>/best.ckpt``."""
+    from cnmc.model.checkpoint import load_checkpoint  # noqa: PLC0415 - torch takes seconds
 
-    Args:
-        run: The run.
-        project: The W&B project to download from; None copies the file of the run folder.
-        output: The folder.
-
-    Raises:
-        CnmcError: The checkpoint is missing, damaged or of another run, or cannot be written.
-    """
     path = output / run.label.replace("/", "-") / "best.ckpt"
+    expected = {"run_id": run.origin["run_id"], "epoch": run.epoch}
     try:
         with replacing(path) as temporary:
             if project is not None:
                 project.download(run, temporary)
             else:
                 shutil.copyfile(run.checkpoint, temporary)
-            _verify(temporary, run)
+            origin = load_checkpoint(temporary, lazy=True)["cnmc"]
+            found = {"run_id": origin["run"]["run_id"], "epoch": origin["epoch"]}
+            if found != expected:
+                raise CnmcError(f"{run.checkpoint}: it is of {found}, expected {expected}")
     except OSError as error:
         raise CnmcError(
             f"output={output}: the checkpoint cannot be written ({error.filename or path}: "
             f"{error.strerror}); give a folder with free space that you may write to"
         ) from error
     return path
-
-
-def _verify(path: Path, run: Candidate) -> None:
-    """Refuse a file that is not the checkpoint of this run, its best epoch and its cells."""
-    from cnmc.model.checkpoint import load_checkpoint  # noqa: PLC0415 - torch takes seconds
-
-    try:
-        origin = load_checkpoint(path, lazy=True)["cnmc"]
-    except CnmcError as error:
-        raise CnmcError(f"{run.checkpoint}: damaged, so nothing was written") from error
-    expected = {**run.origin, "epoch": run.epoch}
-    found = {**origin.get("run", {}), "epoch": origin.get("epoch")}
-    for key in ("run_id", "manifest_fingerprint", "split_fingerprint", "epoch"):
-        if found.get(key) != expected[key]:
-            raise CnmcError(
-                f"{run.checkpoint}: its {key} is {found.get(key)}, but {expected[key]} in the run "
-                f"{run.label}, so nothing was written; run.overwrite=true trains the run again"
-            )
 
 
 @hydra.main(version_base="1.3", config_path=None, config_name="best")

@@ -6,18 +6,13 @@ import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 from omegaconf import OmegaConf
 
 from cnmc.errors import CnmcError
-
-_CORES_PER_JOB = 4
-"""Further cores hardly speed up a run on a CPU."""
-
-_GPUS = ("auto", "gpu", "cuda")
-"""Accelerators that use a CUDA GPU if there is one."""
 
 
 def num_cores() -> int:
@@ -33,14 +28,8 @@ def num_gpus() -> int:
 
 
 def num_jobs() -> int:
-    """Return how many runs this machine should train at once: one per GPU, or some cores each."""
-    cores = num_cores()
-    return num_gpus() or max(1, min(cores, max(2, cores // _CORES_PER_JOB)))
-
-
-def gpus_per_job() -> int:
-    """Return 1 if there is a GPU, else 0: Ray hides the GPUs from a task that asks for none."""
-    return min(1, num_gpus())
+    """Return how many runs this machine should train at once: one per GPU, or per four cores."""
+    return num_gpus() or max(1, min(num_cores(), max(2, num_cores() // 4)))
 
 
 def cores_per_job(gpus_per_job: float = 0) -> int:
@@ -55,69 +44,52 @@ def cores_per_job(gpus_per_job: float = 0) -> int:
     return max(1, num_cores() // max(1, jobs))
 
 
-def _path(*parts: str) -> str:
-    return str(Path(*parts))
-
-
 def register_resolvers() -> None:
     """Register the numbers for configuration files, as ``${cnmc.num_jobs:}``."""
-    for name, function in (
-        ("num_cores", num_cores),
-        ("num_gpus", num_gpus),
-        ("num_jobs", num_jobs),
-        ("gpus_per_job", gpus_per_job),
-        ("cores_per_job", cores_per_job),
-        ("path", _path),
-    ):
-        OmegaConf.register_new_resolver(f"cnmc.{name}", function, replace=True)
+    for function in (num_cores, num_gpus, num_jobs, cores_per_job):
+        OmegaConf.register_new_resolver(f"cnmc.{function.__name__}", function, replace=True)
+    # Ray hides the GPUs from a task that asks for none.
+    OmegaConf.register_new_resolver("cnmc.gpus_per_job", lambda: min(1, num_gpus()), replace=True)
+    OmegaConf.register_new_resolver("cnmc.path", lambda *parts: str(Path(*parts)), replace=True)
 
 
 @contextmanager
 def claim_gpu(accelerator: str = "auto") -> Iterator[int | None]:
-    """Yield the GPU that the fewest other runs of this user on this machine have claimed.
+    """Yield the index of the visible GPU that the fewest runs of this user have claimed.
 
-    A claim is a lock on a file in the temporary folder, named by the GPU's UUID. The system
-    releases the lock when the process ends.
-
-    Args:
-        accelerator: ``trainer.accelerator`` of the run.
-
-    Yields:
-        Its index among the visible GPUs; None without a GPU or for another accelerator.
+    A claim is a lock on a file in the temporary folder, named by the GPU's UUID; the system
+    releases it when the process ends. Yields None without a GPU or for another accelerator.
 
     Raises:
         CnmcError: The lock cannot be created.
     """
     import torch  # noqa: PLC0415 - takes seconds
 
-    if accelerator not in _GPUS or not num_gpus():
+    if accelerator not in ("auto", "gpu", "cuda") or not num_gpus():
         yield None
         return
-    uuids = [str(torch.cuda.get_device_properties(i).uuid) for i in range(num_gpus())]
-    index, lock = _claim(uuids)
+    folder = Path(tempfile.gettempdir()) / f"cnmc-gpus-{os.getuid()}"
+    uuids = [torch.cuda.get_device_properties(index).uuid for index in range(num_gpus())]
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        # Slot 0 of every GPU, then slot 1 of every GPU, and so on.
+        slots = ((index, slot) for slot in count() for index in range(num_gpus()))
+        locks = ((i, FileLock(folder / f"{uuids[i]}-{slot}.lock")) for i, slot in slots)
+        index, lock = next((index, lock) for index, lock in locks if _acquired(lock))
+    except OSError as error:
+        raise CnmcError(
+            f"{folder}: cannot create a lock to claim a GPU ({error}); "
+            "set TMPDIR to another folder of this machine"
+        ) from error
     try:
         yield index
     finally:
         lock.release()
 
 
-def _claim(uuids: list[str]) -> tuple[int, FileLock]:
-    """Lock the first free slot: slot 0 of every GPU, then slot 1 of every GPU, and so on."""
-    folder = Path(tempfile.gettempdir()) / f"cnmc-gpus-{os.getuid()}"
-    slot = 0
+def _acquired(lock: FileLock) -> bool:
     try:
-        folder.mkdir(mode=0o700, exist_ok=True)
-        while True:
-            for index, uuid in enumerate(uuids):
-                lock = FileLock(folder / f"{uuid}-{slot}.lock")
-                try:
-                    lock.acquire(timeout=0)
-                except Timeout:
-                    continue
-                return index, lock
-            slot += 1
-    except OSError as error:
-        raise CnmcError(
-            f"{folder}: cannot create a lock to claim a GPU ({error}); "
-            "set TMPDIR to another folder of this machine"
-        ) from error
+        lock.acquire(timeout=0)
+    except Timeout:
+        return False
+    return True

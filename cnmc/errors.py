@@ -1,5 +1,7 @@
 """The errors whose messages are written for users."""
 
+import re
+
 from cnmc.signals import status_of_signal
 
 _HINTS = {
@@ -8,8 +10,12 @@ _HINTS = {
     "CellsConfig": "data.root=DIR names the folder of the cells",
     "Key 'data' not in 'BestConfig'": "manifest=DIGITS names a data set by its fingerprint",
     "hydra.cc/docs": "quote a value with special characters: 'key=\"value\"'",
+    "load 'hydra/launcher/(joblib|submitit)": "install its package: pip install 'cnmc[launchers]'",
+    "load 'hydra/launcher/ray'": "install its package: pip install 'cnmc[ray]'",
+    "Unexpected type for root": "data.synthetic is null for existing data; generated cells are "
+    "data=synthetic",
 }
-"""What to do about an error of Hydra, by a part of its message."""
+"""What to do about an error of Hydra or OmegaConf, by a pattern of its message."""
 
 
 class CnmcError(ValueError):
@@ -34,23 +40,15 @@ def is_interruption(error: BaseException) -> bool:
 
 
 def one_line(error: BaseException) -> str:
-    """Return the message of an error and of its causes as one line."""
+    """Return the message of an error and of its causes as one line, with what to do about it."""
     parts: list[str] = []
     seen: BaseException | None = error
     while seen is not None:
-        for line in str(seen).splitlines():
-            text = line.strip().rstrip(".")
-            if text.startswith("Config search path"):
-                break
-            if text.startswith("To append to your config"):
-                continue
-            # OmegaConf ends its messages with the path and type of the node.
-            if text.startswith("full_key: "):
-                text = text.removeprefix("full_key: ")
-                text = "" if any(text in part for part in parts) else f"key {text}"
-            if text and not text.startswith(("object_type=", "reference_type=")):
-                parts += [text] if text not in parts else []
+        text = str(seen).partition("Config search path")[0]
+        # OmegaConf ends its messages with the path and type of the node.
+        text = re.sub(r"(To append to your config|object_type=|reference_type=).*", "", text)
+        lines = (line.strip().rstrip(".") for line in text.splitlines())
+        parts += [line.replace("full_key: ", "key ") for line in lines if line]
         seen = seen.__cause__
-    message = "; ".join(parts) or type(error).__name__
-    hints = [hint for words, hint in _HINTS.items() if words in message]
-    return "; ".join([message, *hints])
+    message = "; ".join(dict.fromkeys(parts)) or type(error).__name__
+    return "; ".join([message, *(hint for key, hint in _HINTS.items() if re.search(key, message))])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cnmc.cli.start import start
+from cnmc.cli.app import start
 
 if __name__ == "__main__":
     start()
@@ -48,7 +48,7 @@ def export(config: ExportConfig) -> None:
                 copyfile(source, stack.enter_context(replacing(output.with_name(source.name))))
     except OSError as error:
         raise CnmcError(f"output={output}: cannot be written ({error})") from error
-    print(f"written: {output}, {card.name}\n{check.line()}")
+    print(f"written: {output}, {card.name}\n{check.line}")
 
 
 def _cells(trained: TrainedNetwork, config: ExportConfig) -> CellsOfRun | None:

@@ -8,22 +8,8 @@ from importlib.util import find_spec
 
 from cnmc.errors import CnmcError
 
-TRAIN = (
-    "torch",
-    "torchvision",
-    "pytorch_lightning",
-    "torchmetrics",
-    "timm",
-    "albumentations",
-    "wandb",
-    "pandas",
-    "pyarrow",
-    "scipy",
-    "matplotlib",
-    "safetensors",
-    "tabulate",
-)
-"""Modules that the extra ``train`` brings."""
+TRAIN = ("torch", "pytorch_lightning", "torchmetrics", "timm", "albumentations", "wandb", "pandas")
+"""Modules that the extra ``train`` brings, among others."""
 
 
 def absent() -> list[str]:
@@ -35,12 +21,7 @@ def absent() -> list[str]:
 def needs(extra: str, what: str) -> Iterator[None]:
     """Name the extra to install if an import in the block fails.
 
-    Args:
-        extra: The extra that contains the imported modules.
-        what: What needs them, as the beginning of a sentence.
-
-    Raises:
-        CnmcError: A module is not installed.
+    ``what`` needs it: the beginning of the message of the :class:`~cnmc.errors.CnmcError`.
     """
     try:
         yield

@@ -14,10 +14,7 @@ from pathlib import Path
 def replacing(path: Path, *, lasting: bool = True) -> Iterator[Path]:
     """Yield a temporary path that takes the place of ``path`` if nothing is raised.
 
-    Args:
-        path: The file to write.
-        lasting: Bring what was written to the disk first: else a machine that loses its power
-            could leave the new name with nothing behind it.
+    ``lasting`` writes the content to the disk first; else a power failure may leave an empty file.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
@@ -31,7 +28,7 @@ def replacing(path: Path, *, lasting: bool = True) -> Iterator[Path]:
 
 
 def to_disk(path: Path) -> None:
-    """Bring what was written to a file to the disk."""
+    """Wait until a file is on the disk."""
     with path.open("rb") as file:
         os.fsync(file.fileno())
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cnmc.cli.start import start
+from cnmc.cli.app import start
 
 if __name__ == "__main__":
     start(trains=False)
@@ -13,19 +13,12 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig
 
-from cnmc.cli.app import run_app, user_errors, without_multirun
+from cnmc.cli.app import run_app, user_errors
 from cnmc.config import PredictConfig, register, to_config
+from cnmc.deploy import outputs
 from cnmc.deploy.gather import gather
 from cnmc.deploy.judgement import Cell, Subject, by_subject, judge, threshold_of
 from cnmc.deploy.networks import best_runs, open_networks
-from cnmc.deploy.outputs import (
-    Journal,
-    check_submission,
-    output_lock,
-    submission,
-    table,
-    write_results,
-)
 from cnmc.deploy.screen import screen
 from cnmc.deploy.screening_page import screening_page
 from cnmc.devices import num_cores
@@ -34,20 +27,11 @@ register()
 
 
 def predict(config: PredictConfig) -> int:
-    """Screen cells and write the results.
-
-    Returns:
-        The exit status: 3 where a file was left out, else 0.
-
-    Raises:
-        CnmcError: There is no file, a network cannot be opened or has no such threshold, the
-            output folder belongs to other networks or cannot be written, or the files are not
-            those of the challenge.
-    """
+    """Screen cells, write the results, and return the exit status: 3 where a file was left out."""
     challenge, output = config.format == "challenge", Path(config.output)
     sources, skipped = gather(list(map(Path, config.input)), output)
     if challenge:
-        check_submission(sources, skipped)
+        outputs.check_submission(sources, skipped)
     paths = list(map(Path, config.checkpoint))
     if config.experiment is not None:
         paths = best_runs(Path(config.root), config.experiment, config.top)
@@ -55,9 +39,8 @@ def predict(config: PredictConfig) -> int:
     decisions = [network.info.decision for network in networks]
     threshold = threshold_of(decisions, config.threshold)
     num_threads = config.num_threads or num_cores()
-    with output_lock(output):
-        digests = [network.digest for network in networks]
-        journal = Journal(output, digests, overwrite=config.overwrite)
+    with outputs.output_lock(output):
+        journal = outputs.Journal(output, [n.digest for n in networks], overwrite=config.overwrite)
         num_before = len(journal.entries)
         seen, unusable = screen(sources, networks, journal, num_threads)
         skipped |= unusable
@@ -69,32 +52,28 @@ def predict(config: PredictConfig) -> int:
             cells,
             num_cells=config.cells,
             num_maps=config.gradcam,
-            num_threads=num_threads,
             threshold=threshold,
             wanted=config.threshold,
             subjects=subjects,
             skipped=skipped,
         )
         contents = {
-            "predictions.csv": table(Cell._fields[:-1], (cell[:-1] for cell in cells)),
-            "subjects.csv": table(Subject._fields, subjects),
-            "skipped.csv": table(("file", "reason"), skipped.items()),
+            "predictions.csv": outputs.table(Cell._fields[:-1], (cell[:-1] for cell in cells)),
+            "subjects.csv": outputs.table(Subject._fields, subjects),
+            "skipped.csv": outputs.table(("file", "reason"), skipped.items()),
             "screening.html": page.encode(),
         }
         if challenge and not skipped:
-            contents["submission.zip"] = submission(cell.label for cell in cells)
-        write_results(output, contents)
+            contents["submission.zip"] = outputs.submission(cell.label for cell in cells)
+        outputs.write_results(output, contents)
     if challenge:
-        check_submission(seen, skipped)
+        outputs.check_submission(seen, skipped)
     num_new = len(journal.entries) - num_before
     new = f"{num_new:,} of them new" if num_new else "nothing is computed again"
     num_all, num_doubtful = sum(c.label == "ALL" for c in cells), sum(c.doubtful for c in cells)
-    if cells:
-        print(f"{len(cells):,} cells, {new}: {num_all:,} called ALL")
-        num_unlike = sum(bool(cell.warnings) for cell in cells)
-        print(f"doubtful: {num_doubtful:,}; unlike training: {num_unlike:,}")
-    else:
-        print("no cell could be screened")
+    found = f"{len(cells):,} cells, {new}: {num_all:,} called ALL"
+    print(found if cells else "no cell could be screened")
+    print(f"doubtful: {num_doubtful:,}; unlike training: {sum(bool(c.warnings) for c in cells):,}")
     print(f"left out: {len(skipped):,}" + (f", see {output / 'skipped.csv'}" if skipped else ""))
     print(f"written: {output / 'screening.html'}")
     return 3 if skipped else 0
@@ -110,4 +89,4 @@ def main(node: DictConfig) -> None:
 
 if __name__ == "__main__":
     # The first job would end the process with its own exit status.
-    run_app(main, PredictConfig, arguments=without_multirun)
+    run_app(main, PredictConfig)

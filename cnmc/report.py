@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cnmc.cli.start import start
+from cnmc.cli.app import start
 
 if __name__ == "__main__":
     start()

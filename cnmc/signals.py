@@ -8,8 +8,8 @@ import signal
 import sys
 from typing import Any
 
-INTERRUPTED, TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM
-"""Exit statuses of a process that a signal ended."""
+TERMINATED = 128 + signal.SIGTERM
+"""Exit status of a process that SIGTERM ended."""
 
 _PR_SET_PDEATHSIG = 1
 """From ``linux/prctl.h``."""
@@ -18,11 +18,7 @@ _received: list[int] = []
 
 
 def end_with_parent(parent: int) -> None:
-    """Ask the system to kill this process as soon as its parent ends, in whatever way.
-
-    Args:
-        parent: Process id of the parent. If it has ended already, this process ends at once.
-    """
+    """Ask the system to kill this process as soon as the process ``parent`` ends."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         os._exit(TERMINATED)
@@ -41,24 +37,16 @@ def status_of_signal() -> int | None:
 
 
 def end_if_received() -> None:
-    """Raise the exception of a signal again.
+    """Raise KeyboardInterrupt or SystemExit again if a signal came.
 
     Python drops exceptions within a finaliser or a library's callback, and the work would continue.
-
-    Raises:
-        KeyboardInterrupt: After Ctrl-C.
-        SystemExit: After SIGTERM, with :data:`TERMINATED`.
     """
     if _received:
-        _end(_received[0])
+        _raise(_received[0], None)
 
 
 def _raise(number: int, _: Any) -> None:
     _received.append(number)
-    _end(number)
-
-
-def _end(number: int) -> None:
     if number == signal.SIGINT:
         raise KeyboardInterrupt
     sys.exit(TERMINATED)

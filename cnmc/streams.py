@@ -1,17 +1,17 @@
-"""Keeps a command alive when nobody reads its output: a closed pipe, a full disk."""
+"""Keeps a command alive when its output cannot be written: a closed pipe, a full disk."""
 
 from __future__ import annotations
 
 import os
 import sys
 from contextlib import suppress
-from typing import Any, TextIO, cast
+from typing import Any
 
 
 class _Unfailing:
     """A text stream that drops what cannot be written."""
 
-    def __init__(self, stream: TextIO) -> None:
+    def __init__(self, stream: Any) -> None:
         self._stream = stream
 
     def write(self, text: str) -> int:
@@ -28,27 +28,12 @@ class _Unfailing:
 
 
 def never_fail_to_print() -> None:
-    """Let writing to standard output and standard error never raise in this process.
-
-    After this, ``print`` and every library that writes to ``sys.stdout`` or ``sys.stderr`` drop
-    their text where the stream is closed or full.
-    """
-    for name, descriptor in (("stdout", 1), ("stderr", 2)):
-        stream = getattr(sys, name)
-        if stream is None:  # The descriptor was closed when Python started.
-            stream = _open_null(descriptor)
-        if not isinstance(stream, _Unfailing):
-            setattr(sys, name, cast("TextIO", _Unfailing(stream)))
-
-
-def _open_null(descriptor: int) -> TextIO:
-    """Open the null device, under the descriptor that child processes inherit if that is free."""
-    null = os.open(os.devnull, os.O_WRONLY)
-    try:
-        free = null == descriptor or not os.fstat(descriptor)
-    except OSError:
-        free = True
-    if free:
-        os.dup2(null, descriptor)
+    """Let writing to standard output and standard error never raise in this process."""
+    # A descriptor that was closed when Python started must not become that of a file.
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
         os.set_inheritable(descriptor, True)
-    return os.fdopen(null, "w")
+    os.close(descriptor)
+    for name, number in (("stdout", 1), ("stderr", 2)):
+        stream: Any = getattr(sys, name) or os.fdopen(number, "w")
+        if not isinstance(stream, _Unfailing):
+            setattr(sys, name, _Unfailing(stream))

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from cnmc.best import best
 from cnmc.cli.app import compose
@@ -65,7 +64,7 @@ def test_an_experiment_without_a_finished_run_is_an_error(runs: Path) -> None:
     with pytest.raises(CnmcError, match=r"propsal.* norot, proposal"):
         best(BestConfig(runs=str(runs), experiment="propsal"))
     _run(runs, "nospeclr", 0, 0.9, status="failed")
-    with pytest.raises(CnmcError, match="no run is finished"):
+    with pytest.raises(CnmcError, match="finished"):
         best(BestConfig(runs=str(runs), experiment="nospeclr"))
 
 
@@ -77,7 +76,7 @@ def test_a_lost_checkpoint_is_an_error(runs: Path, capsys: pytest.CaptureFixture
     assert "norot/seed=0" in capsys.readouterr().out
 
 
-def test_download_copies_what_is_the_runs_own(
+def test_download_copies_the_checkpoint_of_the_run(
     runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     output = tmp_path / "out"
@@ -89,13 +88,10 @@ def test_download_copies_what_is_the_runs_own(
     assert f"model.weights={output}/norot-seed=0/best.ckpt" in capsys.readouterr().out
     (output / "norot-seed=0/best.ckpt").unlink()
     source.write_bytes(source.read_bytes()[:100])
-    with pytest.raises(CnmcError, match="norot/seed=0"):
+    with pytest.raises(CnmcError, match=r"best\.ckpt"):
         best(config)
     source.write_bytes((runs / "proposal/seed=0/checkpoints/best.ckpt").read_bytes())
-    with pytest.raises(CnmcError, match="run_id is proposal0, but norot0"):
-        best(config)
-    torch.save({"state_dict": {}, "cnmc": {"config": {}}}, source)
-    with pytest.raises(CnmcError, match="run_id is None, but norot0"):
+    with pytest.raises(CnmcError, match=r"norot/seed=0.*proposal0"):
         best(config)
     assert files_below(output) == []
 
@@ -135,7 +131,7 @@ def test_the_command_takes_the_names_of_training_groups_as_keys(runs: Path) -> N
     assert "best of 2 runs: proposal/seed=1" in done.stdout
     refused = run("split=e0")
     assert refused.returncode == 2
-    assert refused.stderr.startswith("error: split=e0: no finished run of these cells")
+    assert refused.stderr.startswith("error: split=e0")
     assert refused.stderr.count("\n") == 1
     typo = run("experimnt=proposal")
     assert typo.returncode == 2

@@ -122,10 +122,16 @@ def test_commands_that_see_other_gpus_count_each_others_claims(
 def test_a_process_that_dies_claims_nothing(machine: Path) -> None:
     code = (
         "import os, sys, time\n"
-        "from cnmc.devices import _claim\n"
-        f"claim = _claim({list(UUIDS)!r})\n"
-        "print(claim[0], flush=True)\n"
-        "time.sleep(60)\n"
+        "from types import SimpleNamespace\n"
+        "import torch\n"
+        "from cnmc.devices import claim_gpu\n"
+        f"torch.cuda.device_count = lambda: {len(UUIDS)}\n"
+        "torch.cuda.is_available = lambda: True\n"
+        f"uuids = {UUIDS}\n"
+        "torch.cuda.get_device_properties = lambda index: SimpleNamespace(uuid=uuids[index])\n"
+        "with claim_gpu() as gpu:\n"
+        "    print(gpu, flush=True)\n"
+        "    time.sleep(60)\n"
     )
     environment = {**os.environ, "TMPDIR": str(machine)}
     with subprocess.Popen(

@@ -14,7 +14,8 @@ from packaging.utils import canonicalize_name
 from cnmc.extras import TRAIN
 from tests.conftest import ROOT
 
-HIDE = f"import sys; sys.modules.update(dict.fromkeys({(*TRAIN, 'sklearn')!r})); "
+HIDDEN = (*TRAIN, "torchvision", "pyarrow", "scipy", "matplotlib", "safetensors", "sklearn")
+HIDE = f"import sys; sys.modules.update(dict.fromkeys({HIDDEN!r})); "
 """Importing any of these fails then, as if it were not installed."""
 
 COMMANDS = ("best", "benchmark", "export", "prepare", "report", "train")
@@ -55,7 +56,7 @@ def test_the_extras_bring_what_is_asked_for() -> None:
     ):
         items = project["optional-dependencies"][extra]
         brought = {item.partition(">")[0].partition("=")[0].replace("-", "_") for item in items}
-        assert brought == modules
+        assert brought >= modules
 
 
 def test_the_pinned_versions_are_those_that_the_package_accepts() -> None:

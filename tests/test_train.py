@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -16,24 +16,26 @@ import pytest
 import torch
 from torch import nn
 
-from cnmc.analysis.choosing import choose_of_epoch
+from cnmc.analysis.calibration import choose_of_epoch
 from cnmc.analysis.decision import Decision
 from cnmc.analysis.loading import load_study
-from cnmc.analysis.metrics import evaluate_run, mean_logits, weighted_bce
+from cnmc.analysis.metrics import evaluate, mean_logits, weighted_bce
 from cnmc.analysis.results import run_table
 from cnmc.cli.app import compose
 from cnmc.config import CellsConfig, ExportConfig, TrainerConfig
 from cnmc.data.store import open_cells
 from cnmc.deploy.networks import open_network
-from cnmc.errors import CnmcError, RefusedError
+from cnmc.errors import CnmcError
 from cnmc.export import export
 from cnmc.files import replacing
 from cnmc.model.checkpoint import load_checkpoint
 from cnmc.model.module import CellClassifier
-from cnmc.runs.folder import RunFolder, logit_columns
+from cnmc.runs.folder import RunFolder, RunInfo, logit_columns
+from cnmc.runs.identity import config_hash
 from cnmc.study.plan import job_folder
 from cnmc.train import train
 from cnmc.training.build import build_classifier, lightning_precision
+from tests.conftest import TINY
 from tests.data.trees import write_release
 from tests.test_experiments import EXPERIMENTS
 
@@ -46,16 +48,46 @@ def run(tiny: list[str]) -> Run:
 
     def _run(*overrides: str) -> RunFolder:
         config, resolved = compose([*tiny, *overrides])
-        folder = job_folder(config, [], {})
+        folder = job_folder(config)
         train(config, resolved, folder)
         return folder
 
     return _run
 
 
+# A step of the schedule between the epochs, so that a lost scheduler would show.
+DECAY = "optimizer.decay_every=1"
+
+
+@pytest.fixture(scope="module")
+def trained(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    """A finished run of two epochs that no test changes."""
+    root = tmp_path_factory.mktemp("trained")
+    data = [f"data.root={tiny_data / 'data'}", f"data.work_dir={tiny_data / 'work'}"]
+    config, resolved = compose([*TINY, *data, DECAY, f"run.root={root}"])
+    folder = job_folder(config)
+    train(config, resolved, folder)
+    return folder
+
+
+@pytest.fixture
+def own(trained: RunFolder, tmp_path: Path) -> RunFolder:
+    """A copy of that run where the fixture ``run`` finds it."""
+    path = tmp_path / "runs" / "proposal" / "seed=0"
+    shutil.copytree(trained.path, path)
+    return RunFolder(path)
+
+
+def _info(folder: RunFolder) -> RunInfo:
+    info = folder.read_info()
+    assert info is not None
+    return info
+
+
 def test_a_run_of_the_whole_recipe_has_the_papers_rates(run: Run) -> None:
     """Section 4.1, as the optimiser had them in each of the six epochs."""
-    metrics = run("trainer.max_epochs=6").read_metrics()
+    short = [f"trainer.limit_{part}_batches=1" for part in ("train", "val")]
+    metrics = run("trainer.max_epochs=6", *short).read_metrics()
     assert metrics["epoch"].tolist() == list(range(7))
     bases = [1.0, 1.0, 0.1, 0.1, 0.01, 0.01]
     for stage, rate in {"stage1": 1e-6, "stage3": 1e-4, "stage5": 1e-4, "head": 1e-2}.items():
@@ -68,26 +100,24 @@ def _predictions(folder: RunFolder) -> pd.DataFrame:
     return stored
 
 
-def test_a_run_leaves_everything_in_its_folder(run: Run, tmp_path: Path) -> None:
-    folder = run("seed=3")
-    assert folder.path == tmp_path / "runs" / "proposal" / "seed=3"
-    names = {path.name for path in folder.path.iterdir()}
+def test_a_run_leaves_everything_in_its_folder(trained: RunFolder) -> None:
+    assert trained.path.parts[-2:] == ("proposal", "seed=0")
+    names = {path.name for path in trained.path.iterdir()}
     assert names == {"config.yaml", "run.json", "metrics.csv", "predictions.parquet", "checkpoints"}
-    assert {p.name for p in (folder.path / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
+    assert {p.name for p in (trained.path / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
 
-    info = folder.read_info()
-    assert info is not None
-    assert (info.status, info.seed, info.protocol, info.epochs_done) == ("finished", 3, "paper", 2)
-    assert (info.best_epoch, info.best_f1) == folder.best_epoch()
+    info = _info(trained)
+    assert (info.status, info.seed, info.protocol, info.epochs_done) == ("finished", 0, "paper", 2)
+    assert (info.best_epoch, info.best_f1) == trained.best_epoch()
     assert info.versions["torch"] == version("torch")
     assert info.seconds > 0
 
-    metrics = folder.read_metrics()
+    metrics = trained.read_metrics()
     assert metrics["epoch"].tolist() == [0, 1, 2]
     assert metrics["train/loss"].isna().tolist() == [True, False, False]
-    assert metrics["lr/head"].iloc[1:].tolist() == [0.01, 0.01]
+    assert metrics["lr/head"].iloc[1:].tolist() == pytest.approx([0.01, 0.001])
 
-    table = _predictions(folder)
+    table = _predictions(trained)
     head = ["epoch", "role", "cell_id", "subject", "label"]
     assert list(table.columns) == head + [f"logit_{k}" for k in range(8)]
     assert table.groupby("epoch").size().tolist() == [18, 18, 18]
@@ -95,60 +125,53 @@ def test_a_run_leaves_everything_in_its_folder(run: Run, tmp_path: Path) -> None
     assert table["cell_id"].str.startswith("prelim/").all()
 
 
-def test_stored_metrics_can_be_recomputed_from_the_predictions(run: Run) -> None:
-    folder = run()
-    table = _predictions(folder)
-    for row in folder.read_metrics().to_dict("records"):
+def test_stored_metrics_can_be_recomputed_from_the_predictions(trained: RunFolder) -> None:
+    table = _predictions(trained)
+    for row in trained.read_metrics().to_dict("records"):
         epoch = int(row["epoch"])
-        whole = evaluate_run(table, epoch)
-        for name, value in whole.items():
-            assert row[f"val/{name}"] == pytest.approx(value, abs=1e-6), (epoch, name)
-        assert row["val/f1_norot"] == pytest.approx(
-            evaluate_run(table, epoch, rotations=False)["f1"], abs=1e-6
-        )
         rows = table[table["epoch"] == epoch]
+        labels = rows["label"].to_numpy()
+        for name, value in evaluate(labels, mean_logits(rows)).items():
+            assert row[f"val/{name}"] == pytest.approx(value, abs=1e-6), (epoch, name)
+        upright = evaluate(labels, rows["logit_0"].to_numpy())["f1"]
+        assert row["val/f1_norot"] == pytest.approx(upright, abs=1e-6)
         # 16 normal and 24 ALL cells train.
-        loss = weighted_bce(rows["label"].to_numpy(), mean_logits(rows), 16 / 24)
+        loss = weighted_bce(labels, mean_logits(rows), 16 / 24)
         assert row["val/loss"] == pytest.approx(loss, rel=1e-5)
 
 
-def test_the_best_checkpoint_gives_the_stored_logits(run: Run, tiny: list[str]) -> None:
-    folder = run()
-    best = folder.best_epoch()
+def test_the_best_checkpoint_gives_the_stored_logits(trained: RunFolder, tiny: list[str]) -> None:
+    best = trained.best_epoch()
     assert best is not None
-    checkpoint = load_checkpoint(folder.best_checkpoint)
+    checkpoint = load_checkpoint(trained.best_checkpoint)
     assert checkpoint["cnmc"]["epoch"] == best[0]
     config, _ = compose(tiny)
     module = build_classifier(config, pos_weight=1.0)
     module.load_state_dict(checkpoint["state_dict"])
     module.eval()
     store = open_cells(config.data, config.split)
-    rows = _predictions(folder).query(f"epoch == {best[0]}").reset_index(drop=True)
+    rows = _predictions(trained).query(f"epoch == {best[0]}").reset_index(drop=True)
     images = np.stack([store.cache.images[store.cache.rows[cell]] for cell in rows["cell_id"]])
     with torch.no_grad():
         logits = module.rotation_logits(torch.from_numpy(images))
     stored = rows[logit_columns(rows)].to_numpy()
     np.testing.assert_allclose(logits.numpy(), stored, atol=1e-5)
     # Opened for prediction, it gives them too, and decides as its predictions chose.
-    network = open_network(folder.path, num_threads=1)
+    network = open_network(trained.path, num_threads=1)
     np.testing.assert_allclose(network.logits(images), stored, atol=1e-5)
-    chosen = choose_of_epoch(_predictions(folder), best[0])
+    chosen = choose_of_epoch(_predictions(trained), best[0])
     assert chosen.num_cells == 18
     assert network.info.decision == chosen == Decision.from_values(checkpoint["cnmc"]["decision"])
 
 
 def test_a_trained_network_is_exported_by_its_own_cells(
-    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    own: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folder = run()
-    export(ExportConfig(str(folder.path), "onnx", str(tmp_path / "cells.onnx")))
+    export(ExportConfig(str(own.path), "onnx", str(tmp_path / "cells.onnx")))
     assert "checked on 8 generated cells of data (role val)" in capsys.readouterr().out
-    moved = RunFolder(folder.path.rename(tmp_path / "moved"))
-    data = str(write_release(tmp_path / "others"))
+    data = CellsConfig(str(write_release(tmp_path / "others")))
     with pytest.raises(CnmcError, match=r"data.root=.*fingerprint"):
-        export(
-            ExportConfig(str(moved.path), "onnx", str(tmp_path / "cells.onnx"), CellsConfig(data))
-        )
+        export(ExportConfig(str(own.path), "onnx", str(tmp_path / "cells.onnx"), data))
 
 
 @pytest.mark.parametrize("device", ["augment.device=false", "augment.device=true"])
@@ -182,11 +205,8 @@ class Killed(BaseException):
 
 @pytest.mark.parametrize(("epoch", "after"), [(1, "last"), (1, "best"), (2, "last"), (2, "end")])
 def test_a_run_stopped_between_epochs_resumes_to_the_same_bits(
-    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, epoch: int, after: str
+    run: Run, trained: RunFolder, monkeypatch: pytest.MonkeyPatch, epoch: int, after: str
 ) -> None:
-    # A step of the schedule between the epochs, so that a lost scheduler would show.
-    run = partial(run, "optimizer.decay_every=1")
-    whole = run("run.name=whole")
     written: list[str] = []
 
     @contextmanager
@@ -200,22 +220,19 @@ def test_a_run_stopped_between_epochs_resumes_to_the_same_bits(
     def die(*_: object) -> None:
         raise Killed
 
-    monkeypatch.setattr("cnmc.training.checkpoints.replacing", write_then_die)
-    if after == "end":
-        monkeypatch.setattr("cnmc.train.strip_optimizer", die)
-    with pytest.raises(Killed):
-        run("run.name=cut")
-    monkeypatch.undo()
-    info = RunFolder(tmp_path / "runs" / "proposal" / "cut").read_info()
-    assert info is not None
-    assert (info.status, info.epochs_done) == ("finished" if after == "end" else "running", epoch)
-    folder = run("run.name=cut")
-    pd.testing.assert_frame_equal(_predictions(folder), _predictions(whole), check_exact=True)
+    with monkeypatch.context() as patch:
+        patch.setattr("cnmc.training.recorder.replacing", write_then_die)
+        if after == "end":
+            patch.setattr("cnmc.train.tidy", die)
+        with pytest.raises(Killed):
+            run(DECAY)
+    folder = run(DECAY)
+    pd.testing.assert_frame_equal(_predictions(folder), _predictions(trained), check_exact=True)
     for metrics in ("epoch", "train/loss", "val/f1", "val/loss", "lr/head"):
-        expected = whole.read_metrics()[metrics]
+        expected = trained.read_metrics()[metrics]
         pd.testing.assert_series_equal(folder.read_metrics()[metrics], expected, check_exact=True)
     best = load_checkpoint(folder.best_checkpoint)
-    expected_best = load_checkpoint(whole.best_checkpoint)
+    expected_best = load_checkpoint(trained.best_checkpoint)
     for name in ("epoch", "decision"):
         assert best["cnmc"][name] == expected_best["cnmc"][name]
     for name, tensor in expected_best["state_dict"].items():
@@ -237,30 +254,19 @@ def _dying_in_second_epoch(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         yield
 
 
-@pytest.mark.parametrize("device", ["augment.device=false", "augment.device=true"])
 def test_a_run_stopped_within_an_epoch_repeats_it(
-    run: Run, monkeypatch: pytest.MonkeyPatch, device: str
+    run: Run, trained: RunFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = partial(run, device)
-    whole = _predictions(run("run.name=whole"))
     with _dying_in_second_epoch(monkeypatch), pytest.raises(Killed):
-        run("run.name=cut")
-    pd.testing.assert_frame_equal(_predictions(run("run.name=cut")), whole, check_exact=True)
+        run(DECAY)
+    pd.testing.assert_frame_equal(_predictions(run(DECAY)), _predictions(trained), check_exact=True)
 
 
-def test_a_finished_run_is_skipped(run: Run) -> None:
-    folder = run()
-    before = (folder.path / "run.json").stat().st_mtime_ns
-    run()
-    assert (folder.path / "run.json").stat().st_mtime_ns == before
-
-
-def test_another_configuration_is_refused_with_its_keys(run: Run) -> None:
-    folder = run()
+def test_another_configuration_is_refused_with_its_keys(run: Run, own: RunFolder) -> None:
     with pytest.raises(CnmcError, match=r"optimizer\.lr\.head \(there 0\.01, now 0\.02\)"):
-        run("optimizer.lr.head=0.02")
-    run("optimizer.lr.head=0.02", "run.overwrite=true")
-    assert folder.read_config()["optimizer"]["lr"]["head"] == 0.02
+        run(DECAY, "optimizer.lr.head=0.02")
+    run("optimizer.lr.head=0.02", "run.overwrite=true", "trainer.max_epochs=1")
+    assert own.read_config()["optimizer"]["lr"]["head"] == 0.02
 
 
 def test_another_data_set_split_or_weights_are_refused(
@@ -268,26 +274,24 @@ def test_another_data_set_split_or_weights_are_refused(
 ) -> None:
     config, _ = compose(tiny)
     store = open_cells(config.data, config.split)
-    own = tmp_path / "own.csv"
+    own_split = tmp_path / "own.csv"
     # The same cells but one: another split, which is no key of the configuration's identity.
-    store.split.cells.iloc[1:].to_csv(own, index=False)
+    store.split.cells.iloc[1:].to_csv(own_split, index=False)
     weights = [tmp_path / "a.pth", tmp_path / "b.pth"]
     for path in weights:
         torch.save(build_classifier(config, 1.0).network.state_dict(), path)
     begun = ["trainer.max_epochs=1", "model.pretrained=true", f"model.weights={weights[0]}"]
     folder = run(*begun)
-    with pytest.raises(CnmcError, match="another split"):
-        run(*begun, f"split.path={own}")
-    with pytest.raises(CnmcError, match="other initial weights"):
+    with pytest.raises(CnmcError, match=r"^split:"):
+        run(*begun, f"split.path={own_split}")
+    with pytest.raises(CnmcError, match=r"^model\.weights:"):
         run(*begun[:2], f"model.weights={weights[1]}")
-    info = folder.read_info()
-    assert info is not None
-    folder.write_info(replace(info, manifest_fingerprint="0" * 64))
-    with pytest.raises(CnmcError, match="another data set"):
+    folder.write_info(replace(_info(folder), manifest_fingerprint="0" * 64))
+    with pytest.raises(CnmcError, match=r"^data\.root:"):
         run(*begun)
 
 
-def test_starting_over_removes_run_folders_alone(run: Run, tmp_path: Path) -> None:
+def test_starting_over_removes_only_run_folders(run: Run, tmp_path: Path) -> None:
     precious = tmp_path / "runs" / "proposal" / "precious"
     precious.mkdir(parents=True)
     (precious / "thesis.tex").touch()
@@ -296,87 +300,63 @@ def test_starting_over_removes_run_folders_alone(run: Run, tmp_path: Path) -> No
     assert (precious / "thesis.tex").is_file()
 
 
-def test_a_cluster_that_starts_a_job_again_does_not_start_its_run_over(run: Run) -> None:
-    """Of the same command, that is; the next command with run.overwrite=true does."""
+def test_a_job_that_a_cluster_starts_again_does_not_start_its_run_over(run: Run) -> None:
+    """The next command with run.overwrite=true does."""
     again = partial(run, "run.overwrite=true", "trainer.max_epochs=1")
-    first = again("study.id=one").read_info()
-    second = again("study.id=one").read_info()
-    third = again("study.id=two").read_info()
-    assert first is not None
-    assert second is not None
-    assert third is not None
-    assert first.run_id == second.run_id != third.run_id
+    first, second, third = (_info(again(f"study.id={name}")).run_id for name in "aab")
+    assert first == second != third
 
 
-def test_half_a_run_folder_is_not_gone_on_with(run: Run) -> None:
-    folder = run("trainer.max_epochs=1")
-    (folder.path / "run.json").unlink()
-    (folder.path / "config.yaml").unlink()
-    with pytest.raises(RefusedError, match=r"run\.json"):
-        run("trainer.max_epochs=2")
-    info = run("trainer.max_epochs=2", "run.overwrite=true").read_info()
-    assert info is not None
-    assert info.epochs_done == 2
+def test_results_without_a_description_are_refused(run: Run, own: RunFolder) -> None:
+    (own.path / "run.json").unlink()
+    (own.path / "config.yaml").unlink()
+    with pytest.raises(CnmcError, match=r"config\.yaml"):
+        run()
+    assert _info(run("run.overwrite=true", "trainer.max_epochs=1")).epochs_done == 1
 
 
-def test_what_a_finished_run_was_left_with_is_made_up_for_when_it_is_skipped(
-    run: Run, monkeypatch: pytest.MonkeyPatch
+def test_a_skipped_run_is_only_tidied(
+    run: Run, own: RunFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(_: Path) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("cnmc.train.strip_optimizer", full)
-    folder = run("trainer.max_epochs=1")
-    monkeypatch.undo()
-    assert folder.is_finished()
-    assert "optimizer_states" in torch.load(folder.last_checkpoint, weights_only=True)
-    leftover = folder.path / "checkpoints" / ".last.ckpt.0.tmp"
+    before = (own.path / "run.json").read_bytes()
+    last = torch.load(own.last_checkpoint, weights_only=True)
+    torch.save({**last, "optimizer_states": []}, own.last_checkpoint)
+    leftover = own.path / "checkpoints" / ".last.ckpt.0.tmp"
     leftover.touch()
-    run("trainer.max_epochs=1")
-    assert set(torch.load(folder.last_checkpoint, weights_only=True)) == {"state_dict", "cnmc"}
+    run(DECAY)
+    assert set(torch.load(own.last_checkpoint, weights_only=True)) == {"state_dict", "cnmc"}
     assert not leftover.exists()
+    assert (own.path / "run.json").read_bytes() == before
+    # A full disk does not matter.
+    leftover.touch()
+    with monkeypatch.context() as patch:
+        patch.setattr(RunFolder, "remove_temporaries", _full)
+        run(DECAY)
+
+
+def _full(_: object) -> None:
+    raise OSError(28, "No space left on device")
 
 
 def test_a_finished_run_is_skipped_without_its_data(
-    run: Run, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    run: Run, own: RunFolder, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    folder = run("trainer.max_epochs=1")
-    before = (folder.path / "run.json").read_bytes()
-    moved = [f"data.root={tmp_path / 'moved'}", "data.synthetic=null"]
     # Another kind of data would be another configuration; the same kind elsewhere is not.
-    config = folder.read_config()
+    config = own.read_config()
     config["data"]["synthetic"] = None
-    folder.write_config(config)
-    run("trainer.max_epochs=1", *moved)
-    assert "its data were not compared" in capsys.readouterr().err
-    assert (folder.path / "run.json").read_bytes() == before
+    own.write_config(config)
+    own.write_info(replace(_info(own), config_hash=config_hash(config)))
+    before = (own.path / "run.json").read_bytes()
+    run(DECAY, f"data.root={tmp_path / 'moved'}", "data.synthetic=null")
+    assert f"{tmp_path / 'moved'}" in capsys.readouterr().err
+    assert (own.path / "run.json").read_bytes() == before
 
 
-def test_what_a_killed_process_left_half_written_is_removed(
-    run: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("cnmc.train.strip_optimizer", lambda _: None)
-    folder = run("trainer.max_epochs=1")
-    info = folder.read_info()
-    assert info is not None
-    folder.write_info(replace(info, status="running"))
-    leftover = folder.path / "checkpoints" / ".last.ckpt.0.tmp"
-    leftover.touch()
-    run("trainer.max_epochs=1")
-    assert not leftover.exists()
-
-
-def test_a_checkpoint_of_a_run_serves_as_initial_weights(run: Run) -> None:
-    first = run("run.name=first", "trainer.max_epochs=1")
-    second = run(
-        "run.name=second",
-        "trainer.max_epochs=1",
-        "model.pretrained=true",
-        f"model.weights={first.best_checkpoint}",
-    )
-    before = _predictions(second).query("epoch == 0")["logit_0"].to_numpy()
-    after = _predictions(first).query("epoch == 1")["logit_0"].to_numpy()
-    np.testing.assert_allclose(before, after, atol=1e-6)
+def test_a_checkpoint_of_a_run_serves_as_initial_weights(run: Run, trained: RunFolder) -> None:
+    weights = ["model.pretrained=true", f"model.weights={trained.last_checkpoint}"]
+    before = _predictions(run("trainer.max_epochs=1", *weights)).query("epoch == 0")["logit_0"]
+    after = _predictions(trained).query("epoch == 2")["logit_0"]
+    np.testing.assert_allclose(before.to_numpy(), after.to_numpy(), atol=1e-6)
 
 
 def test_more_cells_in_a_batch_than_train_are_refused(run: Run) -> None:
@@ -431,23 +411,20 @@ def traced(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
     return sizes
 
 
-def test_the_fast_preset_trains_as_the_papers_does_and_goes_on(
-    run: Run, traced: list[tuple[int, ...]], monkeypatch: pytest.MonkeyPatch
+def test_the_fast_preset_trains_as_the_papers_does_and_resumes(
+    run: Run, trained: RunFolder, traced: list[tuple[int, ...]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    paper = run("run.name=paper")
     # 18 cells in batches of 8: the last one is smaller.
-    run = partial(run, "trainer=fast", "trainer.max_epochs=2", "data.eval_batch_size=8")
+    run = partial(run, DECAY, "trainer=fast", "trainer.max_epochs=2", "data.eval_batch_size=8")
     whole = run("run.name=whole")
     images = {size for size in traced if size[1:] == (3, 40, 40)}
     assert images == {(8, 3, 40, 40)}
-    stored, expected = _predictions(whole), _predictions(paper)
+    stored, expected = _predictions(whole), _predictions(trained)
     columns = logit_columns(stored)
     start = stored["epoch"] == 0
     np.testing.assert_allclose(stored[start][columns], expected[start][columns], atol=1e-5)
     np.testing.assert_allclose(stored[columns], expected[columns], atol=0.05)
-    names = [
-        set(load_checkpoint(folder.best_checkpoint)["state_dict"]) for folder in (whole, paper)
-    ]
+    names = [set(load_checkpoint(one.best_checkpoint)["state_dict"]) for one in (whole, trained)]
     assert names[0] == names[1]
 
     with _dying_in_second_epoch(monkeypatch), pytest.raises(Killed):
@@ -464,9 +441,7 @@ def test_a_gpu_trains_and_evaluates(run: Run, preset: str, device: str) -> None:
         pytest.skip("no CUDA device")
     overrides = [f"trainer={preset}", device, "trainer.accelerator=cuda", "trainer.max_epochs=2"]
     folder = run(*overrides, "split=nested", "split.val_fraction=0.4")
-    info = folder.read_info()
-    assert info is not None
-    assert info.hardware["accelerator"] == torch.cuda.get_device_name()
+    assert _info(folder).hardware["accelerator"] == torch.cuda.get_device_name()
     assert "test" in set(_predictions(folder)["role"])
 
 
@@ -521,16 +496,14 @@ def test_a_failed_run_is_recorded_and_can_be_run_again(
     def fail(*_: object, **__: object) -> None:
         raise RuntimeError("out of memory")
 
-    monkeypatch.setattr("cnmc.model.module.CellClassifier.training_step", fail)
-    with pytest.raises(RuntimeError, match="out of memory"):
-        run()
-    path = tmp_path / "runs" / "proposal" / "seed=0" / "run.json"
-    values = json.loads(path.read_text())
-    assert values["status"] == "failed"
-    assert "RuntimeError: out of memory" in values["error"]
-    monkeypatch.undo()
-    info = run().read_info()
-    assert info is not None
+    with monkeypatch.context() as patch:
+        patch.setattr(CellClassifier, "training_step", fail)
+        with pytest.raises(RuntimeError, match="out of memory"):
+            run("trainer.max_epochs=1")
+    failed = _info(RunFolder(tmp_path / "runs" / "proposal" / "seed=0"))
+    assert failed.status == "failed"
+    assert "RuntimeError: out of memory" in str(failed.error)
+    info = _info(run("trainer.max_epochs=1"))
     assert (info.status, info.error) == ("finished", None)
 
 
@@ -552,10 +525,9 @@ def test_a_mistake_before_the_first_evaluation_leaves_no_folder(
 
 def test_the_honest_protocol_touches_the_test_cells_once(run: Run, tiny: list[str]) -> None:
     folder = run("split=nested", "split.val_fraction=0.4")
-    info, best = folder.read_info(), folder.best_epoch()
-    assert info is not None
+    best = folder.best_epoch()
     assert best is not None
-    assert info.protocol == "honest"
+    assert _info(folder).protocol == "honest"
     table = _predictions(folder)
     test = table[table["role"] == "test"]
     assert set(test["epoch"]) == {best[0]}
@@ -568,14 +540,10 @@ def test_the_honest_protocol_touches_the_test_cells_once(run: Run, tiny: list[st
     assert not trained & set(val["subject"])
 
 
-def test_norot_stores_one_logit(run: Run) -> None:
-    table = _predictions(run("experiment=norot"))
-    assert logit_columns(table) == ["logit_0"]
-
-
-def test_no_rotation_is_rotation_0_of_a_run(run: Run) -> None:
-    proposal, norot = _predictions(run()), _predictions(run("experiment=norot"))
-    np.testing.assert_array_equal(proposal["logit_0"], norot["logit_0"])
+def test_norot_stores_the_first_logit_of_the_same_training(run: Run, trained: RunFolder) -> None:
+    norot = _predictions(run("experiment=norot", DECAY))
+    assert logit_columns(norot) == ["logit_0"]
+    np.testing.assert_array_equal(_predictions(trained)["logit_0"], norot["logit_0"])
 
 
 @pytest.mark.usefixtures("traced")
@@ -593,6 +561,4 @@ def test_every_experiment_runs_one_batch(experiment: str, tiny: list[str], tmp_p
     config, resolved = compose(overrides)
     folder = RunFolder(tmp_path / experiment)
     train(config, resolved, folder)
-    info = folder.read_info()
-    assert info is not None
-    assert info.status == "finished"
+    assert _info(folder).status == "finished"

@@ -42,10 +42,9 @@ def draw_weights(strata: IntArray, rng: np.random.Generator, number: int) -> Flo
 
 
 def pair_wins(labels: IntArray, logits: FloatArray, subjects: IntArray) -> FloatArray:
-    """Count, by pairs of subjects, the pairs of an ALL and a HEM cell in the right order.
+    """Count, by pairs of subjects (S, S), the pairs of an ALL and a HEM cell in the right order.
 
-    Returns:
-        Shape (S, S): the cells of the first are ALL, of the second HEM; a tie counts half.
+    The cells of the first subject are ALL, of the second HEM; a tie counts half.
     """
     num_subjects = int(subjects.max()) + 1
     wins = np.zeros((num_subjects, num_subjects))
@@ -60,13 +59,9 @@ def pair_wins(labels: IntArray, logits: FloatArray, subjects: IntArray) -> Float
 
 
 class SubjectBootstrap:
-    """Resamples of the subjects of a set of cells, the same for every group of runs on them.
+    """B resamples of the subjects of a set of cells, the same for every group of runs on them.
 
-    Args:
-        labels: 0 or 1, shape (N,).
-        subjects: Number of each cell's subject, from 0, shape (N,).
-        number: Resamples, B.
-        seed: Of the resampling.
+    ``labels`` and ``subjects``, the number of each cell's subject from 0, have shape (N,).
     """
 
     def __init__(
@@ -86,43 +81,37 @@ class SubjectBootstrap:
         )
 
     def metrics(self, logits: FloatArray) -> dict[str, FloatArray]:
-        """Return every metric of counts of each run in each resample, (R, N) to (B, R)."""
+        """Return the metrics of counts of each run in each resample, (R, N) to (B, R)."""
         counts = confusion(self.labels, logits > 0.0, self.subjects)
         return count_metrics(np.einsum("bs,rsc->brc", self.weights, counts, optimize=True))
 
     def all_metrics(self, logits: FloatArray) -> dict[str, FloatArray]:
         """Return :meth:`metrics` and :meth:`auroc`; any other metric of scores is NaN."""
-        found = {**self.metrics(logits), "auroc": self.auroc(logits)}
         undefined = np.full((self.number, len(logits)), np.nan)
-        return {name: found.get(name, undefined) for name in METRICS}
+        found = {**self.metrics(logits), "auroc": self.auroc(logits)}
+        return dict.fromkeys(METRICS, undefined) | found
 
     def auroc(self, logits: FloatArray) -> FloatArray:
         """Return the AUROC of each run in each resample, (R, N) to (B, R)."""
         cells = confusion(self.labels, np.ones((1, len(self.labels)), dtype=bool), self.subjects)[0]
         pairs = (self.weights @ cells[:, 3]) * (self.weights @ cells[:, 1])
+        pairs[pairs == 0] = np.nan
         columns = []
         for row in logits:
             wins = pair_wins(self.labels, row, self.subjects)
-            right = np.einsum("bi,bi->b", self.weights @ wins, self.weights)
-            columns.append(np.where(pairs > 0, right / np.where(pairs > 0, pairs, 1), np.nan))
+            columns.append(np.einsum("bi,bi->b", self.weights @ wins, self.weights) / pairs)
         return np.stack(columns, axis=1)
 
     def interval(self, resampled: FloatArray, minus: FloatArray | None = None) -> Interval:
         """Return the interval of the mean over runs, for other seeds and other subjects.
 
-        Args:
-            resampled: A metric of each run in each resample of the subjects, shape (B, R).
-            minus: The same of another group, whose mean is subtracted, shape (B, Q). For pairs of
-                runs give the difference of the metrics instead.
+        ``resampled`` is a metric of each run in each resample of the subjects, shape (B, R). The
+        mean of ``minus``, shape (B, Q), is subtracted; pairs of runs are subtracted beforehand.
         """
-        if not self._defined or any(
-            part is not None and part.shape[1] < 2 for part in (resampled, minus)
-        ):
-            return NOT_DEFINED
         means = self._means(resampled, self.seed + 1)
-        return self.interval_of_run(
-            means if minus is None else means - self._means(minus, self.seed + 2)
-        )
+        if minus is not None:
+            means = means - self._means(minus, self.seed + 2)
+        return self.interval_of_run(means)
 
     def interval_of_run(self, resampled: FloatArray) -> Interval:
         """Return the interval of one run, for other subjects, from its metric, shape (B,)."""
@@ -133,6 +122,8 @@ class SubjectBootstrap:
 
     def _means(self, resampled: FloatArray, seed: int) -> FloatArray:
         runs = np.zeros(resampled.shape[1], dtype=np.int64)
+        if len(runs) < 2:
+            return np.full(self.number, np.nan)
         seeds = draw_weights(runs, np.random.default_rng(seed), self.number)
         means: FloatArray = (resampled * seeds).sum(axis=1) / seeds.sum(axis=1)
         return means

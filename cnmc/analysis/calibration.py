@@ -1,7 +1,7 @@
-"""Calibration of the probabilities, and ROC curves.
+"""Calibration, ROC curves, and the choice of temperature and threshold.
 
 The loss weights ALL cells by the ratio of the classes, so the sigmoid of a logit is not a
-calibrated probability: calibration is measured. ``labels`` are 0 or 1, shape (N,).
+calibrated probability. ``labels`` are 0 (HEM) or 1 (ALL), ``scores`` any increasing score.
 """
 
 from __future__ import annotations
@@ -10,11 +10,16 @@ import numpy as np
 import pandas as pd
 from scipy.optimize import minimize_scalar
 
-from cnmc.analysis.metrics import FloatArray, IntArray, sigmoid, weighted_bce
+from cnmc.analysis.decision import PAPER_THRESHOLD, Decision
+from cnmc.analysis.metrics import FloatArray, IntArray, count_metrics, mean_logits, weighted_bce
 
 NUM_BINS = 10
+CHOOSING_ROLE = "val"
+"""Role of the cells that choose the epoch, under both protocols."""
 TEMPERATURES = (0.01, 100.0)
 """Lowest and highest temperature of the search."""
+MAX_POINTS = 256
+"""Largest number of thresholds that are stored."""
 
 _GRID = np.linspace(0.0, 1.0, 201)
 _NEAR = 1e-12
@@ -43,22 +48,59 @@ def reliability(labels: IntArray, probs: FloatArray) -> pd.DataFrame:
 
 
 def expected_calibration_error(labels: IntArray, probs: FloatArray) -> float:
-    """Return the expected calibration error: the mean gap between probability and fraction.
-
-    Naeini et al. (2015), for the probability of ALL, over the bins of :func:`reliability`.
-    """
+    """Return the mean gap between probability and fraction (ECE, Naeini et al. 2015)."""
     bins = reliability(labels, probs)
     gaps = (bins["mean_probability"] - bins["fraction"]).abs().fillna(0.0)
     return float((gaps * bins["num_cells"]).sum() / bins["num_cells"].sum())
 
 
-def fit_temperature(labels: IntArray, logits: FloatArray) -> float:
-    """Return the temperature with the lowest unweighted log loss; logits are divided by it.
+def roc_points(labels: IntArray, scores: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Return false and true positive rates for every threshold, from none to all called ALL."""
+    order = np.argsort(-scores, kind="stable")
+    ordered = scores[order]
+    last = np.append(np.flatnonzero(np.diff(ordered)), len(ordered) - 1)
+    positives = np.cumsum(labels[order] == 1)[last]
+    negatives = last + 1 - positives
+    fpr, tpr = negatives / negatives[-1], positives / positives[-1]
+    return np.append(0.0, fpr), np.append(0.0, tpr)
 
-    Guo et al. (2017). It changes no decision at a logit of 0.
+
+def _has_roc(labels: IntArray, scores: FloatArray) -> bool:
+    return len(np.unique(labels)) == 2 and not np.isnan(scores).any()
+
+
+def mean_roc(labels: IntArray, scores: FloatArray) -> pd.DataFrame:
+    """Average ROC curves over runs, at equal false positive rates, from scores of shape (R, N).
 
     Returns:
-        A number within :data:`TEMPERATURES`; NaN if one class is missing.
+        fpr, and of the true positive rate tpr_mean, tpr_low and tpr_high (the extremes over runs);
+        no row where one class is missing.
+    """
+    names = ["fpr", "tpr_mean", "tpr_low", "tpr_high"]
+    if not _has_roc(labels, scores):
+        return pd.DataFrame(columns=pd.Index(names), dtype=float)
+    curves = []
+    for row in scores:
+        fpr, tpr = roc_points(labels, row)
+        # The highest true positive rate at no more than each false positive rate.
+        curves.append(tpr[np.searchsorted(fpr, _GRID + _NEAR, side="right") - 1])
+    values = (_GRID, np.mean(curves, axis=0), np.min(curves, axis=0), np.max(curves, axis=0))
+    return pd.DataFrame(dict(zip(names, values, strict=True)))
+
+
+def sensitivity_at(labels: IntArray, scores: FloatArray, specificity: float) -> float:
+    """Return the highest sensitivity with at least this specificity; NaN if a class is missing."""
+    if not _has_roc(labels, scores):
+        return float("nan")
+    fpr, tpr = roc_points(labels, scores)
+    return float(tpr[fpr <= 1 - specificity + _NEAR].max())
+
+
+def fit_temperature(labels: IntArray, logits: FloatArray) -> float:
+    """Return the temperature with the lowest unweighted log loss (Guo et al. 2017).
+
+    Logits, shape (N,), are divided by it. It is within :data:`TEMPERATURES`, or NaN if a class is
+    missing.
     """
     if len(np.unique(labels)) < 2:
         return float("nan")
@@ -71,54 +113,60 @@ def fit_temperature(labels: IntArray, logits: FloatArray) -> float:
     return float(np.exp(found.x))
 
 
-def probabilities(logits: FloatArray, temperature: float = 1.0) -> FloatArray:
-    """Return the probabilities of ALL."""
-    return sigmoid(np.asarray(logits, dtype=np.float64) / temperature)
-
-
-def roc_points(labels: IntArray, scores: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Return false and true positive rates for every threshold, from none to all called ALL.
-
-    Both classes must be there; scores are any increasing score, shape (N,).
-    """
-    order = np.argsort(-scores, kind="stable")
-    ordered = scores[order]
-    last = np.append(np.flatnonzero(np.diff(ordered)), len(ordered) - 1)
-    positives = np.cumsum(labels[order] == 1)[last]
-    negatives = last + 1 - positives
-    fpr, tpr = negatives / negatives[-1], positives / positives[-1]
-    return np.append(0.0, fpr), np.append(0.0, tpr)
-
-
-def _is_defined(labels: IntArray, scores: FloatArray) -> bool:
-    return len(np.unique(labels)) == 2 and not np.isnan(scores).any()
-
-
-def mean_roc(labels: IntArray, scores: FloatArray) -> pd.DataFrame:
-    """Average ROC curves over runs, at equal false positive rates, from scores of shape (R, N).
+def choose(labels: IntArray, logits: FloatArray, role: str) -> Decision:
+    """Choose temperature and threshold by the mean logits of the cells of a role, shape (N,).
 
     Returns:
-        fpr, and of the true positive rate tpr_mean, tpr_low and tpr_high (the extremes over runs);
-        no row where one class is missing.
+        The temperature with the lowest log loss (1 if there is no minimum), and the threshold with
+        the highest weighted F1, the nearest to the paper's among equals. The default decision if a
+        class is missing or a logit is not finite.
     """
-    names = ["fpr", "tpr_mean", "tpr_low", "tpr_high"]
-    if not _is_defined(labels, scores):
-        return pd.DataFrame(columns=pd.Index(names), dtype=float)
-    curves = []
-    for row in scores:
-        fpr, tpr = roc_points(labels, row)
-        # The highest true positive rate at no more than each false positive rate.
-        curves.append(tpr[np.searchsorted(fpr, _GRID + _NEAR, side="right") - 1])
-    values = (_GRID, np.mean(curves, axis=0), np.min(curves, axis=0), np.max(curves, axis=0))
-    return pd.DataFrame(dict(zip(names, values, strict=True)))
+    if len(np.unique(labels)) < 2 or not np.isfinite(logits).all():
+        return Decision()
+    fitted = fit_temperature(labels, logits)
+    # If the classes are separated at 0, the loss falls to a bound of the search without a minimum,
+    # and every new cell would get a probability of 0 or 1.
+    loss, *at_bounds = (weighted_bce(labels, logits / t, 1.0) for t in (fitted, *TEMPERATURES))
+    temperature = fitted if loss < min(at_bounds) else 1.0
+    probs = Decision(temperature=temperature).probabilities(logits)
+    thresholds = _thresholds(probs)
+    if len(thresholds) == 0:
+        return Decision()
+    positive, negative = np.sort(probs[labels == 1]), np.sort(probs[labels == 0])
+    missed = np.searchsorted(positive, thresholds)
+    right = np.searchsorted(negative, thresholds)
+    counts = np.stack([right, len(negative) - right, missed, len(positive) - missed], axis=-1)
+    scores = count_metrics(counts)
+    best = int(np.lexsort((np.abs(thresholds - PAPER_THRESHOLD), -scores["f1"]))[0])
+    even = np.linspace(0, len(thresholds) - 1, min(len(thresholds), MAX_POINTS))
+    kept = np.unique(np.append(np.rint(even).astype(int), best))
+    points = np.stack([thresholds, scores["sensitivity"], scores["specificity"]], axis=-1)[kept]
+    return Decision(
+        temperature=temperature,
+        threshold=float(thresholds[best]),
+        chosen_on=role,
+        num_cells=len(labels),
+        points=tuple(tuple(point) for point in points.tolist()),
+    )
 
 
-def sensitivity_at(labels: IntArray, scores: FloatArray, specificity: float) -> float:
-    """Return the highest sensitivity of a threshold with at least this specificity.
+def choose_of_epoch(predictions: pd.DataFrame | None, epoch: int) -> Decision:
+    """Choose on the stored predictions of an epoch; the default decision if there are none."""
+    if predictions is None:
+        return Decision()
+    of_epoch = predictions["epoch"] == epoch
+    cells = predictions[of_epoch & (predictions["role"] == CHOOSING_ROLE)]
+    return choose(cells["label"].to_numpy(dtype=np.int64), mean_logits(cells), CHOOSING_ROLE)
 
-    All are fractions of 1; NaN where one class is missing.
+
+def _thresholds(probs: FloatArray) -> FloatArray:
+    """Return thresholds in (0, 1) for all possible decisions, ascending.
+
+    They are halfway between neighbours, so that the rounding of another runtime does not matter.
     """
-    if not _is_defined(labels, scores):
-        return float("nan")
-    fpr, tpr = roc_points(labels, scores)
-    return float(tpr[fpr <= 1 - specificity + _NEAR].max())
+    edges = np.unique(np.concatenate([[0.0], probs, [1.0]]))
+    middles = (edges[:-1] + edges[1:]) / 2
+    # Adjacent floats have no middle.
+    middles = np.where(middles > edges[:-1], middles, edges[1:])
+    found: FloatArray = np.unique(middles[(middles > 0.0) & (middles < 1.0)])
+    return found

@@ -26,12 +26,9 @@ def comparisons(
 
     Returns:
         The comparisons, and a line for each that is refused because the cells are not the same.
-        Columns, as fractions of 1: first, second, protocol, test, num_first, num_second,
-        mean_first, mean_second, the intervals seeds_low, seeds_high (of the difference, over other
-        seeds), subjects_low and subjects_high (over other seeds and subjects), the values of
-        :func:`~cnmc.analysis.statistics.compare`, p_holm (the two-sided p-value, corrected for the
-        number of comparisons), and experiment (of the paper, which the first group repeats:
-        ``norot``, ``nospeclr`` or none).
+        The columns are those of :func:`_compared`; first and second, the names; experiment, which
+        the first repeats (``norot``, ``nospeclr`` or none); and p_holm, the two-sided p-value
+        corrected for the number of comparisons.
     """
     rows: list[dict[str, Any]] = []
     refused: list[str] = []
@@ -40,8 +37,7 @@ def comparisons(
         reference = references.setdefault(group.cells_key, group)
         bootstrap, label = bootstraps[group.cells_key], group.label
         if reference is not group:
-            second = {"second": reference.label, "experiment": group.experiment}
-            names = {"first": label, **second}
+            names = {"first": label, "second": reference.label, "experiment": group.experiment}
             rows.append(names | _compared(group, group.logits, reference.logits, bootstrap))
             continue
         if group is not study.reference:
@@ -56,19 +52,15 @@ def comparisons(
             first = {"first": f"{label}, no rotation (same checkpoints)"}
             found = _compared(group, group.upright, group.logits, bootstrap, paired=True)
             rows.append(first | names | found)
-            if norot and group.protocol == "paper" and not _has_norot(study, group):
+            on_same = {
+                other.experiment for other in study.groups if other.cells_key == group.cells_key
+            }
+            if norot and group.protocol == "paper" and "norot" not in on_same:
                 first = {"first": f"{label}, no rotation (own epoch)"}
                 own = best_logits(group, rotations=False)
                 rows.append(first | names | _compared(group, own, group.logits, bootstrap))
     table = pd.DataFrame(rows)
     return table.assign(p_holm=holm(table["p_two_sided"])) if rows else table, refused
-
-
-def _has_norot(study: Study, group: Group) -> bool:
-    """Return whether NOROT has runs of its own on the same cells."""
-    return any(
-        other.experiment == "norot" and other.cells_key == group.cells_key for other in study.groups
-    )
 
 
 def _compared(
@@ -79,7 +71,10 @@ def _compared(
     *,
     paired: bool = False,
 ) -> dict[str, Any]:
-    """Return the row of two groups of logits, shape (R, N) and (Q, N), on the group's cells."""
+    """Compare two groups of logits, (R, N) and (Q, N), on the group's cells, as fractions of 1.
+
+    The intervals of the difference are over other seeds, and over other seeds and subjects.
+    """
     one, other = (decision_metrics(group.labels, logits)["f1"] for logits in (first, second))
     resampled = [bootstrap.metrics(logits)["f1"] for logits in (first, second)]
     if paired:

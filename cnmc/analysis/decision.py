@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -25,12 +26,10 @@ class Decision:
     temperature: float = 1.0
     """Logits are divided by it before the sigmoid."""
     threshold: float = PAPER_THRESHOLD
-    """Probability from which a cell is called ALL, in (0, 1), with the highest weighted F1 on the
-    cells that it was chosen on."""
+    """Probability from which a cell is called ALL, in (0, 1)."""
     chosen_on: str = ""
-    """Role of those cells, such as ``val``; empty if nothing was chosen."""
+    """Role of the cells that chose both, such as ``val``; empty if nothing was chosen."""
     num_cells: int = 0
-    """Number of those cells."""
     points: tuple[tuple[float, ...], ...] = ()
     """Threshold, sensitivity and specificity on those cells, thresholds ascending."""
 
@@ -42,24 +41,24 @@ class Decision:
             CnmcError: A value is missing, unknown, of another type or out of range.
         """
         try:
-            unknown = values.keys() ^ {item.name for item in fields(cls)}
-            points = np.array(values["points"], dtype=np.float64).reshape(-1, 3)
-            rows = tuple(tuple(row) for row in points.tolist())
-            decision = cls(**{**values, "points": rows})
-            fits = {
-                "temperature": 0.0 < decision.temperature < math.inf,
-                "threshold": 0.0 < decision.threshold < 1.0,
-                "chosen_on": isinstance(decision.chosen_on, str),
-                "num_cells": type(decision.num_cells) is int and decision.num_cells >= 0,
-                "points": ((points >= 0) & (points <= 1)).all()
-                and (np.diff(points[:, 0]) > 0).all(),
-            }
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise CnmcError(f"decision: {error}") from None
-        wrong = [*unknown, *(name for name, fit in fits.items() if not fit)]
-        if wrong:
-            raise CnmcError(f"decision: {', '.join(wrong)}: unknown, or of another type or range")
-        return decision
+            points = tuple(tuple(map(float, point)) for point in values["points"])
+            found = cls(**{**values, "points": points})
+            fits = (
+                values.keys() == {item.name for item in fields(cls)}
+                and 0.0 < found.temperature < math.inf
+                and 0.0 < found.threshold < 1.0
+                and isinstance(found.chosen_on, str)
+                and type(found.num_cells) is int
+                and all(len(point) == 3 and 0 <= min(point) <= max(point) <= 1 for point in points)
+                and all(one[0] < next_one[0] for one, next_one in pairwise(points))
+            )
+        except (KeyError, TypeError, ValueError):
+            fits = False
+        if not fits:
+            raise CnmcError(
+                "decision: a value is missing, unknown, of another type or out of range"
+            )
+        return found
 
     def probabilities(self, mean_logits: npt.ArrayLike) -> npt.NDArray[np.float64]:
         """Return the probability of ALL of each mean logit, of the same shape."""
@@ -73,9 +72,9 @@ class Decision:
 
         Args:
             wanted: ``checkpoint`` (the one that came with it), ``paper`` (a mean logit of 0), a
-                number in (0, 1), or a point such as ``sensitivity:0.95``: the threshold with the
-                highest specificity among those that reach this sensitivity on the cells that it was
-                chosen on; ``specificity:0.9`` is the other way round.
+                number in (0, 1), or ``sensitivity:0.95``: the threshold with the highest
+                specificity that reaches this sensitivity on the cells that chose it;
+                ``specificity:0.9`` is the other way round.
 
         Raises:
             CnmcError: The words are others, or the point cannot be reached.

@@ -11,7 +11,6 @@ import numpy as np
 import pandas as pd
 from pandas.api.types import infer_dtype, is_float_dtype, is_integer_dtype, is_numeric_dtype
 
-from cnmc.analysis.metrics import reported_role
 from cnmc.analysis.results import FINGERPRINTS, REFERENCE, UPRIGHT, Group, Logits, Run, Study
 from cnmc.errors import CnmcError
 from cnmc.files import printable
@@ -32,18 +31,12 @@ def _is_text(values: pd.Series) -> bool:
     return infer_dtype(values, skipna=False) == "string"
 
 
-def _is_label(values: pd.Series) -> bool:
-    return bool(is_integer_dtype(values) and values.isin([0, 1]).all())
-
-
-_KEYS: dict[str, Callable[[Any], bool]] = {
+_COLUMNS: dict[str, Callable[[Any], Any]] = {
     "epoch": is_integer_dtype,
-    "role": _is_text,
-    "cell_id": _is_text,
-    "subject": _is_text,
-    "label": _is_label,
+    "label": lambda values: is_integer_dtype(values) and values.isin([0, 1]).all(),
+    **dict.fromkeys(("role", "cell_id", "subject"), _is_text),
 }
-"""The check of each column of the predictions before the logits."""
+"""Checks of the columns of the predictions."""
 
 
 def _expect(good: object, path: Path, problem: str) -> None:
@@ -55,19 +48,17 @@ def load_run(folder: RunFolder) -> Run:
     """Read the folder of a finished run.
 
     Raises:
-        CnmcError: A file is missing, cannot be read, or holds values that do not fit the others.
-            The message names the file.
+        CnmcError: A file is missing or damaged, or does not fit the others.
     """
     path = folder.path
     info = folder.read_info()
     if info is None or info.status != "finished":
         raise CnmcError(f"{path}: the run is not finished")
-    fingerprints = (info.manifest_fingerprint, info.split_fingerprint)
-    known = info.protocol in ("paper", "honest") and None not in fingerprints
-    _expect(known, path / INFO, "has no protocol or no fingerprints")
+    known = info.manifest_fingerprint and info.split_fingerprint
+    _expect(known and info.protocol in ("paper", "honest"), path / INFO, "names no cells")
     config = folder.read_config()
     same = config_hash(config) == info.config_hash
-    _expect(same, path / CONFIG, f"is not the one of {INFO} (config_hash)")
+    _expect(same, path / CONFIG, f"does not have the config_hash of {INFO}")
     best = info.best_epoch or info.epochs_done
     metrics = folder.read_metrics()
     numbers = all(map(is_numeric_dtype, metrics.dtypes)) and is_integer_dtype(metrics["epoch"])
@@ -79,10 +70,10 @@ def load_run(folder: RunFolder) -> Run:
     if predictions is None:
         raise CnmcError(f"{file} is missing; run.overwrite=true trains this run again")
     logits = dict.fromkeys([UPRIGHT, *logit_columns(predictions)], is_float_dtype)
-    for name, fits in (_KEYS | logits).items():
+    for name, fits in (_COLUMNS | logits).items():
         good = name in predictions and fits(predictions[name])
         _expect(good, file, f"has no column {name}, or values of another type or range in it")
-    role = reported_role(predictions)
+    role = "test" if (predictions["role"] == "test").any() else "val"
     _expect(info.protocol == "paper" or role == "test", file, "has no test cells (protocol honest)")
     reported = _logits(predictions, role, best, file)
     choosing = reported if role == "val" else _logits(predictions, "val", best, file)
@@ -108,12 +99,8 @@ def _logits(predictions: pd.DataFrame, role: str, best: int, path: Path) -> Logi
 def load_study(folders: Sequence[RunFolder], reasons: Mapping[str, str] | None = None) -> Study:
     """Read run folders, finished or not.
 
-    A folder that is damaged, or whose cells are not those of its group, becomes a gap.
-
-    Args:
-        folders: The runs.
-        reasons: By path of the folder, a reason that the folder itself does not hold. These runs
-            become gaps.
+    A folder that is damaged, whose cells are not those of its group, or that has an entry in
+    ``reasons`` (by its path) becomes a gap.
     """
     reasons = reasons or {}
     runs: list[Run] = []
@@ -152,10 +139,7 @@ def _same_cells(one: Logits, other: Logits) -> bool:
 
 
 def _by_variant(runs: Sequence[Run]) -> dict[str, list[Run]]:
-    """Return the runs that are repetitions of each other, by the label of the group.
-
-    Runs of one name that differ in what was not swept are told apart by the keys that differ.
-    """
+    """Return the repetitions of each run by their label, which names the keys that differ."""
     named: dict[str, dict[str, list[Run]]] = defaultdict(lambda: defaultdict(list))
     for run in runs:
         name = f"{run.info.experiment} {run.info.setting}".strip()
@@ -170,13 +154,9 @@ def _by_variant(runs: Sequence[Run]) -> dict[str, list[Run]]:
         if len({tuple(row[i] for i in shown) for row in values}) < len(values):
             shown = list(range(len(keys)))
         for members, row in zip(variants.values(), values, strict=True):
-            differing = [f"{keys[i]}={_short(keys[i], row[i])}" for i in shown]
+            differing = [f"{keys[i]}={row[i][:12] if len(row[i]) == 64 else row[i]}" for i in shown]
             groups[" ".join([name, *differing])] = members
     return groups
-
-
-def _short(key: str, value: str) -> str:
-    return value[:12] if key in FINGERPRINTS else value
 
 
 def _unfinished(folder: RunFolder, info: RunInfo | None, reason: str | None) -> str:

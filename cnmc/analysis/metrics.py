@@ -1,12 +1,12 @@
 """Metrics of binary classification, as section 4 of the paper reports them.
 
-ALL is the positive class, label 1. A metric that is not defined for the cells (a class is missing)
-is NaN, never 0. ``labels`` are 0 (HEM) or 1 (ALL), shape (N,).
+``labels`` are 0 (HEM) or 1 (ALL, the positive class), shape (N,). A metric that is not defined for
+the cells (a class is missing) is NaN, never 0.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -28,27 +28,16 @@ class Counts(NamedTuple):
     fp: FloatArray
     fn: FloatArray
     tp: FloatArray
-
-    @property
-    def negatives(self) -> FloatArray:
-        """Cells with label 0."""
-        return self.tn + self.fp
-
-    @property
-    def positives(self) -> FloatArray:
-        """Cells with label 1."""
-        return self.fn + self.tp
+    negatives: FloatArray
+    positives: FloatArray
 
 
 class Metric(NamedTuple):
-    """A metric, a fraction of 1, that is computed in one of two ways."""
+    """A metric, a fraction of 1: its title, and a function of counts or of labels and scores."""
 
     title: str
-    """Name in tables and figures."""
     of_counts: Callable[[Counts], FloatArray] | None = None
-    """From counts; the result has their shape."""
     of_scores: Callable[[IntArray, FloatArray], float] | None = None
-    """From labels and scores, both of shape (N,), without a threshold."""
 
 
 def _ratio(numerator: FloatArray, denominator: FloatArray, default: float = np.nan) -> FloatArray:
@@ -105,10 +94,10 @@ def sigmoid(logits: FloatArray) -> FloatArray:
     return np.asarray(expit(np.asarray(logits, dtype=np.float64)))
 
 
-def mean_logits(predictions: pd.DataFrame, columns: Sequence[str] | None = None) -> FloatArray:
-    """Return the mean of some ``logit_<k>`` columns of each row, by default of all."""
-    chosen = predictions[list(columns or logit_columns(predictions))]
-    mean: FloatArray = chosen.to_numpy(dtype=np.float64).mean(axis=1)
+def mean_logits(predictions: pd.DataFrame) -> FloatArray:
+    """Return the mean of the ``logit_<k>`` columns of each row."""
+    logits = predictions[logit_columns(predictions)].to_numpy(dtype=np.float64)
+    mean: FloatArray = logits.mean(axis=1)
     return mean
 
 
@@ -117,13 +106,8 @@ def confusion(
 ) -> IntArray:
     """Count true negatives, false positives, false negatives and true positives.
 
-    Args:
-        labels: Shape (N,).
-        positive: Whether a cell is called ALL, shape (..., N).
-        subjects: Number of each cell's subject, from 0, shape (N,), to count by subject.
-
-    Returns:
-        Shape (..., 4), or (..., S, 4) with subjects.
+    ``positive``, whether a cell is called ALL, has shape (..., N), the counts (..., 4). With the
+    number of each cell's subject, from 0, shape (N,), they are counted by subject: (..., S, 4).
     """
     truth = np.asarray(labels) == 1
     group = np.zeros(len(truth), dtype=np.int64) if subjects is None else subjects
@@ -137,23 +121,14 @@ def confusion(
 
 
 def count_metrics(counts: npt.NDArray[Any]) -> dict[str, FloatArray]:
-    """Return every metric of counts by name.
-
-    Args:
-        counts: Shape (..., 4), in the order of :class:`Counts`.
-
-    Returns:
-        By metric, shape (...).
-    """
-    named = Counts(*np.moveaxis(np.asarray(counts, dtype=np.float64), -1, 0))
+    """Return every metric of counts: TN, FP, FN, TP of shape (..., 4) to (...) by metric."""
+    tn, fp, fn, tp = np.moveaxis(np.asarray(counts, dtype=np.float64), -1, 0)
+    named = Counts(tn, fp, fn, tp, tn + fp, fn + tp)
     return {name: metric.of_counts(named) for name, metric in METRICS.items() if metric.of_counts}
 
 
 def decision_metrics(labels: IntArray, logits: FloatArray) -> dict[str, FloatArray]:
-    """Return :func:`count_metrics` if cells with a logit above 0 are called ALL.
-
-    The logits have shape (..., N), each metric (...).
-    """
+    """Return :func:`count_metrics` for a threshold of 0: logits of shape (..., N) to (...)."""
     return count_metrics(confusion(labels, np.asarray(logits) > 0.0))
 
 
@@ -187,25 +162,3 @@ def weighted_bce(labels: IntArray, logits: FloatArray, pos_weight: float) -> flo
     y = np.asarray(labels, dtype=np.float64)
     loss = pos_weight * y * np.logaddexp(0.0, -x) + (1.0 - y) * np.logaddexp(0.0, x)
     return float(loss.mean())
-
-
-def reported_role(predictions: pd.DataFrame) -> str:
-    """Return the role of the reported cells: ``test`` if a run has it, otherwise ``val``."""
-    return "test" if (predictions["role"] == "test").any() else "val"
-
-
-def evaluate_run(
-    predictions: pd.DataFrame, epoch: int, *, role: str | None = None, rotations: bool = True
-) -> dict[str, float]:
-    """Return the metrics of one epoch of a run from its stored predictions.
-
-    Args:
-        predictions: A run's predictions.
-        epoch: The epoch to evaluate.
-        role: The cells to evaluate; the reported ones by default.
-        rotations: Average all stored rotations, or use only the original orientation.
-    """
-    role = role or reported_role(predictions)
-    rows = predictions[(predictions["epoch"] == epoch) & (predictions["role"] == role)]
-    logits = mean_logits(rows, None if rotations else ["logit_0"])
-    return evaluate(rows["label"].to_numpy(dtype=np.int64), logits)

@@ -1,7 +1,7 @@
-"""The ranking of finished runs by the F1 of their best epochs.
+"""The ranking of finished runs by the F1 that chose their epochs.
 
-The F1 that chose the epoch of a run also ranks the run. With protocol ``honest`` the metrics of the
-test cells are shown, but they do not rank, because that would make them optimistic.
+With protocol ``honest`` the metrics of the test cells are shown, but they do not rank, because that
+would make them optimistic.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tabulate import tabulate
+import pandas as pd
 
 from cnmc.analysis.loading import existing_runs, load_study
 from cnmc.analysis.metrics import METRICS, evaluate
@@ -33,21 +33,19 @@ _NUM_DIGITS, _NUM_SHOWN = 12, 5
 
 @dataclass(frozen=True)
 class Candidate:
-    """A finished run that may be the best one."""
+    """A finished run that may be the best one, in a run folder or at W&B."""
 
     origin: Mapping[str, Any]
     """See :meth:`cnmc.runs.folder.RunInfo.identity`."""
     epoch: int
-    """Its best epoch."""
+    """The best epoch."""
     choosing: Mapping[str, float]
-    """By name, the metrics of :func:`cnmc.analysis.metrics.evaluate` and :data:`F1_NOROT` at that
-    epoch, as fractions of 1, on the cells that chose it."""
+    """Metrics and :data:`F1_NOROT` of that epoch on the cells that chose it, fractions of 1."""
     checkpoint: str
-    """The path of its checkpoint, or the name of its artifact at W&B."""
+    """Path of the checkpoint, or name of the artifact at W&B."""
     reported: Mapping[str, float] = field(default_factory=dict)
     """The same metrics on the reported cells; empty if they are the same cells."""
     folder: Path | None = None
-    """The run folder; None for a run at W&B."""
 
     @property
     def f1(self) -> float:
@@ -71,10 +69,7 @@ def cells_of(origin: Mapping[str, Any]) -> dict[str, str]:
 
 
 def candidates_in(root: Path, experiment: str | None) -> tuple[list[Candidate], int]:
-    """Read the run folders below a folder, of one experiment or (None) of all.
-
-    Returns:
-        The finished runs, and the number of runs that are not finished or cannot be read.
+    """Read the runs below a folder, of one experiment or of all, and count those that do not rank.
 
     Raises:
         CnmcError: There is no such run.
@@ -105,11 +100,9 @@ def _scores(run: Run, logits: Logits) -> dict[str, float]:
 def rank(
     candidates: Sequence[Candidate], only: Mapping[str, str | None] | None = None
 ) -> list[Candidate]:
-    """Rank runs by the F1 that chose their epochs, best first; equal runs by their seed.
+    """Rank finished runs by the F1 that chose their epochs, best first; equal runs by their seed.
 
-    Args:
-        candidates: Finished runs.
-        only: First characters of ``protocol``, ``manifest`` and ``split`` of the runs to rank.
+    ``only`` has the first characters of ``protocol``, ``manifest`` and ``split`` of those to rank.
 
     Raises:
         CnmcError: There is no run, or they differ in data, split or protocol.
@@ -166,62 +159,41 @@ def override(key: str, value: str) -> str:
 
 
 def describe(runs: Sequence[Candidate], num_left_out: int) -> str:
-    """Return the best run and the next ones as text, with the meaning of the F1.
-
-    Args:
-        runs: The ranked runs.
-        num_left_out: Number of runs that are not finished or not readable.
-    """
-    best, count = runs[0], len(runs)
-    reached = f"F1 {_percent(best.f1)} at epoch {best.epoch}"
-    protocol, of_all = best.cells["protocol"], f"mean F1 of {_count(count)}"
-    lines = [
-        f"best of {_count(count)}: {best.label}, seed {best.origin['seed']}, {reached}",
-        f"  {_words(best)}",
-        f"  checkpoint {best.checkpoint}",
-        "",
-    ]
-    choosing = _table(runs, [run.choosing for run in runs])
-    if protocol == "honest":
-        reported = [run.reported for run in runs]
-        spread = _spread([row.get("f1", math.nan) for row in reported])
-        lines += ["on the cells that chose epoch and run, in %", choosing, ""]
-        lines += ["on the reported cells, which chose nothing, in %", _table(runs, reported), ""]
-        lines += [f"protocol honest: the reported F1 is not optimistic; {of_all}: {spread}"]
+    """Return the ranked runs as text, with the number of those that are not ranked."""
+    best, count = runs[0], _count(len(runs))
+    reached = f"F1 {100 * best.f1:.2f} at epoch {best.epoch}"
+    lines = [f"best of {count}: {best.label}, seed {best.origin['seed']}, {reached}"]
+    lines += [f"  {_words(best)}", f"  checkpoint {best.checkpoint}", ""]
+    scores = [run.choosing for run in runs]
+    if best.cells["protocol"] == "honest":
+        lines += ["on the cells that chose epoch and run, in %", _table(runs, scores), ""]
+        scores = [run.reported for run in runs]
+        title = "on the reported cells, which chose nothing, in %"
+        meaning = "the reported F1 is not optimistic"
     else:
-        spread = _spread([run.f1 for run in runs])
-        lines += ["on the reported cells, which also chose each run's epoch, in %", choosing, ""]
-        flattered = f"the reported cells also chose this run among {count}, so its F1 is optimistic"
-        lines += [f"protocol {protocol}: {flattered}; {of_all}: {spread}"]
+        title = "on the reported cells, which also chose each run's epoch, in %"
+        meaning = (
+            f"the reported cells also chose this run among {len(runs)}, so its F1 is optimistic"
+        )
+    f1 = 100 * np.array([row.get("f1", math.nan) for row in scores])
+    mean = f"mean F1 of {count}: {f1.mean():.2f} ± {f1.std():.2f}"
+    lines += [title, _table(runs, scores), ""]
+    lines += [f"protocol {best.cells['protocol']}: {meaning}; {mean}"]
     if num_left_out:
         lines += [f"left out: {_count(num_left_out)} not finished or not readable"]
     return "\n".join(lines)
 
 
 def _table(runs: Sequence[Candidate], scores: Sequence[Mapping[str, float]]) -> str:
-    titles = {name: metric.title for name, metric in METRICS.items()} | {F1_NOROT: "no rotation"}
-    names = ["f1", F1_NOROT, *(name for name in METRICS if name != "f1")]
-    rows = [
-        [position, run.label, run.origin["seed"], run.epoch]
-        + [_percent(values.get(name, math.nan)) for name in names]
-        for position, (run, values) in enumerate(zip(runs, scores, strict=True), start=1)
-    ]
-    text: str = tabulate(
-        rows[:_NUM_SHOWN],
-        ["", "run", "seed", "epoch", *(titles[name] for name in names)],
-        "plain",
-        disable_numparse=True,
-        colalign=["right", "left", "right", "right", *["right"] * len(names)],
+    titles = {"f1": "F1", F1_NOROT: "no rotation"}
+    titles |= {name: metric.title for name, metric in METRICS.items()}
+    numbers = 100 * pd.DataFrame(list(scores), dtype=float).reindex(columns=list(titles))
+    known = [(run.label, run.origin["seed"], run.epoch) for run in runs]
+    frame = pd.DataFrame(known, columns=["run", "seed", "epoch"]).join(
+        numbers.rename(columns=titles)
     )
-    return text
-
-
-def _spread(values: Sequence[float]) -> str:
-    return f"{_percent(float(np.mean(values)))} ± {_percent(float(np.std(values)))}"
-
-
-def _percent(value: float) -> str:
-    return "n/a" if math.isnan(value) else f"{100 * value:.2f}"
+    frame.index += 1
+    return frame[:_NUM_SHOWN].to_string(float_format="{:.2f}".format, na_rep="n/a")
 
 
 def _count(number: int) -> str:

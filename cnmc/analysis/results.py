@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -26,16 +27,16 @@ FINGERPRINTS = ("data", "split file")
 
 @dataclass(frozen=True)
 class Logits:
-    """The stored logits of one part of a run's cells."""
+    """The stored logits of one part of a run's cells.
+
+    ``cells`` has cell_id, subject and label, sorted by cell_id; ``epochs`` is ascending; ``values``
+    has shape (E, N, V): epoch, cell, rotation; ``columns`` are the names of the rotations.
+    """
 
     cells: pd.DataFrame
-    """cell_id, subject and label, one row a cell, sorted by cell_id."""
     epochs: IntArray
-    """Shape (E,), ascending."""
     values: FloatArray
-    """Shape (E, N, V): epoch, cell, rotation."""
     columns: tuple[str, ...]
-    """The names of the V rotations."""
 
     @property
     def labels(self) -> IntArray:
@@ -68,11 +69,9 @@ class Run:
     info: RunInfo
     config: Mapping[str, Any]
     metrics: pd.DataFrame
-    """``metrics.csv``: one row an epoch."""
     reported: Logits
-    """Logits of the reported cells."""
     choosing: Logits
-    """Logits of the cells that chose the epoch; with protocol paper these are the reported ones."""
+    """Of the cells that chose the epoch; with protocol paper these are the reported ones."""
 
     @property
     def best_epoch(self) -> int:
@@ -82,9 +81,9 @@ class Run:
     @property
     def variant(self) -> dict[str, Any]:
         """Configuration and fingerprints, without the seed: equal for repetitions of a run."""
-        keys = {key: value for key, value in identity(self.config).items() if key != "seed"}
         prints = (self.info.manifest_fingerprint, self.info.split_fingerprint)
-        return {**keys, **dict(zip(FINGERPRINTS, prints, strict=True))}
+        keys = identity(self.config) | dict(zip(FINGERPRINTS, prints, strict=True))
+        return {key: value for key, value in keys.items() if key != "seed"}
 
     def logits(self, *, rotations: bool = True) -> FloatArray:
         """Return the mean logits of the best checkpoint on the reported cells, shape (N,)."""
@@ -145,10 +144,7 @@ class Group:
         return np.stack([run.logits(rotations=False) for run in self.runs])
 
     def by_epoch(self, *, rotations: bool = True) -> tuple[IntArray, FloatArray]:
-        """Return the epochs that all runs stored of the reported cells, and their mean logits.
-
-        The shapes are (E,) and (E, R, N).
-        """
+        """Return the epochs that all runs stored, (E,), and the mean logits, (E, R, N)."""
         stored = [set(run.reported.epochs.tolist()) for run in self.runs]
         epochs = np.array(sorted(set.intersection(*stored)), dtype=np.int64)
         stacks = [
@@ -173,7 +169,6 @@ class Study:
     """The contents of run folders."""
 
     groups: tuple[Group, ...]
-    """Those of the reference experiment first, then in the order of the folders."""
     gaps: tuple[str, ...]
     """Runs that are not finished or left out, with the reason: one line a run."""
 
@@ -191,33 +186,27 @@ def with_reference(study: Study, label: str) -> Study:
     """
     labels = [group.label for group in study.groups]
     if label not in labels:
-        known = ", ".join(map(repr, labels))
-        raise CnmcError(
-            f"reference={label}: no such group of finished runs; expected one of {known}"
-        )
+        raise CnmcError(f"reference={label}: no such group of finished runs; expected {labels}")
     groups = sorted(study.groups, key=lambda group: group.label != label)
     return Study(tuple(groups), study.gaps)
 
 
 def missing_seeds(study: Study) -> dict[str, list[int]]:
     """Return, by group, the seeds that it lacks and another group on the same cells has."""
-    missing = {}
+    wanted: dict[tuple[str, ...], set[int]] = defaultdict(set)
     for group in study.groups:
-        others = [other for other in study.groups if other.cells_key == group.cells_key]
-        wanted = {seed for other in others for seed in other.seeds}
-        if lacking := sorted(wanted - set(group.seeds)):
-            missing[group.label] = lacking
-    return missing
+        wanted[group.cells_key] |= set(group.seeds)
+    missing = {g.label: sorted(wanted[g.cells_key] - set(g.seeds)) for g in study.groups}
+    return {label: seeds for label, seeds in missing.items() if seeds}
 
 
 def run_table(groups: Sequence[Group]) -> pd.DataFrame:
     """Return one row a run and view: the metrics of its best epoch on the reported cells.
 
-    Columns: group, experiment, setting (the swept overrides without the seed), variant (a hash that
-    is equal for runs that differ only in their seed), protocol, manifest and split (fingerprints),
-    run, seed, best_epoch, num_cells, majority_f1 (weighted F1 if every cell gets the more frequent
-    class), seconds, checkpoint, view, and the metrics as fractions of 1. A run that stored only the
-    original orientation has no row for the view ``rotations``.
+    ``setting`` has the swept overrides without the seed, ``variant`` is a hash that is equal for
+    runs that differ only in their seed, ``majority_f1`` the weighted F1 if every cell gets the more
+    frequent class. Metrics are fractions of 1. A run that stored only the original orientation has
+    no row for the view ``rotations``.
     """
     rows: list[dict[str, Any]] = []
     for group in groups:

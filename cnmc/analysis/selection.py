@@ -1,21 +1,32 @@
-"""How optimistic it is to choose the epoch on the reported cells.
+"""What the stored logits give with another choice of the epoch, of rotations, or as an ensemble.
 
 The paper chooses each run's best epoch by its F1 on the preliminary test set and reports that same
-F1 (section 4.2). The stored logits of every epoch give the F1 of other rules.
+F1 (section 4.2), which is optimistic.
 """
 
 from __future__ import annotations
 
+from itertools import combinations
+from math import comb
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 
 from cnmc.analysis.bootstrap import strata_of
-from cnmc.analysis.metrics import FloatArray, IntArray, confusion, count_metrics, decision_metrics
+from cnmc.analysis.metrics import (
+    FloatArray,
+    IntArray,
+    aurocs,
+    confusion,
+    count_metrics,
+    decision_metrics,
+)
 from cnmc.analysis.results import Group
 from cnmc.runs.identity import differing_keys
 
 NUM_DIVISIONS = 100
+NUM_CHOICES = 50
 HONEST = "honest protocol"
 
 
@@ -33,33 +44,28 @@ def best_logits(group: Group, *, rotations: bool = True) -> FloatArray:
     Without rotations this is the paper's NOROT (section 4.4): the training of PROPOSAL, and only
     the original orientation in evaluation and choice of the epoch.
     """
-    epochs, logits = group.by_epoch(rotations=rotations)
-    trained = _trained(epochs)
-    f1 = decision_metrics(group.labels, logits[trained])["f1"]
-    chosen = trained[np.argmax(f1, axis=0)]
+    logits = _trained(group, rotations=rotations)
+    chosen = np.argmax(decision_metrics(group.labels, logits)["f1"], axis=0)
     best: FloatArray = logits[chosen, np.arange(logits.shape[1])]
     return best
 
 
-def _trained(epochs: IntArray) -> IntArray:
-    """Return the positions of the epochs after 0, or of all epochs if there is no other."""
-    positions = np.flatnonzero(epochs > 0)
-    return positions if len(positions) else np.arange(len(epochs))
+def _trained(group: Group, *, rotations: bool = True) -> FloatArray:
+    """Return the logits of the epochs after 0, or of all epochs if there is no other."""
+    epochs, logits = group.by_epoch(rotations=rotations)
+    return logits[epochs > 0] if (epochs > 0).any() else logits
 
 
 def schemes(group: Group, others: tuple[Group, ...] = ()) -> list[Scheme]:
-    """Return the F1 of the same runs on the same cells by different rules.
+    """Return the F1 of the same runs, and of an honest twin among other groups, by each rule.
 
-    Args:
-        group: Runs; with protocol honest there is only one rule.
-        others: Groups that may include its honest twin.
+    With protocol honest there is only one rule.
     """
     f1 = decision_metrics(group.labels, group.logits)["f1"]
     if group.protocol == "honest":
         note = "subjects of the training part chose the epoch, so fewer cells trained"
         return [Scheme(HONEST, f1, note)]
-    epochs, logits = group.by_epoch()
-    counts = confusion(group.labels, logits > 0.0, group.subjects[1])[_trained(epochs)]
+    counts = confusion(group.labels, _trained(group) > 0.0, group.subjects[1])
     last = count_metrics(counts[-1].sum(axis=1))["f1"]
     paper = "the paper's rule: the same cells choose and are reported"
     found = [
@@ -88,19 +94,16 @@ def is_honest_twin(group: Group, other: Group) -> bool:
 def choose_on_other_subjects(
     counts: IntArray, strata: IntArray, *, num_divisions: int = NUM_DIVISIONS
 ) -> FloatArray | None:
-    """Return the F1 of each run if the epoch is chosen on other subjects.
+    """Return the F1 of each run if the epoch is chosen on other subjects, shape (R,).
 
     The subjects are divided into halves, class by class. Each half is scored at the epoch that is
-    best on the other; both together give one F1, which is averaged over the divisions.
+    best on the other; both together give one F1, which is averaged over the divisions. It is None
+    if a class has only one subject.
 
     Args:
-        counts: True negatives, false positives, false negatives, true positives by epoch, run and
-            subject, shape (E, R, S, 4).
+        counts: By epoch, run and subject, shape (E, R, S, 4).
         strata: Stratum of each subject, shape (S,).
         num_divisions: Divisions, D.
-
-    Returns:
-        Shape (R,); None if a class has only one subject.
     """
     if np.unique(strata, return_counts=True)[1].min() < 2:
         return None
@@ -120,3 +123,57 @@ def choose_on_other_subjects(
         pooled += np.take_along_axis(scored, chosen[None, ..., None], axis=0)[0]
     mean: FloatArray = count_metrics(pooled)["f1"].mean(axis=0)
     return mean
+
+
+def ensembles(labels: IntArray, logits: FloatArray) -> pd.DataFrame:
+    """Score the mean logit of k runs, for k from 1 to all, from logits of shape (R, N).
+
+    Columns: k, num_choices (:data:`NUM_CHOICES` random subsets of k runs, or all if there are not
+    more), and of F1 and AUROC mean, low and high (the middle 95 % of the choices).
+    """
+    rng = np.random.default_rng(0)
+    rows = []
+    for size in range(1, len(logits) + 1):
+        chosen = _choices(len(logits), size, rng)
+        means = (chosen @ logits) / size
+        scores = {"f1": decision_metrics(labels, means)["f1"], "auroc": aurocs(labels, means)}
+        row: dict[str, float] = {"k": size, "num_choices": len(chosen)}
+        for name, values in scores.items():
+            low, high = np.quantile(values, [0.025, 0.975])
+            row |= {f"{name}_mean": values.mean(), f"{name}_low": low, f"{name}_high": high}
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _choices(number: int, size: int, rng: np.random.Generator) -> FloatArray:
+    """Return subsets of ``size`` out of ``number`` as rows of zeros and ones."""
+    if comb(number, size) <= NUM_CHOICES:
+        subsets = np.array(list(combinations(range(number), size)))
+    else:
+        subsets = np.array([rng.permutation(number)[:size] for _ in range(NUM_CHOICES)])
+    rows = np.zeros((len(subsets), number))
+    np.put_along_axis(rows, subsets, 1.0, axis=1)
+    return rows
+
+
+def views(group: Group) -> pd.DataFrame:
+    """Score the mean logit of several of the stored rotations, from 1 to all.
+
+    Columns: num_views; mean and std over runs (ddof 0) of the F1 averaged over all choices of so
+    many rotations; spaced, the mean F1 of the equally spaced rotations that begin with the original
+    orientation (``tta.num_rotations``), NaN where there are none.
+    """
+    stored = len(group.runs[0].reported.columns)
+    rows = []
+    for size in range(1, stored + 1):
+        subsets = list(combinations(range(stored), size))
+        weights = np.zeros((stored, len(subsets)))
+        np.put_along_axis(weights, np.array(subsets).T, 1 / size, axis=0)
+        logits = (run.reported.at(run.best_epoch) @ weights for run in group.runs)
+        f1 = np.stack([decision_metrics(group.labels, views.T)["f1"] for views in logits], axis=1).T
+        spaced = np.nan
+        if stored % size == 0:
+            spaced = f1[:, subsets.index(tuple(range(0, stored, stored // size)))].mean()
+        mean = f1.mean(axis=1)
+        rows.append({"num_views": size, "mean": mean.mean(), "std": mean.std(), "spaced": spaced})
+    return pd.DataFrame(rows)

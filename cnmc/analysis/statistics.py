@@ -16,21 +16,13 @@ from cnmc.analysis.metrics import FloatArray
 
 Interval = tuple[float, float]
 
-SIGNIFICANCE = 0.05
-CONFIDENCE = 0.95
-POWER = 0.8
+SIGNIFICANCE, CONFIDENCE, POWER = 0.05, 0.95, 0.8
 NUM_RESAMPLES = 4999
 NOT_DEFINED: Interval = (float("nan"), float("nan"))
 
 
 def compare(first: FloatArray, second: FloatArray, *, paired: bool = False) -> dict[str, float]:
-    """Compare a metric over the runs of two groups.
-
-    Args:
-        first: One value a run, shape (N,), N at least 1.
-        second: The same for the other group, shape (M,).
-        paired: Whether run r of one belongs to run r of the other, such as two ways to evaluate the
-            same checkpoints.
+    """Compare a metric over the runs of two groups, shape (N,) and (M,), or over pairs of runs.
 
     Returns:
         ``difference`` of the means; ``superiority``, the probability that a run of the first group
@@ -61,10 +53,10 @@ def compare(first: FloatArray, second: FloatArray, *, paired: bool = False) -> d
     for name, alternative in (("p_two_sided", "two-sided"), ("p_one_sided", "less")):
         if not paired:
             found[name] = float(mannwhitneyu(a, b, alternative=alternative).pvalue)
+        elif gains.any():
+            found[name] = float(wilcoxon(gains, alternative=alternative).pvalue)
         else:
-            # The test drops pairs without a difference, and is not defined if no other is left.
-            some = bool(gains.any())
-            found[name] = float(wilcoxon(gains, alternative=alternative).pvalue) if some else 1.0
+            found[name] = 1.0
     return found | {
         "superiority": superiority,
         "superiority_low": low,
@@ -74,10 +66,7 @@ def compare(first: FloatArray, second: FloatArray, *, paired: bool = False) -> d
 
 
 def holm(p_values: npt.ArrayLike) -> FloatArray:
-    """Correct p-values for their number by Holm's method (1979).
-
-    A NaN does not count and stays NaN.
-    """
+    """Correct p-values for their number by Holm's method (1979); NaN is left out."""
     p = np.asarray(p_values, dtype=np.float64)
     corrected = np.full(len(p), np.nan)
     order = np.argsort(p, kind="stable")[: int((~np.isnan(p)).sum())]
@@ -124,18 +113,14 @@ def proportion_interval(successes: float, number: int) -> Interval:
     return float(low.low), float(high.high)
 
 
-def _needed(probability: float, factor: int) -> float:
-    quantiles = float(norm.ppf(1 - SIGNIFICANCE / 2) + norm.ppf(POWER))
-    away = abs(probability - 0.5)
-    return float(np.ceil(quantiles**2 / (factor * away**2))) if away > 0 else float("inf")
-
-
-def runs_needed(superiority: float) -> float:
+def runs_needed(superiority: float, factor: int = 6) -> float:
     """Return how many runs each group needs for the two-sided Mann-Whitney test.
 
     Noether (1987): ``(z + z')**2 / (6 (superiority - 1/2)**2)`` for groups of equal size.
     """
-    return _needed(superiority, 6)
+    quantiles = float(norm.ppf(1 - SIGNIFICANCE / 2) + norm.ppf(POWER))
+    away = abs(superiority - 0.5)
+    return float(np.ceil(quantiles**2 / (factor * away**2))) if away > 0 else float("inf")
 
 
 def pairs_needed(gains: FloatArray) -> float:
@@ -148,18 +133,14 @@ def pairs_needed(gains: FloatArray) -> float:
         return float("nan")
     rows, columns = np.triu_indices(len(gains), k=1)
     sums = gains[rows] + gains[columns]
-    return _needed(float((sums > 0).mean() + (sums == 0).mean() / 2), 3)
+    return runs_needed(float((sums > 0).mean() + (sums == 0).mean() / 2), factor=3)
 
 
 def mean_interval(values: FloatArray, minus: FloatArray | None = None) -> Interval:
-    """Return an interval for the mean over runs, or for the difference of two groups' means.
+    """Return an interval for the mean over runs, or (``minus``) the difference of two means.
 
-    By the bias-corrected, accelerated bootstrap, for other seeds on the same cells. It is not
-    defined for one run, and has no width for equal runs.
-
-    Args:
-        values: One a run, shape (N,).
-        minus: The values of the group whose mean is subtracted, shape (M,); resampled separately.
+    By the bias-corrected, accelerated bootstrap, for other seeds on the same cells; groups are
+    resampled separately. It is not defined for one run, and has no width for equal runs.
     """
     samples = [np.asarray(part, dtype=np.float64) for part in (values, minus) if part is not None]
     if any(len(sample) < 2 or np.isnan(sample).any() for sample in samples):

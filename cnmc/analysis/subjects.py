@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from cnmc.analysis.metrics import FloatArray, IntArray, aurocs, sigmoid
+from cnmc.analysis.metrics import FloatArray, IntArray, sigmoid
 from cnmc.analysis.results import Group
 from cnmc.files import natural_key
 
@@ -30,12 +30,10 @@ def _by_row(values: FloatArray, rows: IntArray) -> FloatArray:
 def persons(group: Group) -> pd.DataFrame:
     """Return the results of each subject of the reported cells, ALL first, then by name.
 
-    A subject with cells of both classes is two rows: one a class.
-
-    Returns:
-        subject, label, num_cells; over runs, at their best epoch: mean_accuracy of its cells,
-        mean_probability and std_probability (ddof 0) of its cells' mean probability of ALL, and
-        wrong_share, the share of runs in which it is on the wrong side of 0.5.
+    A subject with cells of both classes has two rows. Columns: subject, label, num_cells; over
+    runs, at their best epoch: mean_accuracy of its cells, mean_probability and std_probability
+    (ddof 0) of its cells' mean probability of ALL, and wrong_share, the share of runs in which it
+    is on the wrong side of 0.5.
     """
     table, rows = _rows(group)
     right = (group.logits > 0.0) == (group.labels == 1)
@@ -53,17 +51,11 @@ def person_scores(group: Group) -> tuple[IntArray, FloatArray]:
     return table["label"].to_numpy(dtype=np.int64), _by_row(sigmoid(group.logits), rows)
 
 
-def person_aurocs(group: Group) -> FloatArray:
-    """Return the AUROC of each run over persons, by their cells' mean probability, shape (R,)."""
-    return aurocs(*person_scores(group))
-
-
 def best_and_last(group: Group, position: int) -> pd.DataFrame:
     """Return the accuracy by subject of the run at a position, as in the paper's Figure 3.
 
-    Returns:
-        subject, label, num_cells, best (of the best checkpoint) and last (of the last epoch; NaN
-        where the reported cells were evaluated only at the best epoch).
+    Columns: subject, label, num_cells, best (of the best checkpoint) and last (of the last epoch;
+    NaN where the reported cells were evaluated only at the best epoch).
     """
     table, rows = _rows(group)
     run = group.runs[position]
@@ -79,8 +71,7 @@ def best_and_last(group: Group, position: int) -> pd.DataFrame:
 def hardest_cells(group: Group) -> pd.DataFrame:
     """Return the cells that at least one run classifies wrongly, most frequent first.
 
-    Returns:
-        cell_id, subject, label, wrong_share (of runs), mean_probability of ALL over runs.
+    Columns: cell_id, subject, label, wrong_share (of runs), mean_probability of ALL over runs.
     """
     wrong = (group.logits > 0.0) != (group.labels == 1)
     table = group.cells.assign(

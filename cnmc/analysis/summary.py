@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pandas as pd
-from tabulate import tabulate
 
 from cnmc.analysis.metrics import METRICS
 from cnmc.analysis.results import NO_ROTATION, ROTATIONS, Study, run_table
@@ -29,39 +27,29 @@ def summarise(study: Study) -> str:
         lines += _comparisons(study, headline)
         for label, rows in headline.groupby("group", sort=False):
             best = rows.iloc[int(rows["f1"].argmax())]
-            epoch = f"F1 {_percent(best['f1'])} at epoch {best['best_epoch']}"
+            epoch = f"F1 {100 * best['f1']:.2f} at epoch {best['best_epoch']}"
             lines += [f"best run of {label}: {best['run']}, {epoch}", f"  {best['checkpoint']}"]
     return "\n".join([*lines, *study.gaps])
 
 
 def _table(table: pd.DataFrame) -> str:
-    rows = []
+    rows = {}
     names = [*_FIRST, *(name for name in METRICS if name not in (*_FIRST, *_NOT_SHOWN))]
-    for label, part in table.groupby("group", sort=False):
-        first = str(label)
-        for view, of_view in part.groupby("view", sort=False):
-            # Only in the first line of each group and view.
-            start = [first, str(view), str(len(of_view))]
-            for name in names:
-                values = of_view[name].to_numpy(dtype=float)
-                low, high, mean = (_percent(f(values)) for f in (np.min, np.max, np.mean))
-                spread = f"{mean} ± {_percent(np.std(values)):>5}"
-                rows.append([*start, METRICS[name].title, low, spread, high])
-                first, start = "", ["", "", ""]
-    text: str = tabulate(
-        rows,
-        ["experiment", "view", "n", "metric", "min", "mean ± std", "max"],
-        "plain",
-        disable_numparse=True,
-        colalign=["left", "left", "right", "left", "right", "right", "right"],
-    )
-    return text
+    for (label, view), part in table.groupby(["group", "view"], sort=False):
+        for name in names:
+            values = 100 * part[name].to_numpy(dtype=float)
+            spread = f"{values.mean():.2f} ± {values.std():5.2f}".replace("nan", "n/a")
+            row = (values.min(), spread, values.max())
+            rows[label, view, len(part), METRICS[name].title] = row
+    index = pd.MultiIndex.from_tuples(rows, names=["experiment", "view", "n", "metric"])
+    frame = pd.DataFrame(list(rows.values()), index, columns=["min", "mean ± std", "max"])
+    return frame.to_string(float_format="{:.2f}".format, na_rep="n/a")
 
 
 def _notes(table: pd.DataFrame) -> list[str]:
     lines = ["in %, over the best epoch of each run; std with ddof 0"]
     for (protocol, num_cells), part in table.groupby(["protocol", "num_cells"], sort=False):
-        majority = " or ".join(dict.fromkeys(map(_percent, part["majority_f1"])))
+        majority = " or ".join(dict.fromkeys(f"{100 * f1:.2f}" for f1 in part["majority_f1"]))
         chosen = "which also chose the epoch" if protocol == "paper" else "which chose nothing"
         lines.append(
             f"protocol {protocol}: reported on {num_cells} cells, {chosen}; F1 if every cell gets "
@@ -79,7 +67,7 @@ def _gains(table: pd.DataFrame) -> list[str]:
     """Compare the views of the same runs."""
     lines = []
     for label, part in table.groupby("group", sort=False):
-        f1 = {view: rows.set_index("run")["f1"] for view, rows in part.groupby("view")}
+        f1 = {view: rows["f1"].to_numpy() for view, rows in part.groupby("view")}
         if len(f1) == 2:
             gain = f1[ROTATIONS] - f1[NO_ROTATION]
             lines.append(
@@ -109,7 +97,3 @@ def _comparisons(study: Study, headline: pd.DataFrame) -> list[str]:
             f"{found['p_two_sided']:.2g}{few}"
         )
     return lines
-
-
-def _percent(value: float) -> str:
-    return "n/a" if np.isnan(value) else f"{100 * value:.2f}"

@@ -20,21 +20,17 @@ from torchvision import transforms
 class ImageFiles(Dataset[Tensor]):
     """Images that are opened each time they are used.
 
-    Args:
-        files: The images.
-        crop: Side of the central crop in pixels.
-        resize: Side that the crop is resized to; None leaves it.
-        rotated: Return the eight rotations of an image (8 x 3 x S x S floats) instead of an
-            augmented image (3 x S x S floats).
+    An item is an augmented image (3 x S x S floats), or the eight rotations of an image
+    (8 x 3 x S x S floats) if ``rotated`` is true.
     """
 
     def __init__(
-        self, files: Sequence[Path], *, crop: int, resize: int | None, rotated: bool = False
+        self, files: Sequence[Path], *, crop: int, resize: int | None, rotated: bool
     ) -> None:
         self.files = list(files)
         self.rotated = rotated
-        size = [] if resize is None else [transforms.Resize((resize, resize))]
-        self.crop = transforms.Compose([transforms.CenterCrop(crop), *size])
+        resized = transforms.Resize((resize or crop, resize or crop))
+        self.crop = transforms.Compose([transforms.CenterCrop(crop), resized])
         self.augment = transforms.Compose(
             [
                 transforms.RandomHorizontalFlip(),

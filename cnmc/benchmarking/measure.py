@@ -1,4 +1,4 @@
-"""Compare two ways to do the same work, measured in turns."""
+"""Compare two ways to do the same work, measured in turns, and forecast the paper's study."""
 
 from __future__ import annotations
 
@@ -9,10 +9,19 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import torch
+
 from cnmc.errors import CnmcError
 
-LEAST_SECONDS = 1.0
-"""Duration of one measurement of something fast."""
+SECONDS = 2.0
+"""Least duration of one measurement."""
+
+NUM_RUNS, NUM_EPOCHS = 24, 6
+NUM_TRAIN, NUM_EVALUATED = 10_661, 1_867
+"""Cells of the training part, and of the preliminary test part (Table 1 of the paper)."""
+
+TRAINING = "training, against the published way"
+EVALUATION = "evaluation, against the published way"
 
 
 class Comparison(NamedTuple):
@@ -26,17 +35,7 @@ class Comparison(NamedTuple):
 
 @dataclass(frozen=True)
 class Row:
-    """One row of ``benchmark.json``.
-
-    Attributes:
-        stage: ``data``, ``train``, ``eval``, ``predict`` or ``scale``.
-        name: What was measured.
-        unit: Unit of ``baseline`` and ``ours``.
-        baseline: Median over the repeats.
-        ours: Median over the repeats.
-        ratio: Median over the repeats of how many times better ``ours`` is.
-        spread: Half the range of that ratio over the repeats.
-    """
+    """One row of ``benchmark.json``: medians over the repeats."""
 
     stage: str
     name: str
@@ -44,29 +43,23 @@ class Row:
     baseline: float
     ours: float
     ratio: float
+    """How many times better ``ours`` is."""
     spread: float = 0.0
+    """Half the range of the ratio over the repeats."""
 
 
-def timed(
-    work: Callable[[], Any],
-    items: int,
-    *,
-    at_least: float | None = None,
-    wait: Callable[[], None] = lambda: None,
-) -> Callable[[], float]:
-    """Return the rate of work that is repeated for a given time.
+def wait() -> None:
+    """Return when the GPU has finished its work."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
 
-    Args:
-        work: The work.
-        items: Number of items that one call processes.
-        at_least: Seconds; :data:`LEAST_SECONDS` by default.
-        wait: Returns when the device has finished the work.
-    """
+
+def timed(work: Callable[[], Any], items: int) -> Callable[[], float]:
+    """Return a function that repeats work on so many items, and returns its rate."""
 
     def rate() -> float:
-        seconds = LEAST_SECONDS if at_least is None else at_least
         done, start = 0, time.perf_counter()
-        while not done or time.perf_counter() - start < seconds:
+        while not done or time.perf_counter() - start < SECONDS:
             work()
             done += items
         wait()
@@ -106,11 +99,22 @@ def table(rows: Sequence[Row]) -> str:
     width = max([len(row.name) for row in rows], default=0)
     lines = [f"{'stage':7}  {'what':{width}}  {'unit':8}  {'baseline':>8}  {'ours':>8}  ratio"]
     for row in rows:
-        baseline, ours = (
-            f"{x:8,.0f}" if x >= 100 else f"{x:8.3g}" for x in (row.baseline, row.ours)
-        )
+        values = [f"{x:8,.0f}" if x >= 100 else f"{x:8.3g}" for x in (row.baseline, row.ours)]
         ratio = f"{row.ratio:.2f}" + (f" ± {row.spread:.2f}" if row.spread else "")
-        lines.append(
-            f"{row.stage:7}  {row.name:{width}}  {row.unit:8}  {baseline}  {ours}  {ratio}"
-        )
+        start = f"{row.stage:7}  {row.name:{width}}  {row.unit:8}"
+        lines.append("  ".join([start, *values, ratio]))
     return "\n".join(lines)
+
+
+def forecast(rows: Sequence[Row], network: str) -> str:
+    """Return how long the 24 runs of PROPOSAL take with the network that was measured."""
+    rates = {row.name: row.ours for row in rows}
+    if TRAINING not in rates or EVALUATION not in rates:
+        return "The stages train and eval together forecast how long the study takes here."
+    # A run evaluates before training and after every epoch.
+    training = NUM_EPOCHS * NUM_TRAIN / rates[TRAINING]
+    evaluation = (NUM_EPOCHS + 1) * NUM_EVALUATED / rates[EVALUATION]
+    return (
+        f"{NUM_RUNS} runs of the study with {network} take about "
+        f"{NUM_RUNS * (training + evaluation) / 3600:,.1f} hours on this machine, one after another"
+    )

@@ -1,8 +1,4 @@
-"""The measurements of each stage.
-
-Both sides of a comparison run in this process, in turns. A baseline therefore also has the large
-memory pages that this package requests from PyTorch.
-"""
+"""The measurements of each stage, both sides of a comparison in this process."""
 
 from __future__ import annotations
 
@@ -27,9 +23,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from cnmc.benchmarking import measure
 from cnmc.benchmarking.baselines import ImageFiles, train_steps
-from cnmc.benchmarking.forecast import EVALUATION, NUM_EVALUATED, TRAINING
-from cnmc.benchmarking.measure import Comparison, Row, timed
+from cnmc.benchmarking.measure import EVALUATION, NUM_EVALUATED, TRAINING, Comparison, Row, timed
 from cnmc.config import EXPORT_SUFFIXES, BenchmarkConfig, TrainerConfig
 from cnmc.data.store import CellStore
 from cnmc.deploy.exported import Images
@@ -39,10 +35,8 @@ from cnmc.deploy.networks import open_network
 from cnmc.errors import CnmcError
 from cnmc.model.module import CellClassifier
 from cnmc.model.tta import predict_logits
-from cnmc.training.build import build_classifier, build_datamodule, lightning_precision
+from cnmc.training.build import build_classifier, build_datamodule, build_trainer
 
-SECONDS = 5.0
-"""Duration of one measurement of training."""
 LIMIT_GB = 6.0
 """Largest accepted host memory."""
 
@@ -51,27 +45,18 @@ Measurements = Iterator[Comparison | Row]
 
 @dataclass(frozen=True)
 class Bench:
-    """What the stages measure with.
-
-    Attributes:
-        config: The configuration of the command.
-        store: Generated cells.
-        gpu: Index of the GPU to use; None uses the CPU.
-    """
+    """What the stages measure with."""
 
     config: BenchmarkConfig
     store: CellStore
+    """Generated cells."""
     gpu: int | None = None
+    """Index of the GPU to use; None uses the CPU."""
 
     @property
     def device(self) -> torch.device:
         """The device of the networks."""
         return torch.device("cpu" if self.gpu is None else f"cuda:{self.gpu}")
-
-    def wait(self) -> None:
-        """Return when the device has finished its work."""
-        if self.gpu is not None:
-            torch.cuda.synchronize(self.device)
 
     def classifier(self) -> CellClassifier:
         """Return a new classifier on the device."""
@@ -84,21 +69,10 @@ class Bench:
         return replace(self, config=plain).classifier().network
 
     def trainer(self) -> pl.Trainer:
-        """Return a trainer that stops after :data:`SECONDS` of training and writes nothing."""
-        options: dict[str, Any] = {"precision": lightning_precision(self.config.trainer)}
-        return pl.Trainer(
-            **options,
-            accelerator="cpu" if self.gpu is None else "gpu",
-            devices=1 if self.gpu is None else [self.gpu],
-            max_epochs=-1,
-            max_time=timedelta(seconds=SECONDS),
-            num_sanity_val_steps=0,
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            inference_mode=False,
-        )
+        """Return a trainer that stops after :data:`cnmc.benchmarking.measure.SECONDS`."""
+        unlimited = replace(self.config.trainer, max_epochs=-1)
+        timer = pl.callbacks.Timer(timedelta(seconds=measure.SECONDS))
+        return build_trainer(replace(self.config, trainer=unlimited), [timer], gpu=self.gpu)
 
     def loader(self, num_workers: int) -> DataLoader[Any]:
         """Return the training batches of this package."""
@@ -109,10 +83,8 @@ class Bench:
         """Return the baseline's batches: augmented ``train`` cells, or rotated ``val`` cells."""
         split = self.store.split.cells
         paths = self.store.cells.set_index("cell_id")["path"]
-        files = [
-            self.store.manifest.root / path
-            for path in paths.loc[split.loc[split["role"] == role, "cell_id"]]
-        ]
+        chosen = paths.loc[split.loc[split["role"] == role, "cell_id"]]
+        files = [self.store.manifest.root / path for path in chosen]
         data = self.config.data
         return DataLoader(
             ImageFiles(files, crop=data.crop, resize=data.resize, rotated=role == "val"),
@@ -133,7 +105,7 @@ class Bench:
 
 
 def _passes(loader: DataLoader[Any]) -> Callable[[], float]:
-    """Return the images per second of a loader."""
+    """Return a function that measures the images per second of a loader."""
     return timed(lambda: sum(1 for _ in loader), len(loader) * int(loader.batch_size or 1))
 
 
@@ -159,10 +131,10 @@ def train_stage(bench: Bench) -> Measurements:
     def ours() -> float:
         trainer, start = bench.trainer(), time.perf_counter()
         trainer.fit(module, loader)
-        bench.wait()
+        measure.wait()
         return trainer.global_step * size / (time.perf_counter() - start)
 
-    baseline = timed(step, size, at_least=SECONDS, wait=bench.wait)
+    baseline = timed(step, size)
     yield Comparison(TRAINING, "images/s", baseline, ours)
 
 
@@ -177,15 +149,15 @@ def eval_stage(bench: Bench) -> Measurements:
     together = max(1, config.data.eval_batch_size // 8)
     loader = cells.baseline_loader("val", together, config.data.num_workers)
 
+    @torch.no_grad()
     def usual() -> None:
-        with torch.no_grad():
-            for views in loader:
-                network(views.flatten(0, 1).to(bench.device)).reshape(-1, 8).mean(dim=1).cpu()
+        for views in loader:
+            network(views.flatten(0, 1).to(bench.device)).reshape(-1, 8).mean(dim=1).cpu()
 
     def ours() -> float:
         trainer, start = bench.trainer(), time.perf_counter()
         trainer.validate(module, data, verbose=False)
-        bench.wait()
+        measure.wait()
         return len(data.evaluated["val"]) / (time.perf_counter() - start)
 
     baseline = timed(usual, len(loader) * int(loader.batch_size or 1))
@@ -203,16 +175,15 @@ def predict_stage(bench: Bench) -> Measurements:
     folder = Path(config.output) / "backends"
     folder.mkdir(parents=True, exist_ok=True)
 
+    @torch.no_grad()
     def passes() -> None:
-        with torch.no_grad():
-            for _ in range(config.tta.num_rotations):
-                module.network(inputs)
+        for _ in range(config.tta.num_rotations):
+            module.network(inputs)
 
     for name, predict in _backends(graph, cells, folder):
         ours = timed(partial(predict, cells), num_views)
-        yield Comparison(
-            f"{name}, against eager PyTorch", "views/s", timed(passes, num_views), ours
-        )
+        label = f"{name}, against eager PyTorch"
+        yield Comparison(label, "views/s", timed(passes, num_views), ours)
 
 
 def _backends(
@@ -250,14 +221,12 @@ def scale_stage(bench: Bench) -> Measurements:
     images = torch.from_numpy(np.array(bench.store.cache.images[:8])).permute(0, 3, 1, 2)
     images = images.to(bench.device)
 
-    def rate(number: int) -> Callable[[], float]:
-        def work() -> None:
-            with torch.no_grad():
-                predict_logits(module.network, images, number, module.to_input)
+    @torch.no_grad()
+    def views(number: int) -> None:
+        predict_logits(module.network, images, number, module.to_input)
 
-        return timed(work, number * len(images), wait=bench.wait)
-
-    yield Comparison("8 views a cell, against 1", "views/s", rate(1), rate(8))
+    one, eight = (timed(partial(views, number), number * len(images)) for number in (1, 8))
+    yield Comparison("8 views a cell, against 1", "views/s", one, eight)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
     label = "peak host memory of this process so far; baseline: the limit"
     yield Row("scale", label, "GB", LIMIT_GB, peak, LIMIT_GB / peak)

@@ -12,16 +12,16 @@ from typing import Any
 from hydra import compose as hydra_compose
 from hydra import initialize, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override, Quote, QuotedString
 from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
-from omegaconf.errors import OmegaConfBaseException
 
-from cnmc.cli.overrides import quoted
-from cnmc.cli.packages import missing_package
-from cnmc.config import CONFIG_DIR, SCHEMAS, STANDALONE, register, to_config
+from cnmc.config import CONFIG_DIR, SCHEMAS, STANDALONE, is_mistake, path_keys, register, to_config
 from cnmc.errors import CnmcError, one_line
-from cnmc.signals import INTERRUPTED, TERMINATED, listen, status_of_signal
+from cnmc.extras import absent
+from cnmc.signals import TERMINATED, listen, status_of_signal
 from cnmc.streams import never_fail_to_print
 
 _OF_LAUNCHERS = {
@@ -31,25 +31,63 @@ _OF_LAUNCHERS = {
     "FailedJobError": "the cluster refused the jobs",
 }
 """Errors of joblib, Ray and submitit by name, and their meaning."""
-_MULTIRUN = ("-m", "--multirun")
 
 
-def without_multirun(arguments: Sequence[str]) -> list[str]:
-    """Return the command line of a command that does only one job.
+def start(*, trains: bool = True) -> None:
+    """Prepare this process for PyTorch; end it if the command ``trains`` and PyTorch is missing."""
+    if trains and (missing := absent()):
+        sys.stderr.write(
+            f"error: {', '.join(missing)} not installed, which this command needs: "
+            "pip install 'cnmc[train]'\n"
+        )
+        sys.exit(2)
+    # Large tensors in pages of 2 MB make training on a CPU a third faster. PyTorch reads this once,
+    # at its first tensor, which importing it makes.
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+    # albumentations looks for a newer version over the network when it is imported.
+    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 
-    Raises:
-        CnmcError: It asks for several jobs.
+
+def quoted(arguments: Sequence[str], schema: type) -> list[str]:
+    """Return a command line on which Hydra reads every path as it was typed.
+
+    A value in quotes is left to Hydra. The value of a path key is one path, whatever characters it
+    has, or a list of paths. For the few path keys that training can sweep, ``data.root=A,B`` is a
+    sweep unless something of that name exists. The value of any other key is quoted only if Hydra
+    cannot parse it.
     """
-    for argument in arguments:
-        if argument in _MULTIRUN:
-            raise CnmcError(f"{argument}: this command does one job; repeat it for each value")
-    return list(arguments)
+    keys = path_keys(schema)
+    return [_quoted(argument, keys) for argument in arguments]
 
 
-def explained(error: BaseException) -> str:
-    """Return the message of an error as one line; it names the package if one is missing."""
-    message = one_line(error)
-    return missing_package(message) or message
+def _quoted(argument: str, keys: dict[str, bool]) -> str:
+    key, _, value = argument.partition("=")
+    if argument.startswith(("-", "~")) or value.startswith(("'", '"')) or value in ("", "null"):
+        return argument
+    name = key.lstrip("+")
+    if name not in keys:
+        return argument if _parsed(argument) else f"{key}={_quote(value)}"
+    home = os.path.expanduser(value)  # noqa: PTH111 - Path would drop a final slash
+    if os.path.exists(home):  # noqa: PTH110 - Path raises an error for a long text
+        return f"{key}={_quote(home)}"
+    if value.startswith("[") and value.endswith("]") and not {"'", '"'} & {*value}:
+        items = [item.strip() for item in value[1:-1].split(",")]
+        paths = [_quote(os.path.expanduser(item)) for item in items if item]  # noqa: PTH111
+        return f"{key}=[{','.join(paths)}]"
+    parsed = _parsed(argument) if keys[name] else None
+    is_sweep = parsed is not None and parsed.is_sweep_override()
+    return argument if value.startswith("[") or is_sweep else f"{key}={_quote(home)}"
+
+
+def _quote(text: str) -> str:
+    return QuotedString(text, Quote.double).with_quotes()
+
+
+def _parsed(argument: str) -> Override | None:
+    try:
+        return OverridesParser.create().parse_override(argument)
+    except HydraException:
+        return None
 
 
 def without_hydra(whole: DictConfig) -> DictConfig:
@@ -61,25 +99,18 @@ def without_hydra(whole: DictConfig) -> DictConfig:
 
 
 def compose(overrides: Sequence[str], config_name: str = "config") -> tuple[Any, dict[str, Any]]:
-    """Compose a configuration outside of a command, for notebooks and tests.
+    """Return the typed configuration of a command, and the same as resolved plain values.
 
-    Args:
-        overrides: As on the command line, without sweeps.
-        config_name: ``config`` for training, else the name of the command.
-
-    Returns:
-        The typed configuration, and the same as resolved plain values.
+    For notebooks and tests. ``config_name`` is ``config`` for training, else the command's name.
     """
     register()
+    arguments = quoted(overrides, SCHEMAS[config_name])
     with (
         initialize(None, version_base="1.3")
         if config_name in STANDALONE
         else initialize_config_dir(str(CONFIG_DIR), version_base="1.3")
     ):
-        whole = hydra_compose(
-            config_name, quoted(overrides, SCHEMAS[config_name]), return_hydra_config=True
-        )
-    node = without_hydra(whole)
+        node = without_hydra(hydra_compose(config_name, arguments, return_hydra_config=True))
     resolved: Any = OmegaConf.to_container(node, resolve=True)
     return to_config(node), resolved
 
@@ -95,70 +126,56 @@ def user_errors() -> Iterator[None]:
     except CnmcError as error:
         if HydraConfig.get().mode == RunMode.MULTIRUN:
             raise
-        sys.stderr.write(f"error: {explained(error)}\n")
-        sys.exit(2)
+        sys.exit(_print_error(error))
 
 
 def run_app(
     main: Callable[[], Any],
     schema: type,
     *,
-    arguments: Callable[[list[str]], list[str]] | None = None,
-    close: Callable[[], bool] | None = None,
+    arguments: Callable[[list[str]], list[str]] = list,
+    close: Callable[[], bool] = lambda: True,
 ) -> None:
-    """Run a Hydra main function as a command.
+    """Run a function that ``hydra.main`` made as a command, and exit.
 
-    Args:
-        main: The function that ``hydra.main`` made.
-        schema: The dataclass of the command's configuration.
-        arguments: Completes the command line, without the program's name.
-        close: Called at the end, also if jobs failed; returns whether all results are complete.
+    ``arguments`` completes the command line. ``close`` is called at the end, also if jobs failed,
+    and returns whether all results are complete.
     """
-    status = 0
     never_fail_to_print()
-    sys.argv[1:] = quoted(sys.argv[1:], schema)
     listen()
-    # Hydra then raises errors instead of printing several lines, so they are handled below.
+    # Hydra then raises errors instead of printing several lines.
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
+    status = 0
     try:
-        if arguments is not None:
-            sys.argv[1:] = arguments(sys.argv[1:])
-        main()
-    except (CnmcError, HydraException, OmegaConfBaseException) as error:
-        _end_if_interrupted(error)
-        sys.stderr.write(f"error: {explained(error)}\n")
-        status = 2
-    except (KeyboardInterrupt, SystemExit) as error:
-        _end_if_interrupted(error)
-        raise
-    except Exception as error:
-        _end_if_interrupted(error)
-        meaning = _OF_LAUNCHERS.get(type(error).__name__)
-        if meaning is not None:
-            sys.stderr.write(
-                f"error: {meaning}; the same command continues with the missing runs "
-                f"({one_line(error)})\n"
-            )
-        else:
-            traceback.print_exc()
-        status = 1
-    try:
-        if close is not None and not close():
-            status = status or 1
-    except KeyboardInterrupt as error:
-        _end_if_interrupted(error)
+        try:
+            sys.argv[1:] = arguments(quoted(sys.argv[1:], schema))
+            main()
+        except Exception as error:
+            if status_of_signal() is not None:
+                raise
+            status = _print_error(error)
+        status = status or int(not close())
+    except BaseException as error:
+        # A scheduler's SIGTERM may have reached only Lightning or Ray, which then exit.
+        terminated = isinstance(error, SystemExit) and error.code == TERMINATED
+        ended = status_of_signal() or (TERMINATED if terminated else None)
+        if ended is None:
+            raise
+        sys.stderr.write("interrupted; the same command continues from here\n")
+        status = ended
     sys.exit(status)
 
 
-def _end_if_interrupted(error: BaseException) -> None:
-    """End the program with the exit status of a signal if one was received."""
-    # Lightning turns Ctrl-C into a plain exit.
-    if isinstance(error, KeyboardInterrupt) or isinstance(error.__context__, KeyboardInterrupt):
-        status: int | None = INTERRUPTED
-    elif isinstance(error, SystemExit) and error.code == TERMINATED:
-        status = TERMINATED
+def _print_error(error: Exception) -> int:
+    """Print an error, in one line if it is a mistake, and return the exit status."""
+    meaning = _OF_LAUNCHERS.get(type(error).__name__)
+    if is_mistake(error):
+        sys.stderr.write(f"error: {one_line(error)}\n")
+    elif meaning is not None:
+        sys.stderr.write(
+            f"error: {meaning}; the same command continues with the missing runs "
+            f"({one_line(error)})\n"
+        )
     else:
-        status = status_of_signal()
-    if status is not None:
-        sys.stderr.write("interrupted; the same command continues from here\n")
-        sys.exit(status)
+        traceback.print_exception(error)
+    return 2 if is_mistake(error) else 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import operator
+from collections.abc import Iterator
 from dataclasses import field, fields, is_dataclass
 from typing import Any, get_type_hints
 
@@ -11,29 +12,26 @@ from omegaconf import MISSING
 
 from cnmc.errors import CnmcError
 
+Rules = Iterator[tuple[str, object, str]]
+"""What the method ``_rules`` of a group yields: a key, whether its value fits, what is expected."""
+
 _COMPARISONS = {
-    "at least": operator.ge,
+    "at_least": operator.ge,
     "above": operator.gt,
-    "at most": operator.le,
+    "at_most": operator.le,
     "below": operator.lt,
 }
 
 
 def number(default: Any = MISSING, **bounds: float) -> Any:
-    """Declare a finite number.
-
-    Args:
-        default: The default value.
-        bounds: Any of ``at_least``, ``above``, ``at_most`` and ``below``.
-    """
-    named = {name.replace("_", " "): bound for name, bound in bounds.items()}
+    """Declare a finite number with any of the bounds at_least, above, at_most and below."""
 
     def accepts(value: float) -> bool:
-        within = (_COMPARISONS[name](value, bound) for name, bound in named.items())
+        within = (_COMPARISONS[name](value, bound) for name, bound in bounds.items())
         return math.isfinite(value) and all(within)
 
-    expected = " and ".join(f"{name} {bound}" for name, bound in named.items())
-    return field(default=default, metadata={"accepts": accepts, "expected": f"a number {expected}"})
+    words = " and ".join(f"{name} {bound}" for name, bound in bounds.items()).replace("_", " ")
+    return field(default=default, metadata={"accepts": accepts, "expected": f"a number {words}"})
 
 
 def choice(*options: Any, default: Any = MISSING) -> Any:
@@ -45,9 +43,7 @@ def choice(*options: Any, default: Any = MISSING) -> Any:
 def path(default: Any = MISSING, *, swept: bool = False) -> Any:
     """Declare a path, or another text that Hydra must not interpret.
 
-    Args:
-        default: The default value.
-        swept: Whether a study can sweep the key; a comma then separates several paths.
+    A study can sweep the key if it is ``swept``; a comma then separates several paths.
     """
     return field(default=default, metadata={"path": True, "swept": swept})
 
@@ -65,27 +61,21 @@ def path_keys(schema: type, prefix: str = "") -> dict[str, bool]:
 
 
 def check(config: Any, prefix: str = "") -> None:
-    """Check the values of a configuration against their declarations, and its own ``check``.
+    """Check the values of a configuration against their declarations and rules.
 
     Raises:
-        CnmcError: A key is unknown (Hydra adds any key that begins with ``+``), or a value is not
-            accepted. The message begins with the key.
+        CnmcError: A key is unknown (Hydra adds keys with ``+``), or a value is not accepted. The
+            message begins with the key.
     """
     known = {item.name: item.metadata for item in fields(config)}
     for name, value in vars(config).items():
-        key = prefix + name
         if name not in known:
-            raise CnmcError(f"{key}: unknown key; expected one of {', '.join(known)}")
+            raise CnmcError(f"{prefix}{name}: unknown key; expected one of {', '.join(known)}")
         accepts = known[name].get("accepts")
         if is_dataclass(value):
-            check(value, f"{key}.")
-        elif value is not None and accepts is not None:
-            require(accepts(value), key, value, known[name]["expected"])
-    if hasattr(config, "check"):
-        config.check()
-
-
-def require(condition: bool, key: str, value: object, expected: str) -> None:
-    """Raise an error that names a key if a condition is false."""
-    if not condition:
-        raise CnmcError(f"{key}={value}: expected {expected}")
+            check(value, f"{prefix}{name}.")
+        elif value is not None and accepts is not None and not accepts(value):
+            raise CnmcError(f"{prefix}{name}={value}: expected {known[name]['expected']}")
+    for name, fulfilled, expected in getattr(config, "_rules", tuple)():
+        if not fulfilled:
+            raise CnmcError(f"{prefix}{name}={getattr(config, name)}: expected {expected}")

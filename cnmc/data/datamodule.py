@@ -77,14 +77,11 @@ class CellDataset(Dataset[CellBatch]):
 class EpochSampler(Sampler[tuple[int, int]]):
     """Every cell once an epoch, as (epoch, position), in an order of seed and epoch.
 
-    Lightning calls :meth:`set_epoch` before each epoch, also after a resume, so a resumed run has
-    the order and the augmentation of an uninterrupted one.
+    Lightning calls :meth:`set_epoch` before each epoch, also after a resume.
     """
 
     def __init__(self, num_samples: int, seed: int) -> None:
-        self.num_samples = num_samples
-        self.seed = seed
-        self.epoch = 0
+        self.num_samples, self.seed, self.epoch = num_samples, seed, 0
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch, counted from 0."""

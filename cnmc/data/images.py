@@ -27,11 +27,7 @@ class UnreadableImageError(Exception):
 
 
 def read_file(path: Path) -> bytes:
-    """Return the content of an image file.
-
-    Raises:
-        UnreadableImageError: The file cannot be read, is no regular file, or is larger than 64 MB.
-    """
+    """Return the content of a regular file of at most 64 MB, or raise UnreadableImageError."""
     try:
         if path.is_symlink() and not path.exists():
             raise UnreadableImageError("broken link")
@@ -47,13 +43,10 @@ def read_file(path: Path) -> bytes:
 
 
 def decode(data: bytes) -> Pixels:
-    """Decode the content of a BMP, PNG, JPEG or TIFF file of 8 bits a channel.
+    """Decode a BMP, PNG, JPEG or TIFF file of 8 bits a channel to RGB, height x width x 3.
 
     Palettes become their colours, transparent pixels become black (the background of segmented
     cells), and the orientation in the EXIF data is applied.
-
-    Returns:
-        Red, green and blue in [0, 255], of shape (height, width, 3).
 
     Raises:
         UnreadableImageError: The file is empty, damaged, of another format, colour space or bit

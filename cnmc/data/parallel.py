@@ -1,11 +1,10 @@
-"""Progress over files and cells, and functions that run over many of them in threads."""
+"""Progress over files and cells, and a function over many of them in threads."""
 
 from __future__ import annotations
 
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TypeVar
 
@@ -54,36 +53,15 @@ def map_threads(
     description: str,
     show_progress: bool = True,
 ) -> list[Result]:
-    """Return the results of a function over all items, with progress on stderr.
-
-    Reading, hashing and decoding release the interpreter's lock, so threads are enough.
-    """
+    """Return the results of a function over all items in threads, with progress on stderr."""
     results = []
-    with progress(description, len(items), show_progress=show_progress) as advance:
-        for result in stream_threads(
-            function, items, num_workers=num_workers, num_ahead=len(items)
-        ):
-            results.append(result)
-            advance(1)
-    return results
-
-
-def stream_threads(
-    function: Callable[[Item], Result], items: Sequence[Item], *, num_workers: int, num_ahead: int
-) -> Iterator[Result]:
-    """Yield the results of a function in the order of the items; the first exception ends all.
-
-    At most ``num_ahead`` results wait at a time, which limits the memory.
-    """
-    executor = ThreadPoolExecutor(max(1, num_workers), thread_name_prefix="cnmc")
-    waiting: deque[Future[Result]] = deque()
+    pool = ThreadPoolExecutor(max(1, num_workers))
     try:
-        for item in items:
-            waiting.append(executor.submit(function, item))
-            if len(waiting) > num_ahead:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
+        with progress(description, len(items), show_progress=show_progress) as advance:
+            for result in pool.map(function, items):
+                results.append(result)
+                advance(1)
     finally:
         # Without cancelling, an interruption would wait for all items.
-        executor.shutdown(wait=True, cancel_futures=True)
+        pool.shutdown(cancel_futures=True)
+    return results

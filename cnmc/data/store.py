@@ -10,6 +10,7 @@ import hashlib
 import json
 import logging
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -22,7 +23,7 @@ from cnmc.config import DataConfig, SplitConfig
 from cnmc.data.audit import usable_cells
 from cnmc.data.images import Pixels, UnreadableImageError, crop_and_resize, decode, read_file
 from cnmc.data.manifest import Manifest, load_manifest
-from cnmc.data.parallel import map_threads, progress, stream_threads
+from cnmc.data.parallel import map_threads, progress
 from cnmc.data.sources.synthetic import generate
 from cnmc.data.splits import Split, load_split
 from cnmc.data.workdir import writing_to
@@ -60,14 +61,13 @@ class CellStore(CellSplit):
     cache: CellCache
 
     def pixels(self, cell_id: str) -> Pixels:
-        """Return a cell as the network sees it, shape (side, side, 3)."""
+        """Return a cell as the network sees it, side x side x 3."""
         return np.array(self.cache.images[self.cache.rows[cell_id]])
 
 
 def find_cells(data: DataConfig) -> Manifest:
     """Return the manifest of the data set; generate the cells first if they are generated ones."""
-    root = Path(data.root)
-    workers = max(data.num_workers, 1)
+    root, workers = Path(data.root), data.num_workers
     if data.synthetic is not None:
         generate(root, data.synthetic, num_workers=workers)
     return load_manifest(root, Path(data.work_dir), num_workers=workers)
@@ -155,14 +155,15 @@ def _write(path: Path, files: list[Path], data: DataConfig) -> None:
     side = data.resize or data.crop
     row = [("pixels", "|u1", (side, side, 3)), ("crc32", "<u4")]
     header = {"descr": row, "fortran_order": False, "shape": (len(files),)}
-    cells = stream_threads(read, files, num_workers=data.num_workers, num_ahead=64)
     # Written and not mapped: a full disk is an error here, and kills a process that maps the file.
     with (
         replacing(path) as temporary,
         temporary.open("wb") as output,
+        ThreadPoolExecutor(max(1, data.num_workers)) as pool,
         progress("Caching cells", len(files)) as advance,
     ):
         np.lib.format.write_array_header_1_0(output, header)
-        for pixels in cells:
-            output.write(pixels + zlib.crc32(pixels).to_bytes(4, "little"))
-            advance(1)
+        for start in range(0, len(files), 64):
+            for pixels in pool.map(read, files[start : start + 64]):
+                output.write(pixels + zlib.crc32(pixels).to_bytes(4, "little"))
+                advance(1)

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from cnmc.data.images import Pixels
 from cnmc.data.parallel import progress
 from cnmc.deploy.exported import Images
-from cnmc.deploy.graph import CellGraph, read_trained, threads
+from cnmc.deploy.graph import CellGraph, read_trained
 from cnmc.errors import CnmcError
 from cnmc.model.tta import rotate, rotation_columns
 
@@ -29,33 +29,26 @@ _STRENGTH = 0.8
 """Share of the colour where a map is 1."""
 
 
-def decision_maps(
-    checkpoints: Sequence[Path], images: Images, is_all: Sequence[bool], *, num_threads: int
-) -> Maps:
+def decision_maps(checkpoints: Sequence[Path], images: Images, is_all: Sequence[bool]) -> Maps:
     """Return where networks find evidence for the class of each cell.
 
-    Returns:
-        The mean over the networks, 0 (no evidence) to 1 (the most in this cell), of shape
-        (N, size, size).
+    Maps are the mean over the networks, 0 (no evidence) to 1 (the most in this cell), of shape
+    (N, size, size).
 
     Raises:
         CnmcError: A checkpoint cannot be read, or its network has no convolutional stage.
     """
-    sign = torch.tensor([1.0 if value else -1.0 for value in is_all]).view(-1, 1, 1, 1)
+    sign = [1.0 if value else -1.0 for value in is_all]
     cells = torch.from_numpy(np.array(images)).permute(0, 3, 1, 2)
     maps = torch.zeros(len(images), 1, *images.shape[1:3])
     total = len(checkpoints) * len(cells)
-    with threads(num_threads), progress("Grad-CAM", total) as advance:
-        for path in checkpoints:
-            graph = read_trained(path).graph
-            found = []
+    with progress("Grad-CAM", total) as advance:
+        for graph in (read_trained(path).graph for path in checkpoints):
             # One cell at a time, because the gradient keeps the activations of all layers.
-            for cell in cells:
-                found.append(evidence(graph, cell[None]))
+            for number, cell in enumerate(cells):
+                positive = (sign[number] * evidence(graph, cell[None])).clamp(min=0)
+                maps[number] += (positive / positive.max().clamp(min=1e-30))[0]
                 advance(1)
-            positive = (sign * torch.cat(found)).clamp(min=0)
-            most = positive.amax(dim=(1, 2, 3), keepdim=True)
-            maps += positive / most.clamp(min=torch.finfo(most.dtype).tiny)
     result: Maps = (maps / len(checkpoints)).squeeze(1).numpy()
     return result
 
@@ -74,14 +67,8 @@ def evidence(graph: CellGraph, cell: Tensor) -> Tensor:
     """Return Grad-CAM of the mean logit for ALL, in the original orientation.
 
     The map of each rotation is turned back. Corners that a rotation fills with black are not part
-    of the mean.
-
-    Args:
-        graph: The network.
-        cell: uint8, 1 x 3 x S x S.
-
-    Returns:
-        1 x 1 x S x S, positive for ALL and negative for HEM.
+    of the mean. The cell is uint8, 1 x 3 x S x S; the map is 1 x 1 x S x S, positive for ALL and
+    negative for HEM.
     """
     size = cell.shape[-1]
     # timm lists the stages; the last one comes before the pooling.

@@ -54,6 +54,11 @@ class GraphInfo:
         """Side in pixels of the images that the network takes."""
         return self.resize or self.crop
 
+    @property
+    def label(self) -> str:
+        """Experiment, name and epoch of its run."""
+        return f"{self.run.get('experiment')}/{self.run.get('name')}, epoch {self.epoch}"
+
     def to_json(self) -> str:
         """Return the text that a file stores."""
         return json.dumps({"format": FORMAT} | asdict(self))

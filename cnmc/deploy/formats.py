@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import logging
 import warnings
-from dataclasses import dataclass, replace
-from itertools import takewhile
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -37,35 +36,16 @@ MAX_F1_CHANGE = 0.001
 """Largest accepted change of the weighted F1 by 8-bit numbers."""
 
 _OPSET = 20
+_NOT_ROUNDED = ["Convert", "Gather", "Pad", "Reshape", "Transpose", "ReduceMean", "Sigmoid"]
 _CALIBRATED, _CHECKED, _CHECKED_INT8 = 128, 8, 512
 
 
-@dataclass(frozen=True)
-class Check:
-    """Comparison of an exported file with PyTorch on the same cells."""
+class Check(NamedTuple):
+    """Result of a comparison of an exported file with PyTorch on the same cells."""
 
-    cells: str
-    """Number and origin of the cells, in words."""
-    difference: float
-    """Largest difference of a logit."""
-    passed: bool
-    f1: float
-    """Weighted F1 of the file, 0 to 1."""
-    f1_of_torch: float
-    same_decisions: float
-    """Share of cells with the same decision, 0 to 1."""
-    is_int8: bool
-
-    def line(self) -> str:
-        """Return the result as one line."""
-        line = f"checked on {self.cells}: logits differ from PyTorch by at most"
-        line += f" {self.difference:.1e}"
-        if self.is_int8:
-            line += (
-                f", F1 {100 * self.f1:.2f} (PyTorch {100 * self.f1_of_torch:.2f}), "
-                f"{100 * self.same_decisions:.1f} % of decisions the same"
-            )
-        return line
+    line: str
+    f1_change: float | None
+    """Weighted F1 of the file minus that of PyTorch for 8 bits; None for 32 bits."""
 
 
 def export_network(
@@ -77,30 +57,28 @@ def export_network(
         CnmcError: The file does not give what the network gives, a package is missing, or there
             are no training cells for 8 bits.
     """
-    calibration = None
+    number, calibration = _CHECKED, None
     if kind == INT8:
         if cells is None:
             raise CnmcError(
                 f"format={kind}: needs training cells to find the ranges of 8-bit numbers; give "
                 "data.root=DIR of the data set that the network was trained on"
             )
-        calibration, _ = cells.read("train", _CALIBRATED, trained.info)
-    number = _CHECKED_INT8 if kind == INT8 else _CHECKED
+        number, (calibration, _) = _CHECKED_INT8, cells.read("train", _CALIBRATED, trained.info)
     images, labels, origin = cells_to_check(cells, number, trained.info)
     write_network(trained.graph, kind, path, calibration)
-    check = check_file(path, trained.graph, images, labels, origin)
-    if not check.passed:
-        raise CnmcError(
-            f"{path.name}: not written, because it does not give what the network gives "
-            f"({check.line()}); try another format"
-        )
-    return check
+    return check_file(path, trained.graph, images, labels, origin)
 
 
 def check_file(
-    path: Path, graph: CellGraph, images: Images, labels: NDArray[np.int64], cells: str
+    path: Path, graph: CellGraph, images: Images, labels: NDArray[np.int64], origin: str
 ) -> Check:
-    """Compare an exported file with its network on cells, whose labels are 1 (ALL) or 0 (HEM)."""
+    """Compare an exported file with its network on cells, whose labels are 1 (ALL) or 0 (HEM).
+
+    Raises:
+        CnmcError: Logits differ by more than :data:`TOLERANCE`, or F1 by more than
+            :data:`MAX_F1_CHANGE` for 8 bits.
+    """
     exported, parts = open_network(path), []
     with progress("Checking", len(images)) as advance:
         for start in range(0, len(images), _CHECKED):
@@ -109,19 +87,23 @@ def check_file(
             advance(len(part))
     logits, expected = (np.concatenate(side) for side in zip(*parts, strict=True))
     difference = float(np.abs(logits - expected).max())
-    means = logits.mean(axis=1), expected.mean(axis=1)
-    f1, f1_of_torch = (float(decision_metrics(labels, mean)["f1"]) for mean in means)
-    is_int8 = exported.info.precision == "int8"
-    limit = TOLERANCE * max(1.0, float(np.abs(expected).max()))
-    return Check(
-        cells=cells,
-        difference=difference,
-        passed=abs(f1 - f1_of_torch) <= MAX_F1_CHANGE if is_int8 else difference <= limit,
-        f1=f1,
-        f1_of_torch=f1_of_torch,
-        same_decisions=float(((means[0] > 0) == (means[1] > 0)).mean()),
-        is_int8=is_int8,
-    )
+    line = f"checked on {origin}: logits differ from PyTorch by at most {difference:.1e}"
+    if exported.info.precision == "int8":
+        means = logits.mean(axis=1), expected.mean(axis=1)
+        f1, f1_of_torch = (float(decision_metrics(labels, mean)["f1"]) for mean in means)
+        same = float(((means[0] > 0) == (means[1] > 0)).mean())
+        line += f", F1 {100 * f1:.2f} (PyTorch {100 * f1_of_torch:.2f})"
+        check = Check(f"{line}, {100 * same:.1f} % of decisions the same", f1 - f1_of_torch)
+        passed = abs(f1 - f1_of_torch) <= MAX_F1_CHANGE
+    else:
+        check = Check(line, None)
+        passed = difference <= TOLERANCE * max(1.0, float(np.abs(expected).max()))
+    if not passed:
+        raise CnmcError(
+            f"{path.name}: not written, because it does not give what the network gives "
+            f"({check.line}); try another format"
+        )
+    return check
 
 
 def write_network(
@@ -133,7 +115,8 @@ def write_network(
         graph: The network.
         kind: ``onnx``, ``openvino`` or ``openvino_int8``.
         path: The ``.onnx`` file, or the ``.xml`` file, which gets a ``.bin`` beside it.
-        calibration: Training cells, whose activations determine the ranges of 8-bit numbers.
+        calibration: Training cells, whose activations determine the ranges of 8-bit numbers; None
+            for the other formats.
 
     Raises:
         CnmcError: A package is not installed.
@@ -149,7 +132,7 @@ def write_network(
         with without_telemetry():
             model = openvino.convert_model(file)
     info = graph.info
-    if kind == INT8:
+    if calibration is not None:
         model = _quantized(model, calibration)
         info = replace(info, precision="int8")
     model.set_rt_info(info.to_json(), [METADATA])
@@ -194,33 +177,20 @@ def _write_onnx(graph: CellGraph, path: Path) -> None:
     program.save(path)
 
 
-def _quantized(model: Any, calibration: Images | None) -> Any:
+def _quantized(model: Any, calibration: Images) -> Any:
     """Return a model that computes its convolutions with 8-bit numbers."""
     openvino_core()  # before NNCF makes a core that ends
     nncf = require("nncf")
     nncf.set_log_level(logging.WARNING)
     estimators = require("nncf.quantization.range_estimator").RangeEstimatorParametersSet
-    # Rounding the input twice, or the probability to 256 values, would only cost accuracy.
-    nodes = model.get_ordered_ops()
-    kept = list(takewhile(lambda node: "Convolution" not in node.get_type_name(), nodes))
-    last = [model.output(OUTPUT).get_node().input_value(0).get_node()]
-    names = {last[0].get_friendly_name()}
-    for node in nodes:
-        if names & {value.get_node().get_friendly_name() for value in node.input_values()}:
-            last.append(node)
-            names.add(node.get_friendly_name())
-    ignored = [
-        node.get_friendly_name()
-        for node in (*kept, *last)
-        if node.get_type_name() not in ("Parameter", "Constant", "Result")
-    ]
-    cells = [cell[None] for cell in calibration] if calibration is not None else []
+    cells = [cell[None] for cell in calibration]
     return nncf.quantize(
         model,
         nncf.Dataset(cells),
         subset_size=len(cells),
         preset=nncf.QuantizationPreset.MIXED,
-        ignored_scope=nncf.IgnoredScope(names=ignored),
+        # Rounding the input twice, or the probability to 256 values, would only cost accuracy.
+        ignored_scope=nncf.IgnoredScope(types=_NOT_ROUNDED, validate=False),
         advanced_parameters=nncf.AdvancedQuantizationParameters(
             # Half of the weights' range stays unused: processors without VNNI would overflow.
             overflow_fix=nncf.OverflowFix.ENABLE,

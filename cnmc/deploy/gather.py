@@ -13,16 +13,14 @@ from cnmc.files import natural_key, printable
 
 
 def gather(inputs: Sequence[Path], output: Path) -> tuple[dict[str, Path], dict[str, str]]:
-    r"""Find the images of folders, with their subfolders, and of single files.
+    r"""Find the images of folders, with their subfolders, and of single files with any name.
 
-    Hidden files and the files of a screening itself are ignored. A file that is given itself is
-    read with any name. The output folder may lie in an input folder.
+    Hidden files and the files of a screening itself are ignored.
 
     Returns:
-        Paths of the files to read and reasons to skip the other files, by name in natural order
-        (``2`` before ``10``). A name is the path relative to the deepest common folder of the
-        inputs. A byte that is not UTF-8 is written as ``\xff`` and a backslash twice, so no two
-        files share a name.
+        Paths of the files to read and reasons to skip the other files, by name in natural order. A
+        name is the path relative to the deepest common folder of the inputs. A byte that is not
+        UTF-8 is written as ``\xff`` and a backslash twice, so no two files share a name.
 
     Raises:
         CnmcError: An input does not exist or cannot be read, or there is no file at all.

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,11 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from cnmc.analysis.choosing import choose_of_epoch
+from cnmc.analysis.calibration import choose_of_epoch
 from cnmc.analysis.decision import Decision
 from cnmc.deploy.exported import GraphInfo, Images, Logits
 from cnmc.errors import CnmcError
-from cnmc.model.backbone import build_network, is_plain
+from cnmc.model.backbone import build_network
 from cnmc.model.checkpoint import load_checkpoint
 from cnmc.model.tta import (
     images_at_once,
@@ -33,8 +32,7 @@ _PREFIX = "network."
 class CellGraph(nn.Module):
     """Rotate cells, scale them, and compute the logits of all rotations in one batch.
 
-    There are no branches and no Python numbers that depend on the batch, so an exporter records
-    the same operations for any number of cells.
+    Nothing in it depends on the number of cells, so that an exporter can record it.
 
     Args:
         network: B x 3 x S x S floats to B x 1 logits; it is put into evaluation mode.
@@ -47,8 +45,7 @@ class CellGraph(nn.Module):
         super().__init__()
         self.network = network
         self.info = info
-        # Rotating the numbers of the pixels gives the source of every pixel of every view. Number
-        # 0 is the black that fills the corners.
+        # Rotated pixel numbers are the sources of the pixels of all views; 0 is black.
         numbers = torch.arange(1, info.size**2 + 1).view(1, 1, info.size, info.size)
         angles = rotation_columns(info.num_rotations)
         views = [rotate(numbers, eighths).flatten() for eighths in angles]
@@ -67,28 +64,17 @@ class CellGraph(nn.Module):
         """Convert uint8 views to the floats that the network takes."""
         return to_float(views, self.info.mean, self.info.std)
 
-    def predict(self, images: Images, num_threads: int | None = None) -> Logits:
+    @torch.no_grad()
+    def predict(self, images: Images) -> Logits:
         """Return the logits of cells, one rotation at a time, exactly as in training."""
         # A copy, because PyTorch warns about arrays that cannot be written to.
-        views = torch.from_numpy(np.array(images)).permute(0, 3, 1, 2)
-        with torch.no_grad(), threads(num_threads):
-            parts = [
-                predict_logits(self.network, part, self.info.num_rotations, self.scaled)
-                for part in torch.split(views, images_at_once(self.info.size))
-            ]
+        cells = torch.from_numpy(np.array(images)).permute(0, 3, 1, 2)
+        parts = [
+            predict_logits(self.network, part, self.info.num_rotations, self.scaled)
+            for part in torch.split(cells, images_at_once(self.info.size))
+        ]
         logits: Logits = torch.cat(parts).numpy()
         return logits
-
-
-@contextmanager
-def threads(num_threads: int | None) -> Iterator[None]:
-    """Let PyTorch use a number of threads for a while; None changes nothing."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(num_threads or before)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 @dataclass(frozen=True)
@@ -111,8 +97,7 @@ def read_trained(path: Path) -> TrainedNetwork:
     """Read ``best.ckpt`` or ``last.ckpt`` of a run; no code in the file is executed.
 
     Raises:
-        CnmcError: The file is damaged, does not describe its network, or contains weights that are
-            sparse, complex or not finite.
+        CnmcError: The file is damaged or does not describe its network.
     """
     checkpoint = load_checkpoint(path)
     origin = checkpoint["cnmc"]
@@ -131,9 +116,6 @@ def read_trained(path: Path) -> TrainedNetwork:
             for key, value in checkpoint["state_dict"].items()
             if key.startswith(_PREFIX)
         }
-        odd = [key for key, value in state.items() if not is_plain(value)]
-        if odd:
-            raise ValueError(f"{odd[0]} is sparse, complex, quantized or not finite")
         network = build_network(info.network, pretrained=False, weights=None, drop_rate=0.0)
         network.load_state_dict(state)
         return TrainedNetwork(path, CellGraph(network, info), config, folder)

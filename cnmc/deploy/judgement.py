@@ -20,17 +20,11 @@ MOST_AGAINST = 0.25
 LEAST_ODDS = 2.0
 """A cell is doubtful where its odds are within this factor of the threshold's."""
 
-_NUM_RESAMPLES = 2000
 _sigmoid = Decision().probabilities
 
 
 class Cell(NamedTuple):
-    """A row of ``predictions.csv``, and the log odds minus those of the threshold.
-
-    Views are the rotations, by each network. ``spread`` is the standard deviation of the
-    probability over them, ``views_against`` the number that calls the other class. ``mean_logit``
-    is the mean over them before any temperature.
-    """
+    """A row of ``predictions.csv``, and the log odds minus those of the threshold."""
 
     file: str
     subject: str
@@ -46,11 +40,7 @@ class Cell(NamedTuple):
 
 
 class Subject(NamedTuple):
-    """A row of ``subjects.csv``.
-
-    ``low`` and ``high`` are the ends of the 95 % interval of the mean probability, by a percentile
-    bootstrap over the cells. Cells of a subject are alike, so it says nothing about other cells.
-    """
+    """A row of ``subjects.csv``; the ends of the interval are None for a single cell."""
 
     subject: str
     cells: int
@@ -66,7 +56,7 @@ def judge(seen: Mapping[str, Entry], decisions: Sequence[Decision], threshold: f
     """Decide about cells, which are ALL from a probability of ``threshold`` on.
 
     The logits of each network are divided by the temperature of its decision, which makes them
-    comparable log odds, then averaged over rotations and networks.
+    comparable log odds, then averaged over the views: the rotations, by each network.
     """
     if not seen:
         return []
@@ -77,15 +67,14 @@ def judge(seen: Mapping[str, Entry], decisions: Sequence[Decision], threshold: f
     is_all = probs >= threshold
     margins = log_odds - _log_odds(threshold)
     is_against = (probs_of_views >= threshold) != is_all[:, None]
-    is_doubtful = np.abs(margins) < math.log(LEAST_ODDS)
-    is_doubtful |= is_against.mean(axis=1) >= MOST_AGAINST
+    is_close = np.abs(margins) < math.log(LEAST_ODDS)
     uids = [parse_uid(PurePosixPath(name).name) for name in seen]
     columns = (
         seen,
         ["" if uid is None else uid.subject for uid in uids],
         probs.tolist(),
         np.where(is_all, "ALL", "HEM").tolist(),
-        is_doubtful.tolist(),
+        (is_close | (is_against.mean(axis=1) >= MOST_AGAINST)).tolist(),
         probs_of_views.std(axis=1).tolist(),
         is_against.sum(axis=1).tolist(),
         [is_against.shape[1]] * len(seen),
@@ -97,7 +86,11 @@ def judge(seen: Mapping[str, Entry], decisions: Sequence[Decision], threshold: f
 
 
 def by_subject(cells: Sequence[Cell]) -> list[Subject]:
-    """Summarise each subject in natural order, and last the cells without a subject."""
+    """Summarise each subject in natural order, and last the cells without a subject.
+
+    The interval of the mean probability is a percentile bootstrap over the cells (95 %). Cells of a
+    subject are alike, so it says nothing about other cells.
+    """
     subjects = []
     for name in sorted({c.subject for c in cells}, key=lambda name: (not name, natural_key(name))):
         mine = [cell for cell in cells if cell.subject == name]
@@ -107,7 +100,7 @@ def by_subject(cells: Sequence[Cell]) -> list[Subject]:
         ends = [None, None]
         if len(mine) > 1:
             rng = np.random.default_rng(0)
-            means = [rng.choice(probs, len(probs)).mean() for _ in range(_NUM_RESAMPLES)]
+            means = [rng.choice(probs, len(probs)).mean() for _ in range(2000)]
             ends = np.quantile(means, [0.025, 0.975]).tolist()
         numbers = len(mine), num_all, num_all / len(mine), num_doubtful, float(probs.mean())
         subjects.append(Subject(name, *numbers, *ends))

@@ -36,16 +36,15 @@ _NOT_SHOWN = ("model.stages.", "split.", "data.synthetic")
 
 
 def card_path(path: Path) -> Path:
-    """Return the path of an exported file's card.
+    """Return the path of an exported file's card: ``model_card.md`` beside the file.
 
-    It is ``model_card.md`` beside the file. Where that is the card of another file, the file's
-    name comes first.
+    Where that is the card of another file, the file's name comes first.
     """
-    common, own = path.with_name(_NAME), path.with_name(f"{path.name}.{_NAME}")
-    if own.exists() or not common.exists():
-        return own if own.exists() else common
-    lines = common.read_text(encoding="utf-8", errors="replace").splitlines()
-    return common if f"- file: {_markdown(path.name)}" in lines else own
+    card = path.with_name(_NAME)
+    line = f"- file: {_markdown(path.name)}\n"
+    if card.exists() and line not in card.read_text(encoding="utf-8", errors="replace"):
+        return path.with_name(f"{path.name}.{_NAME}")
+    return card
 
 
 def model_card(trained: TrainedNetwork, check: Check, name: str, cells: CellsOfRun | None) -> str:
@@ -70,7 +69,6 @@ def model_card(trained: TrainedNetwork, check: Check, name: str, cells: CellsOfR
     return environment.get_template("model_card.md.j2").render(
         file=name,
         info=info,
-        run=f"{info.run.get('experiment', '?')}/{info.run.get('name', '?')}",
         check=check,
         generated=trained.config["data"].get("synthetic") is not None,
         recipe=_recipe(trained, parts, cells),
@@ -82,16 +80,24 @@ def model_card(trained: TrainedNetwork, check: Check, name: str, cells: CellsOfR
 
 
 def _markdown(value: object) -> Markup:
-    """Return a value as one line of Markdown that shows it unchanged."""
-    if isinstance(value, Markup):  # already Markdown: the result of a macro
-        return value
-    text = " ".join(str(value).encode(errors="replace").decode().split())
+    """Return a value as one line of Markdown: a share in %, an interval, or unchanged text."""
+    match value:
+        case Markup():  # already Markdown: the result of a macro
+            return value
+        case float() | (float(), float()) if np.isnan(value).any():
+            text = "n/a"
+        case float():
+            text = f"{100 * value:.2f}"
+        case (float(low), float(high)):
+            text = f"{100 * low:.1f} to {100 * high:.1f}"
+        case _:
+            text = " ".join(str(value).encode(errors="replace").decode().split())
     return Markup(re.sub(r"([\\`*_{}\[\]()#+!|<>~$&])", r"\\\1", text))  # noqa: S704
 
 
 def _recipe(
     trained: TrainedNetwork, parts: dict[str, pd.DataFrame], cells: CellsOfRun | None
-) -> dict[str, object]:
+) -> dict[str, str]:
     """Return data, split and configuration, without the folders of this machine."""
     config, run = without_folders(trained.config), trained.info.run
     keys = identity(config)
@@ -106,7 +112,7 @@ def _recipe(
         "model.weights": config["model"].get("weights"),
         **{key: keys[key] for key in sorted(keys) if not key.startswith(_NOT_SHOWN)},
     }
-    return {key: value for key, value in facts.items() if value is not None}
+    return {key: str(value) for key, value in facts.items() if value is not None}
 
 
 def _count(part: pd.DataFrame) -> str:
@@ -115,7 +121,7 @@ def _count(part: pd.DataFrame) -> str:
 
 
 def _results(part: pd.DataFrame, decision: Decision) -> dict[str, Any]:
-    """Return the tables on one part of the cells, as text."""
+    """Return the rows of the tables on one part of the cells."""
     labels, logits = part["label"].to_numpy(dtype=np.int64), part["logit"].to_numpy()
     bootstrap = SubjectBootstrap(labels, np.unique(part["subject"], return_inverse=True)[1])
     scores, upright = evaluate(labels, logits), evaluate(labels, part["logit_0"].to_numpy())
@@ -123,25 +129,18 @@ def _results(part: pd.DataFrame, decision: Decision) -> dict[str, Any]:
     metrics = [
         (
             metric.title,
-            _percent(scores[name]),
-            _interval(*bootstrap.interval_of_run(resampled[name][:, 0])),
-            _percent(upright[name]),
+            scores[name],
+            bootstrap.interval_of_run(resampled[name][:, 0]),
+            upright[name],
         )
         for name, metric in METRICS.items()
     ]
     right = part.assign(right=(logits > 0) == (labels == 1)).groupby(["label", "subject"])["right"]
     counts = right.agg(["sum", "size"]).reset_index().to_numpy().tolist()
+    counts.sort(key=lambda row: (-row[0], natural_key(row[1])))
     subjects = [
-        (
-            subject,
-            CLASS_NAMES[label],
-            f"{number:,}",
-            _percent(num_right / number),
-            _interval(*proportion_interval(num_right, number)),
-        )
-        for label, subject, num_right, number in sorted(
-            counts, key=lambda row: (-row[0], natural_key(row[1]))
-        )
+        (subject, CLASS_NAMES[label], f"{size:,}", good / size, proportion_interval(good, size))
+        for label, subject, good, size in counts
     ]
     probabilities = decision.probabilities(logits)
     points = []
@@ -149,18 +148,10 @@ def _results(part: pd.DataFrame, decision: Decision) -> dict[str, Any]:
         with suppress(CnmcError):  # the cells may not have such a point
             threshold = decision.threshold_for(wanted)
             called = evaluate(labels, np.where(probabilities >= threshold, 1.0, -1.0))
-            shown = (_percent(called[name]) for name in ("sensitivity", "specificity", "f1"))
+            shown = (called[name] for name in ("sensitivity", "specificity", "f1"))
             points.append((wanted, f"{threshold:.4f}", *shown))
     errors = [
-        _percent(expected_calibration_error(labels, probs))
+        expected_calibration_error(labels, probs)
         for probs in (Decision().probabilities(logits), probabilities)
     ]
     return {"metrics": metrics, "subjects": subjects, "points": points, "errors": errors}
-
-
-def _percent(share: float) -> str:
-    return "n/a" if np.isnan(share) else f"{100 * share:.2f}"
-
-
-def _interval(low: float, high: float) -> str:
-    return "n/a" if np.isnan(low) else f"{100 * low:.1f} to {100 * high:.1f}"

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -41,14 +41,6 @@ class Network:
         """Whether it is a checkpoint of training, which Grad-CAM needs."""
         return self.path.suffix not in _EXPORTED
 
-    @property
-    def label(self) -> str:
-        """Experiment, name and epoch of its run; without a run, the name of its file."""
-        run = self.info.run
-        if not run.get("experiment"):
-            return self.path.name
-        return f"{run['experiment']}/{run.get('name', '')}, epoch {self.info.epoch}"
-
 
 def find_checkpoint(path: Path) -> Path:
     """Return the file of a network; for a run folder, its best checkpoint.
@@ -68,23 +60,27 @@ def find_checkpoint(path: Path) -> Path:
 def open_network(path: Path, num_threads: int | None = None) -> Network:
     """Open a checkpoint, a run folder (its best checkpoint), or an exported network.
 
-    A checkpoint is evaluated as in training, so its logits are those of the run folder. No code
-    in a file is executed. By default, all cores are used.
+    A checkpoint is evaluated as in training, by ``num_threads`` threads of PyTorch. No code in a
+    file is executed. By default, all cores are used.
 
     Raises:
         CnmcError: The file is missing, damaged or of another kind, or a package is missing.
     """
-    file, num_threads = find_checkpoint(path), num_threads or num_cores()
+    file = find_checkpoint(path)
     digest = hashlib.blake2b(file.read_bytes(), digest_size=16)
     if file.suffix == ".xml" and file.with_suffix(".bin").is_file():
         digest.update(file.with_suffix(".bin").read_bytes())  # the weights
     if file.suffix in _EXPORTED:
-        info, logits = _open_exported(file, num_threads)
+        info, logits = _open_exported(file, num_threads or num_cores())
     else:
         with needs("train", f"{path}: a checkpoint"):
-            from cnmc.deploy.graph import read_trained  # noqa: PLC0415 (torch)
+            import torch  # noqa: PLC0415
+
+            from cnmc.deploy.graph import read_trained  # noqa: PLC0415
+        if num_threads is not None:
+            torch.set_num_threads(num_threads)
         graph = read_trained(file).graph
-        info, logits = graph.info, partial(graph.predict, num_threads=num_threads)
+        info, logits = graph.info, graph.predict
     return Network(file, digest.hexdigest(), info, logits)
 
 
@@ -92,13 +88,7 @@ def _open_exported(path: Path, num_threads: int) -> tuple[GraphInfo, Callable[[I
     try:
         opened = _open_onnx(path) if path.suffix == ".onnx" else _open_openvino(path, num_threads)
         info, run = opened
-
-        def logits(images: Images) -> Logits:
-            # One cell per thread is faster than several threads per cell.
-            with ThreadPoolExecutor(num_threads) as pool:
-                return np.concatenate(list(pool.map(run, images[:, None])))
-
-        given = logits(np.zeros((1, info.size, info.size, 3), dtype=np.uint8)).shape
+        given = run(np.zeros((1, info.size, info.size, 3), dtype=np.uint8)).shape
         if given != (1, info.num_rotations):
             raise ValueError(f"logits of shape {given} for {info.num_rotations} rotations")
     except CnmcError:
@@ -110,6 +100,12 @@ def _open_exported(path: Path, num_threads: int) -> tuple[GraphInfo, Callable[[I
             f"{path}: not a complete file of python -m cnmc.export ({reason}); export the "
             "checkpoint again"
         ) from None
+
+    def logits(images: Images) -> Logits:
+        # One cell per thread is faster than several threads per cell.
+        with ThreadPoolExecutor(num_threads) as pool:
+            return np.concatenate(list(pool.map(run, images[:, None])))
+
     return info, logits
 
 

@@ -12,7 +12,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from filelock import FileLock, Timeout
+from filelock import FileLock
 
 from cnmc.errors import CnmcError
 from cnmc.files import natural_key, replacing
@@ -38,13 +38,10 @@ def output_lock(folder: Path) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / ".screening.lock", timeout=0):
             yield
-    except Timeout:
+    except OSError as error:  # or the Timeout of a lock
         raise CnmcError(
-            f"output={folder}: another screening is running in this folder; wait, or give another"
-        ) from None
-    except OSError as error:
-        raise CnmcError(
-            f"output={folder}: cannot be written ({error}); make room there, or give another folder"
+            f"output={folder}: cannot be written ({error}); make room there, wait for another "
+            "screening into it, or give another folder"
         ) from error
 
 
@@ -80,8 +77,6 @@ class Journal:
                 if line == self._with_checksum(text):
                     row = json.loads(text)
                     self.entries[row["file"]] = Entry(row["logits"], row["warnings"])
-            if lines[-1]:  # a process was killed while it wrote this line
-                self._append("\n")
         elif lines and not overwrite:
             raise CnmcError(
                 f"{self._path}: belongs to other networks or another version of cnmc, or is "
@@ -91,17 +86,15 @@ class Journal:
             # Remove them first: tables must never lie beside the journal of other networks.
             write_results(folder, {})
             with replacing(self._path) as temporary:
-                temporary.write_text(f"{self._header}\n", encoding="utf-8")
+                temporary.write_text(self._header, encoding="utf-8")
 
     def add(self, entries: Mapping[str, Entry]) -> None:
         """Append entries by the digest of their file's content."""
         rows = [json.dumps({"file": key, **entry._asdict()}) for key, entry in entries.items()]
-        self._append("".join(self._with_checksum(row) + "\n" for row in rows))
-        self.entries.update(entries)
-
-    def _append(self, text: str) -> None:
         with self._path.open("a", encoding="utf-8") as file:
-            file.write(text)
+            # The line break comes first: the last line may end where a process was killed.
+            file.writelines("\n" + self._with_checksum(row) for row in rows)
+        self.entries.update(entries)
 
     def _with_checksum(self, row: str) -> str:
         check = hashlib.blake2b((self._header + row).encode(), digest_size=8).hexdigest()
@@ -121,21 +114,16 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> bytes:
     """Return rows as CSV: numbers with 6 decimals, and no text that a spreadsheet would execute."""
 
     def plain(value: object) -> object:
-        match value:
-            case bool():
-                return "yes" if value else "no"
-            case float():
-                return f"{value:.6f}"
-            case str():
-                return f"'{value}" if value.startswith(_FORMULA) else value
-            case list():
-                return "; ".join(value)
-        return value
+        if isinstance(value, bool):
+            return "yes" if value else "no"
+        if isinstance(value, list):
+            return "; ".join(value)
+        if isinstance(value, float):
+            return f"{value:.6f}"
+        return f"'{value}" if str(value).startswith(_FORMULA) else value
 
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows(map(plain, row) for row in rows)
+    csv.writer(text, lineterminator="\n").writerows([columns, *(map(plain, row) for row in rows)])
     return text.getvalue().encode()
 
 

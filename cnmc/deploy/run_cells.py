@@ -10,10 +10,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from cnmc.analysis.choosing import CHOOSING_ROLE
+from cnmc.analysis.calibration import CHOOSING_ROLE
 from cnmc.config import DataConfig, SplitConfig
 from cnmc.data.images import crop_and_resize, decode, read_file
-from cnmc.data.parallel import map_threads
 from cnmc.data.sources.synthetic_cells import draw_cell, subject_traits
 from cnmc.data.store import open_split
 from cnmc.deploy.exported import GraphInfo, Images
@@ -26,14 +25,11 @@ Labels = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class CellsOfRun:
-    """The labelled cells that a network was trained and chosen on."""
+    """The labelled cells of a data set, with columns cell_id, path, subject, label and role."""
 
     root: Path
-    """Folder of the data set."""
     cells: pd.DataFrame
-    """One row per cell: cell_id, path, subject, label, role."""
     generated: bool
-    """Whether the cells are generated."""
 
     def read(self, role: str, num_cells: int, info: GraphInfo) -> tuple[Images, Labels]:
         """Read at most ``num_cells`` cells of a role, spread evenly over classes and subjects.
@@ -44,26 +40,15 @@ class CellsOfRun:
         mine = self.cells[self.cells["role"] == role].sort_values(["label", "subject", "cell_id"])
         even = np.linspace(0, len(mine) - 1, min(num_cells, len(mine))).round().astype(int)
         mine = mine.iloc[even]
-
-        def pixels(path: str) -> Images:
-            whole = decode(read_file(self.root / path))
-            return crop_and_resize(whole, crop=info.crop, resize=info.resize)
-
-        images = map_threads(
-            pixels,
-            mine["path"].to_list(),
-            num_workers=num_cores(),
-            description=f"Reading cells ({role})",
-        )
+        images = [
+            crop_and_resize(decode(read_file(self.root / path)), crop=info.crop, resize=info.resize)
+            for path in mine["path"]
+        ]
         return np.stack(images), mine["label"].to_numpy(dtype=np.int64)
 
 
 def find_cells(trained: TrainedNetwork, root: Path | None) -> CellsOfRun:
-    """Find the cells of a network's run.
-
-    Args:
-        trained: The network.
-        root: Folder of the data set; None looks where the run folder says.
+    """Find the cells of a network's run, below ``root`` or else where the run folder says.
 
     Raises:
         CnmcError: The data set is not there, is another one, or its split cannot be repeated.
@@ -73,14 +58,10 @@ def find_cells(trained: TrainedNetwork, root: Path | None) -> CellsOfRun:
         raise CnmcError(f"{trained.path}: lies outside its run folder, which names the data set")
     root = root or Path(settings["root"])
     with TemporaryDirectory() as temporary:
-        work_dir = Path(settings["work_dir"]) if trained.folder is not None else Path(temporary)
-        own = {
-            "root": str(root),
-            "work_dir": str(work_dir) if work_dir.is_dir() else temporary,
-            "num_workers": num_cores(),
-            "synthetic": None,  # they are not generated again
-        }
-        data = DataConfig(**settings | own)
+        known = trained.folder is not None and Path(settings["work_dir"]).is_dir()
+        own = {"root": str(root), "work_dir": settings["work_dir"] if known else temporary}
+        # Without synthetic, no cell is generated again.
+        data = DataConfig(**settings | own | {"synthetic": None, "num_workers": num_cores()})
         opened = open_split(data, SplitConfig(**trained.config["split"]))
     for what in ("manifest", "split"):
         if getattr(opened, what).fingerprint != run.get(f"{what}_fingerprint"):
@@ -95,18 +76,13 @@ def find_cells(trained: TrainedNetwork, root: Path | None) -> CellsOfRun:
 def cells_to_check(
     found: CellsOfRun | None, num_cells: int, info: GraphInfo
 ) -> tuple[Images, Labels, str]:
-    """Return cells to check a file with, their classes, and where they are from.
-
-    Cells are drawn where ``found`` is None.
-    """
+    """Return cells of a run, or drawn ones for None, with their classes and origin."""
     if found is not None:
         images, labels = found.read(CHOOSING_ROLE, num_cells, info)
         kind = "generated cells" if found.generated else "cells"
         return images, labels, f"{len(images)} {kind} of {found.root.name} (role {CHOOSING_ROLE})"
     rng = np.random.default_rng(0)
     labels = np.arange(num_cells) % 2
-    drawn = [
-        draw_cell(rng, int(label), subject_traits(0, 0, int(label), number), info.size)
-        for number, label in enumerate(labels)
-    ]
+    subjects = [subject_traits(0, 0, label, number) for number, label in enumerate(labels.tolist())]
+    drawn = [draw_cell(rng, number % 2, s, info.size) for number, s in enumerate(subjects)]
     return np.stack(drawn), labels, f"{num_cells} generated cells"

@@ -13,14 +13,11 @@ import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
 
-from cnmc.data.images import Pixels, UnreadableImageError, crop_and_resize, decode, read_file
+from cnmc.data.images import Pixels, crop_and_resize, decode, read_file
 from cnmc.deploy.judgement import LEAST_ODDS, MOST_AGAINST, Cell
 from cnmc.deploy.networks import Network
 from cnmc.errors import CnmcError
 from cnmc.extras import needs
-
-_PICTURE = 160
-"""Side of the pictures beside Grad-CAM in pixels."""
 
 
 def screening_page(
@@ -30,7 +27,6 @@ def screening_page(
     *,
     num_cells: int,
     num_maps: int,
-    num_threads: int,
     **facts: Any,
 ) -> str:
     """Return the page with at most ``num_cells`` cells and ``num_maps`` maps of Grad-CAM.
@@ -38,28 +34,27 @@ def screening_page(
     ``sources`` has the paths of the cells by file. ``facts`` are what the template also shows:
     ``threshold``, ``wanted`` (the threshold on the command line), ``subjects`` and ``skipped``.
     """
+    info = networks[0].info
 
-    def picture(cell: Cell, side: int) -> str:
-        try:
-            return _address(decode(read_file(sources[cell.file])), networks[0].info.crop, side)
-        except UnreadableImageError:
-            return ""  # the file is gone
+    def image_of(cell: Cell) -> Pixels:
+        whole = decode(read_file(sources[cell.file]))
+        return crop_and_resize(whole, crop=info.crop, resize=info.resize)
 
     doubtful, others = cells_to_show(cells, num_cells)
     decisive = most_decisive(cells, num_maps)
-    heats: dict[str, str] = {}
-    no_heats = ""
+    maps: list[Pixels] = []
+    no_maps = ""
     try:
-        heats = _heats(networks, sources, decisive, num_threads)
-    except (CnmcError, UnreadableImageError) as error:
-        no_heats = str(error)
+        maps = _maps(networks, decisive, list(map(image_of, decisive)))
+    except CnmcError as error:
+        no_maps = str(error)
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
     )
-    environment.filters |= {"prob": _probability, "count": "{:,}".format, "picture": picture}
+    environment.filters |= {"prob": _probability, "count": "{:,}".format, "address": _address}
     return environment.get_template("screening.html.j2").render(
         facts,
         networks=networks,
@@ -67,9 +62,9 @@ def screening_page(
         doubtful=doubtful,
         others=others,
         decisive=decisive,
-        side=_PICTURE,
-        heats=heats,
-        no_heats=no_heats,
+        image_of=image_of,
+        maps=maps,
+        no_maps=no_maps,
         counts=np.histogram([c.probability for c in cells], 20, (0.0, 1.0))[0].tolist(),
         warned=Counter(warning for cell in cells for warning in cell.warnings).most_common(),
         most_against=MOST_AGAINST,
@@ -104,43 +99,27 @@ def most_decisive(cells: Sequence[Cell], limit: int) -> list[Cell]:
     return called_all[:num_all] + called_hem[: limit - num_all]
 
 
-def _heats(
-    networks: Sequence[Network],
-    sources: Mapping[str, Path],
-    cells: Sequence[Cell],
-    num_threads: int,
-) -> dict[str, str]:
-    """Return pictures of Grad-CAM by file; an error gives the reason why there are none."""
+def _maps(networks: Sequence[Network], cells: Sequence[Cell], images: list[Pixels]) -> list[Pixels]:
+    """Return images with Grad-CAM; an error says why there is none."""
     for network in networks:
         if not network.is_checkpoint:
             raise CnmcError(
                 f"it needs a checkpoint, and {network.path.name} is an exported network"
             )
     if not cells:
-        return {}
+        return []
     with needs("explain", "it"):
         from cnmc.deploy.explain import decision_maps, overlay  # noqa: PLC0415 (torch)
-    info = networks[0].info
-    images = [
-        crop_and_resize(decode(read_file(sources[cell.file])), crop=info.crop, resize=info.resize)
-        for cell in cells
-    ]
-    maps = decision_maps(
-        [network.path for network in networks],
-        np.stack(images),
-        [cell.label == "ALL" for cell in cells],
-        num_threads=num_threads,
-    )
-    return {
-        cell.file: _address(overlay(image, heat), info.size, _PICTURE)
-        for cell, image, heat in zip(cells, images, maps, strict=True)
-    }
+    is_all = [cell.label == "ALL" for cell in cells]
+    paths = [network.path for network in networks]
+    maps = decision_maps(paths, np.stack(images), is_all)
+    return [overlay(image, heat) for image, heat in zip(images, maps, strict=True)]
 
 
-def _address(pixels: Pixels, crop: int, side: int) -> str:
-    """Return the central square of an image as a data URI."""
+def _address(pixels: Pixels, side: int) -> str:
+    """Return a square image, resized, as a data URI."""
     file = io.BytesIO()
-    small = crop_and_resize(pixels, crop=crop, resize=side)
+    small = crop_and_resize(pixels, crop=len(pixels), resize=side)
     Image.fromarray(small).save(file, "WEBP", quality=70)
     return f"data:image/webp;base64,{base64.b64encode(file.getvalue()).decode()}"
 

@@ -31,13 +31,9 @@ def build_network(
     Args:
         name: timm's name, with or without the tag of its weights.
         pretrained: Load weights from ``weights`` if given, else from timm's hub.
-        weights: A ``.safetensors`` file or a PyTorch state dict, which may be wrapped as
-            ``{"state_dict": ...}`` and have keys with the prefix ``module.``. Its head is ignored
-            if it has another number of classes.
+        weights: A ``.safetensors`` file or a PyTorch state dict, bare or wrapped as
+            ``{"state_dict": ...}``. A head with another number of classes is ignored.
         drop_rate: Dropout before the head, 0 <= value < 1.
-
-    Returns:
-        The network in training mode: B x 3 x H x W floats to B x 1 logits.
 
     Raises:
         CnmcError: The name is unknown, the file is unreadable or does not fit, or the hub has no

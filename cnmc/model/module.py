@@ -32,8 +32,7 @@ class CellClassifier(pl.LightningModule):
         std: RGB standard deviation to normalize by.
         seed: Seed of dropout.
         channels_last: Use the channels-last memory layout.
-        compiled_batch: Compile the network, for evaluation batches of this size (smaller ones are
-            padded); None does not compile.
+        compiled_batch: Compile the network for evaluation batches of this size.
     """
 
     def __init__(

@@ -33,11 +33,8 @@ def parameter_groups(
 ) -> list[dict[str, Any]]:
     """Divide the parameters of a network into one optimizer group for each stage.
 
-    Patterns are shell wildcards over parameter names; the first match decides.
-
-    Returns:
-        Groups with the keys ``name`` (the stage), ``params`` and ``lr``, in the order of the
-        stages. A stage without patterns has no group.
+    Patterns are shell wildcards over parameter names; the first match decides. A stage without
+    patterns has no group.
 
     Raises:
         CnmcError: A pattern decides for no parameter, no pattern matches a parameter, or a stage

@@ -27,13 +27,9 @@ def to_float(
     *,
     memory_format: torch.memory_format = torch.contiguous_format,
 ) -> Tensor:
-    """Scale images to [0, 1] and, if mean and std are given, normalize each channel.
+    """Scale images, B x C x H x W uint8, to [0, 1]; the paper does no more.
 
-    Args:
-        images: B x C x H x W, uint8: a quarter of the size of floats on the way to the device.
-        mean: Mean of each channel in units of [0, 1]. The paper does not normalize.
-        std: Standard deviation of each channel in units of [0, 1], above 0.
-        memory_format: Memory layout of the result.
+    With the mean and standard deviation of each channel, in units of [0, 1], normalize too.
     """
     if images.dtype != torch.uint8:
         raise TypeError(f"images of {images.dtype}: expected torch.uint8")
@@ -62,11 +58,7 @@ def rotate(images: Tensor, num_eighths: int) -> Tensor:
     """Rotate square images counter-clockwise about their center by multiples of 45 degrees.
 
     Pixels are equal to those of Pillow's ``Image.rotate``, which the paper's published code uses:
-    nearest neighbor, black where a pixel has no source.
-
-    Args:
-        images: B x C x S x S, any dtype.
-        num_eighths: Angle in units of 45 degrees, any integer.
+    nearest neighbor, black where a pixel has no source. Images are B x C x S x S, any dtype.
     """
     size = images.shape[-1]
     if images.ndim != 4 or images.shape[-2] != size:
@@ -100,7 +92,7 @@ def predict_logits(
 
     Args:
         network: Maps B x C x S x S floats to B or B x 1 logits; in evaluation mode.
-        images: B x C x S x S, uint8, the cropped cells.
+        images: B x C x S x S, uint8.
         num_rotations: 1, 2, 4 or 8.
         preprocess: Maps uint8 images to the network's input (:func:`to_float`).
 

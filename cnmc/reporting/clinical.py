@@ -9,21 +9,20 @@ import numpy as np
 import pandas as pd
 
 from cnmc.analysis import calibration, subjects
-from cnmc.analysis.metrics import FloatArray, aurocs, decision_metrics
+from cnmc.analysis.metrics import FloatArray, aurocs, decision_metrics, sigmoid
 from cnmc.analysis.published import published
 from cnmc.analysis.results import Group
+from cnmc.data.names import CLASS_NAMES
 from cnmc.reporting import plots
-from cnmc.reporting.document import GROUP, Figure, Item, Table, named, spread
-from cnmc.reporting.findings import CLASSES, Findings, head, in_percent, moments
+from cnmc.reporting.document import Figure, Item, say, table
+from cnmc.reporting.findings import Findings, head, in_percent, moments
 
 SPECIFICITIES = (80, 90, 95)
 """In %."""
-_SHOWN_CELLS = 24
 Point = tuple[Any, Any]
 """False and true positive rates in percent, of one or of several runs."""
 
 
-@plots.styled()
 def roc(findings: Findings) -> list[Item]:
     """Return ROC curves, operating points, and sensitivity at fixed specificity."""
     rows, curves = [], []
@@ -32,8 +31,8 @@ def roc(findings: Findings) -> list[Item]:
         labels, logits = group.labels, group.logits
         scores = decision_metrics(labels, logits)
         row = head(group) | moments("auroc_", aurocs(labels, logits))
-        row |= moments("sensitivity_", scores["sensitivity"])
-        row |= moments("specificity_", scores["specificity"])
+        for name in ("sensitivity", "specificity"):
+            row |= moments(f"{name}_", scores[name])
         for target in SPECIFICITIES:
             at_target = [calibration.sensitivity_at(labels, run, target / 100) for run in logits]
             row |= moments(f"sensitivity_at_{target}_", at_target)
@@ -42,22 +41,8 @@ def roc(findings: Findings) -> list[Item]:
         if len(curve):
             curves.append(curve.assign(experiment=group.label))
             points[group.label] = 100 * (1 - scores["specificity"]), 100 * scores["sensitivity"]
-    columns = GROUP | {"n": "n", "AUROC": spread("auroc_")}
-    columns |= {name: spread(f"{name}_") for name in ("sensitivity", "specificity")}
-    for target in SPECIFICITIES:
-        columns[f"sensitivity at specificity {target}"] = spread(f"sensitivity_at_{target}_")
-    table = Table(
-        "roc",
-        "Operating point and other thresholds",
-        pd.DataFrame(rows),
-        columns,
-        "In %, mean ± std (ddof 0) over runs at the best epoch. The operating point is a mean "
-        "logit of 0. Sensitivity at a specificity is read off the curve of the reported cells; on "
-        "new cells the threshold that reaches this specificity is not known in advance.",
-    )
-    if not curves:
-        return ["The reported cells have only one class: no ROC curve is defined.", table]
-    return [_draw_roc(pd.concat(curves), points), table]
+    shown = _draw_roc(pd.concat(curves), points) if curves else say("no_roc")
+    return [shown, table("roc", pd.DataFrame(rows))]
 
 
 def _draw_roc(curves: pd.DataFrame, points: dict[str, Point]) -> Figure:
@@ -71,7 +56,7 @@ def _draw_roc(curves: pd.DataFrame, points: dict[str, Point]) -> Figure:
     for axes in (whole, enlarged):
         axes.plot([0, 100], [0, 100], **plots.LINE)
         for style, curve in plots.by_experiment(curves):
-            plots.band(axes, curve["fpr"], (curve["tpr_low"], curve["tpr_high"]), style["color"])
+            plots.band(axes, curve["fpr"], curve["tpr_low"], curve["tpr_high"], style["color"])
             axes.plot(curve["fpr"], curve["tpr_mean"], **style | {"marker": "", "label": ""})
             fpr, tpr = points[style["label"]]
             if axes is enlarged:
@@ -84,45 +69,15 @@ def _draw_roc(curves: pd.DataFrame, points: dict[str, Point]) -> Figure:
     whole.set_title("Whole curve")
     limits = {"xlim": (-0.02 * side, 1.02 * side), "ylim": (100 - 1.02 * side, 100 + 0.02 * side)}
     enlarged.set(title="Around the operating points", **limits)
-    return plots.finish(
-        drawing,
-        "roc",
-        "ROC curves",
-        "ROC curves of each experiment, and the region of the operating points enlarged.",
-        "Curves are means over runs; the shaded area spans all runs. Large marks: mean operating "
-        "point at logit 0; small marks: single runs.",
-    )
+    return plots.finish(drawing, "roc")
 
 
-@plots.styled()
 def calibrations(findings: Findings) -> list[Item]:
     """Return reliability diagrams, expected calibration errors and temperatures."""
     measured = [_measure(group) for group in findings.study.groups]
     bins = pd.concat([diagram for _, diagram in measured], ignore_index=True)
-    table = Table(
-        "calibration",
-        "Calibration of the probability of ALL",
-        pd.DataFrame([row for row, _ in measured]),
-        GROUP
-        | {"n": "n", "ECE": spread("ece_"), "temperature": spread("temperature_")}
-        | {"calibrated ECE": spread("calibrated_ece_")},
-        "ECE: expected calibration error in points of %, over ten bins of equal width; mean ± std "
-        "over runs. A temperature divides the logits. It is fitted for the lowest log loss on the "
-        "cells that chose the epoch, never on the reported cells. Under the paper's protocol these "
-        "are the same cells, so no temperature is fitted.",
-    )
-    diagram = Table(
-        "reliability",
-        "The reliability diagram in numbers",
-        bins,
-        GROUP
-        | {"probability": "{low:.1f} to {high:.1f}"}
-        | {"cells": "num_cells", "mean probability": "mean_probability"}
-        | {"fraction of ALL": "fraction"},
-        "Cells of all runs together; fractions of 1.",
-        folded=True,
-    )
-    return [_draw_reliability(bins), table, diagram]
+    rows = pd.DataFrame([row for row, _ in measured])
+    return [_draw_reliability(bins), table("calibration", rows), table("reliability", bins)]
 
 
 def _measure(group: Group) -> tuple[dict[str, Any], pd.DataFrame]:
@@ -133,7 +88,7 @@ def _measure(group: Group) -> tuple[dict[str, Any], pd.DataFrame]:
     def errors(probs: FloatArray) -> list[float]:
         return [calibration.expected_calibration_error(labels, row) for row in probs]
 
-    before = calibration.probabilities(group.logits)
+    before = sigmoid(group.logits)
     diagram = calibration.reliability(repeated, before.ravel())
     diagram.insert(0, "experiment", group.label)
     diagram.insert(1, "protocol", group.protocol)
@@ -144,7 +99,7 @@ def _measure(group: Group) -> tuple[dict[str, Any], pd.DataFrame]:
     fit = calibration.fit_temperature
     fitted = [fit(r.choosing.labels, r.choosing.mean_at(r.best_epoch)) for r in group.runs]
     pairs = zip(group.logits, fitted, strict=True)
-    after = np.stack([calibration.probabilities(logits, t) for logits, t in pairs])
+    after = np.stack([sigmoid(logits / t) for logits, t in pairs])
     row |= {"temperature_mean": np.mean(fitted), "temperature_std": np.std(fitted)}
     calibrated = calibration.reliability(repeated, after.ravel())
     diagram["calibrated_probability"] = calibrated["mean_probability"]
@@ -177,57 +132,30 @@ def _draw_reliability(bins: pd.DataFrame) -> Figure:
         lower.set_xlabel("predicted ALL in %")
     panels[0].set_ylabel("ALL cells in %")
     panels[across].set_ylabel("cells")
-    return plots.finish(
-        drawing,
-        "reliability",
-        "Fraction of ALL cells by predicted probability",
-        "Reliability diagram of each experiment, above the number of cells in each bin.",
-        "Below: the number of cells in each bin of predicted probability.",
-    )
+    return plots.finish(drawing, "reliability")
 
 
-@plots.styled()
 def persons(findings: Findings) -> list[Item]:
     """Return the AUROC over persons, and the results of each person."""
     group = findings.study.reference
-    by_person = in_percent(subjects.persons(group), "mean_accuracy", "wrong_share")
     rows = [
         head(other)
         | {"num_subjects": len(other.subjects[0])}
-        | moments("auroc_", subjects.person_aurocs(other))
+        | moments("auroc_", aurocs(*subjects.person_scores(other)))
         for other in findings.study.groups
     ]
-    summary = Table(
-        "person_roc",
-        "AUROC over persons",
-        pd.DataFrame(rows),
-        GROUP | {"n": "n", "subjects": "num_subjects", "AUROC over persons": spread("auroc_")},
-        "In %, mean ± std (ddof 0) over runs. The score of a person is the mean probability of ALL "
-        "over the person's cells. C-NMC contains only cells of B-lineage, so this is not a "
-        "diagnosis.",
-    )
+    by_person = in_percent(subjects.persons(group), "mean_accuracy", "wrong_share")
     away = (by_person["mean_probability"] - by_person["label"]).abs()
     order = by_person.assign(away=away).sort_values(
         ["wrong_share", "away"], ascending=False, kind="stable", ignore_index=True
     )
-    table = Table(
-        "subjects",
-        "Persons, the most often wrong first",
-        order.drop(columns="away"),
-        {
-            "subject": "subject",
-            "class": named("label", CLASSES),
-            "cells": "num_cells",
-            "correct cells, %": "mean_accuracy",
-            "probability of ALL": "{mean_probability:.2f} ± {std_probability:.2f}",
-            "wrong runs, %": "wrong_share",
-        },
-        f"{group.label}, protocol {group.protocol}, {len(group.runs)} runs at their best epoch. "
-        "Probability: mean over the person's cells, then mean ± std over runs. A run is wrong "
-        "about a person if this mean is on the wrong side of 0.5.",
-    )
+    values: dict[str, Any] = {"group": group.label, "protocol": group.protocol}
     curve = calibration.mean_roc(*subjects.person_scores(group))
-    return [_draw_persons(by_person, 100 * curve), summary, table]
+    return [
+        _draw_persons(by_person, 100 * curve),
+        table("person_roc", pd.DataFrame(rows)),
+        table("subjects", order.drop(columns="away"), runs=len(group.runs), **values),
+    ]
 
 
 def _draw_persons(by_person: pd.DataFrame, curve: pd.DataFrame) -> Figure:
@@ -237,52 +165,31 @@ def _draw_persons(by_person: pd.DataFrame, curve: pd.DataFrame) -> Figure:
     for label in (1, 0):
         part = rows[rows["label"] == label]
         mean, std = 100 * part["mean_probability"], 100 * part["std_probability"]
-        style = plots.CLASS_MARKS[label] | {"linestyle": ""}
-        name = f"{CLASSES[label]}, mean ± std over runs"
-        left.errorbar(mean, part.index, xerr=std, label=name, **style)
+        name = f"{CLASS_NAMES[label]}, mean ± std over runs"
+        left.errorbar(mean, part.index, xerr=std, label=name, **plots.CLASS_MARKS[label])
     numbers = zip(rows["num_cells"], rows["wrong_share"], strict=True)
     words = [f"{cells:,} cells, {wrong:.0f} %" for cells, wrong in numbers]
     plots.label_rows(left, rows["subject"], words)
     left.set(title="Mean probability of ALL", xlabel="mean over cells in %", xlim=(-3, 103))
     right.plot([0, 100], [0, 100], **plots.LINE)
-    plots.band(right, curve["fpr"], (curve["tpr_low"], curve["tpr_high"]), plots.INK)
+    plots.band(right, curve["fpr"], curve["tpr_low"], curve["tpr_high"], plots.INK)
     right.plot(curve["fpr"], curve["tpr_mean"], color=plots.INK, marker="", linestyle="-")
     labels = {"xlabel": "false positive rate in %", "ylabel": "sensitivity in %"}
     right.set(title="ROC over persons", box_aspect=1, anchor="N", **labels)
-    return plots.finish(
-        drawing,
-        "persons",
-        "Results by person: the mean over the person's cells",
-        "Mean probability of ALL of each person, and the ROC curve over persons.",
-        "Beside each row: the person's cells, and the share of runs in which the mean is on the "
-        "wrong side of 50 %.",
-    )
+    return plots.finish(drawing, "persons")
 
 
 def errors(findings: Findings) -> list[Item]:
     """Return the cells that at least one run gets wrong."""
     group = findings.study.reference
     cells = subjects.hardest_cells(group)
-    most = (cells["wrong_share"] > 0.5).sum()
-    words = (
-        f"Of {len(group.labels)} cells, {most} are wrong in more than half of the "
-        f"{len(group.runs)} runs of {group.label} (protocol {group.protocol}), and {len(cells)} in "
-        "at least one."
-    )
-    table = Table(
+    words = say(
         "errors",
-        "Cells that most runs get wrong",
-        in_percent(cells, "wrong_share"),
-        {
-            "cell": "cell_id",
-            "subject": "subject",
-            "class": named("label", CLASSES),
-            "wrong runs, %": "wrong_share",
-            "probability of ALL": "mean_probability",
-        },
-        f"The first {_SHOWN_CELLS}; the CSV file has every cell that at least one run gets wrong. "
-        "Probability: mean over runs.",
-        limit=_SHOWN_CELLS,
-        folded=True,
+        cells=len(group.labels),
+        most=(cells["wrong_share"] > 0.5).sum(),
+        runs=len(group.runs),
+        group=group.label,
+        protocol=group.protocol,
+        any=len(cells),
     )
-    return [words, table] if len(cells) else [words]
+    return [words, table("errors", in_percent(cells, "wrong_share"))] if len(cells) else [words]

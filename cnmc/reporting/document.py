@@ -5,12 +5,22 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import yaml
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from cnmc.analysis.metrics import METRICS
+from cnmc.data.composition import PART_TITLES
+from cnmc.data.names import CLASS_NAMES
 
 NOT_DEFINED = "not defined"
+FOLDER = Path(__file__).parent
+_WORDS = yaml.safe_load((FOLDER / "report.yaml").read_text("utf-8"))
 
 Row = Mapping[str, Any]
 Cell = str | Callable[[Row], str]
@@ -27,82 +37,76 @@ def shown(value: Any, form: str = ".2f") -> str:
     return f"{value:,}" if isinstance(value, int) else f"{value:{form}}"
 
 
+def _p_value(value: float) -> str:
+    return "< 0.001" if value < 0.001 else shown(value, ".3f")
+
+
+def _duration(value: float) -> str:
+    if np.isnan(value):
+        return NOT_DEFINED
+    minutes, seconds = divmod(round(value), 60)
+    return f"{minutes // 60}:{minutes % 60:02d}:{seconds:02d}"
+
+
+_FORMATS: dict[str, Callable[[Any], str]] = {
+    "metric": lambda name: METRICS[name].title,
+    "label": CLASS_NAMES.__getitem__,
+    "part": PART_TITLES.__getitem__,
+    "seconds": _duration,
+    **dict.fromkeys(("p_one_sided", "p_two_sided", "p_holm"), _p_value),
+}
+"""Formats of the columns that are not :func:`shown` as they are stored."""
+
+
 def _cell(form: Cell, row: Row) -> str:
     if callable(form):
         return form(row)
     if "{" not in form:
-        return shown(row[form])
+        return _FORMATS.get(form, shown)(row[form])
     text = form.format_map(row)
     return NOT_DEFINED if re.search(r"\bnan\b", text) else text
 
 
-def spread(prefix: str = "") -> str:
-    """Return the template of ``<prefix>mean`` ± ``<prefix>std``."""
-    return f"{{{prefix}mean:.2f}} ± {{{prefix}std:.2f}}"
-
-
-def interval(prefix: str) -> str:
-    """Return the template of the interval from ``<prefix>low`` to ``<prefix>high``."""
-    return f"{{{prefix}low:.2f}} to {{{prefix}high:.2f}}"
-
-
-def p_value(key: str) -> Cell:
-    """Return the format of a p-value, with three decimals."""
-    return lambda row: "< 0.001" if row[key] < 0.001 else shown(row[key], ".3f")
-
-
-def named(key: str, names: Mapping[Any, str] | Sequence[str]) -> Cell:
-    """Return the format of a value that has a name."""
-    return lambda row: names[row[key]]
-
-
-def duration(key: str) -> Cell:
-    """Return the format of seconds as ``h:mm:ss``."""
-
-    def cell(row: Row) -> str:
-        value: float = row[key]
-        if np.isnan(value):
-            return NOT_DEFINED
-        seconds = round(value)
-        return f"{seconds // 3600}:{seconds % 3600 // 60:02d}:{seconds % 60:02d}"
-
-    return cell
-
-
-GROUP: dict[str, Cell] = {"experiment": "experiment", "protocol": "protocol"}
-"""The columns that name the group of runs of a row."""
-
-
 @dataclass(frozen=True)
 class Table:
-    """A table.
-
-    Attributes:
-        name: File name without suffix.
-        title: One line.
-        frame: The stored numbers, in the units that the note gives.
-        columns: What Markdown, LaTeX and the page show: by title, how to format the cells.
-        note: Units, definitions, cells and protocol.
-        limit: Number of rows to show; the CSV file has all rows.
-        folded: Show the table on the page only on demand, because it repeats a figure.
-    """
+    """A table."""
 
     name: str
+    """File name without suffix."""
     title: str
     frame: pd.DataFrame
+    """The stored numbers."""
     columns: Mapping[str, Cell]
+    """The columns of Markdown, LaTeX and the page: by title, how to format the cells."""
     note: str = ""
+    """Units, definitions, cells and protocol."""
     limit: int | None = None
+    """Number of rows to show; the CSV file has all rows."""
     folded: bool = False
+    """Whether the page shows the table only on demand, because it repeats a figure."""
 
     def formatted(self) -> pd.DataFrame:
-        """Return the table as text."""
+        """Return the table as text, without the columns that the frame does not have."""
         rows = self.frame.head(self.limit or len(self.frame)).to_dict(orient="records")
         cells = {
             head: [_cell(form, {str(key): row[key] for key in row}) for row in rows]
             for head, form in self.columns.items()
+            if callable(form) or "{" in form or form in self.frame
         }
         return pd.DataFrame(cells, dtype=str)
+
+
+def table(
+    name: str,
+    frame: pd.DataFrame,
+    columns: Mapping[str, Cell] = MappingProxyType({}),
+    **values: Any,
+) -> Table:
+    """Return a table with its words from ``report.yaml``, and more columns at its end."""
+    words = {"note": "", **_WORDS["tables"][name]}
+    words["columns"] = {**words["columns"], **columns}
+    words["note"] = words["note"].format(**values)
+    return Table(name, frame=frame, **words)
 
 
 def alignments(formatted: pd.DataFrame) -> list[str]:
@@ -126,6 +130,25 @@ class Figure:
     note: str = ""
 
 
+def figure(name: str, svg: str, png: bytes, **values: Any) -> Figure:
+    """Return a figure with its words from ``report.yaml``."""
+    words = {key: text.format(**values) for key, text in _WORDS["figures"][name].items()}
+    return Figure(name, svg=svg, png=png, **words)
+
+
+def say(name: str, /, **values: Any) -> str:
+    """Return a text of ``report.yaml``."""
+    return str(_WORDS["texts"][name]).format(**values)
+
+
+def templates(*, autoescape: bool = False) -> Environment:
+    """Return the Jinja templates of the report."""
+    loader = FileSystemLoader(FOLDER)
+    environment = Environment(loader=loader, autoescape=autoescape, undefined=StrictUndefined)  # noqa: S701 - the page is escaped
+    environment.trim_blocks = environment.lstrip_blocks = True
+    return environment
+
+
 Item = Table | Figure | str
 
 
@@ -144,21 +167,16 @@ class Section:
 
 @dataclass(frozen=True)
 class Report:
-    """A whole report.
-
-    Attributes:
-        title: Heading of the page.
-        facts: Names and values: folder, cells, experiments, reference, code.
-        warnings: What a reader must know before reading any number.
-        sections: In reading order.
-        runs: The sortable table of runs; only the page shows it.
-    """
+    """A whole report."""
 
     title: str
     facts: Mapping[str, str]
+    """Names and values: folder, cells, experiments, reference, code."""
     warnings: Sequence[str]
+    """What a reader must know before reading any number."""
     sections: Sequence[Section]
     runs: Table
+    """The sortable table of runs; only the page shows it."""
 
     @property
     def tables(self) -> list[Table]:

@@ -15,12 +15,9 @@ import pandas as pd
 from cnmc.analysis.bootstrap import SubjectBootstrap
 from cnmc.analysis.comparisons import comparisons
 from cnmc.analysis.metrics import METRICS, FloatArray, decision_metrics
-from cnmc.analysis.results import Group, Run, Study, run_table
+from cnmc.analysis.results import Group, Study, run_table
 from cnmc.data.manifest import Manifest, load_manifest
-from cnmc.data.names import CLASS_NAMES
 
-CLASSES = CLASS_NAMES
-"""Names of the classes by label."""
 TITLES = {name: metric.title for name, metric in METRICS.items()}
 """Names of the metrics in tables and figures."""
 MAX_READS = 4000
@@ -30,15 +27,11 @@ if the manifest of the training is available."""
 
 @dataclass(frozen=True)
 class Findings:
-    """A study with at least one finished run.
-
-    Attributes:
-        study: The runs, in groups.
-        data: Folder of the cells; None looks where the runs found them.
-    """
+    """A study with at least one finished run."""
 
     study: Study
     data: Path | None = None
+    """Folder of the cells; None looks where the runs found them."""
 
     @cached_property
     def runs(self) -> pd.DataFrame:
@@ -124,8 +117,3 @@ def f1_of(group: Group, *, rotations: bool = True) -> FloatArray:
     """Return the F1 of each run at its best epoch as fractions of 1, shape (R,)."""
     logits = group.logits if rotations else group.upright
     return decision_metrics(group.labels, logits)["f1"]
-
-
-def best_run(group: Group) -> Run:
-    """Return the run with the highest F1; the first of equals."""
-    return group.runs[int(np.argmax(f1_of(group)))]

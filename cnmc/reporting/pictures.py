@@ -11,13 +11,14 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
 from cnmc.analysis import subjects
-from cnmc.data.composition import COUNTS, PART_TITLES, TABLE1, composition
+from cnmc.data.composition import COUNTS, TABLE1, composition
 from cnmc.data.images import Pixels, UnreadableImageError, crop_and_resize, decode, read_file
 from cnmc.data.manifest import Manifest
+from cnmc.data.names import CLASS_NAMES
 from cnmc.data.sources.synthetic import MARKER
 from cnmc.reporting import plots
-from cnmc.reporting.document import Cell, Figure, Row, Table, named
-from cnmc.reporting.findings import CLASSES, Findings
+from cnmc.reporting.document import Cell, Figure, Row, Table, say, table
+from cnmc.reporting.findings import Findings
 
 PICTURES = ("figure1", "hardest_cells")
 """Names of the figures that show cells."""
@@ -32,7 +33,7 @@ def table1(findings: Findings) -> Table | str:
     """Return the composition of the data set beside Table 1 of the paper."""
     manifest = findings.cells
     if isinstance(manifest, str):
-        return f"Table 1 and Figure 1 are not shown: {manifest}"
+        return say("no_table1", reason=manifest)
 
     def text(value: Any) -> str:
         return "?" if pd.isna(value) else f"{value:,}"
@@ -46,19 +47,11 @@ def table1(findings: Findings) -> Table | str:
         return cell
 
     heads = ("ALL subjects", "HEM subjects", "ALL cells", "HEM cells", "unlabelled cells")
-    counts = composition(manifest.cells)
-    return Table(
-        "table1",
-        "Table 1: composition of the data set (here / in the paper)",
-        pd.concat([counts, TABLE1.add_prefix("published_")], axis=1).reset_index(),
-        {"part": named("part", PART_TITLES)}
-        | {head: beside(name) for head, name in zip(heads, COUNTS, strict=True)},
-        "HEM: normal. A question mark: the labels of the final part are not public. The paper does "
-        "not count unlabelled cells; the number for the final part is that of the release.",
-    )
+    counts = pd.concat([composition(manifest.cells), TABLE1.add_prefix("published_")], axis=1)
+    columns = {head: beside(name) for head, name in zip(heads, COUNTS, strict=True)}
+    return table("table1", counts.reset_index(), columns)
 
 
-@plots.styled()
 def figure1(findings: Findings) -> Figure | str:
     """Draw example cells of the training part, chosen by their area."""
     manifest = findings.cells
@@ -74,16 +67,8 @@ def figure1(findings: Findings) -> Figure | str:
         if (share := findings.crop / side) < 1:
             style: plots.Style = {"fill": False, "edgecolor": plots.GREY, "linestyle": "--"}
             axes.add_patch(Rectangle(((1 - share) / 2, (1 - share) / 2), share, share, **style))
-    return plots.finish(
-        drawing,
-        "figure1",
-        "Figure 1: example cells of the training part",
-        "Images of single cells on black: typical, small and large cells.",
-        f"Dashed: the central {findings.crop} x {findings.crop} pixels, which the network sees. "
-        f"Chosen by area among {SAMPLE} random training cells of each class: the cells of median "
-        "area; the smallest ALL cell, because segmentation can cut off part of a cell; the largest "
-        f"normal cell, because segmentation can leave background. {_credit(manifest)}",
-    )
+    values = {"crop": findings.crop, "sample": SAMPLE, "credit": _credit(manifest)}
+    return plots.finish(drawing, "figure1", **values)
 
 
 def _examples(manifest: Manifest) -> list[tuple[str, str, Pixels]]:
@@ -102,16 +87,15 @@ def _examples(manifest: Manifest) -> list[tuple[str, str, Pixels]]:
     return typical + odd
 
 
-@plots.styled()
 def hardest_cells(findings: Findings) -> Figure | str:
     """Draw the cells that most runs get wrong, as the network sees them."""
     manifest = findings.cells
     if isinstance(manifest, str):
-        return f"No pictures: {manifest}"
+        return say("no_pictures", reason=manifest)
     hardest = subjects.hardest_cells(findings.study.reference)
     hardest = hardest[hardest["wrong_share"] > 0.5].head(_COLUMNS * _ROWS)
     if hardest.empty:
-        return "No pictures: no cell is wrong in more than half of the runs."
+        return say("no_pictures", reason="no cell is wrong in more than half of the runs.")
     paths = dict(zip(manifest.cells["cell_id"], manifest.cells["path"], strict=True))
     num_rows = -(-len(hardest) // _COLUMNS)
     drawing, panels = plots.panels(1.5 * num_rows, rows=num_rows, columns=_COLUMNS)
@@ -120,18 +104,10 @@ def hardest_cells(findings: Findings) -> Figure | str:
     for axes, row in zip(panels, hardest.to_dict(orient="records"), strict=False):
         pixels = _pixels(manifest, paths.get(row["cell_id"], ""))
         if pixels is not None:
-            title = f"{CLASSES[row['label']]}, {100 * row['wrong_share']:.0f} % wrong"
+            title = f"{CLASS_NAMES[row['label']]}, {100 * row['wrong_share']:.0f} % wrong"
             words = f"p(ALL) {row['mean_probability']:.2f}, {row['subject']}"
             _show(axes, pixels, min(findings.crop, *pixels.shape[:2]), title, words)
-    return plots.finish(
-        drawing,
-        "hardest_cells",
-        "The cells that most runs get wrong",
-        "Images of single cells on black, the cell that most runs get wrong first.",
-        "With each cell: its class, the share of the runs that get it wrong, the mean probability "
-        "of ALL over the runs, and its subject. Their names are in the table of errors, in the "
-        f"same order. {_credit(manifest)}",
-    )
+    return plots.finish(drawing, "hardest_cells", credit=_credit(manifest))
 
 
 def _show(axes: Axes, pixels: Pixels, side: int, title: str, words: str) -> None:
@@ -151,9 +127,4 @@ def _pixels(manifest: Manifest, path: str) -> Pixels | None:
 
 def _credit(manifest: Manifest) -> str:
     """Return the source of the cells, which their licence requires."""
-    if (manifest.root / MARKER).is_file():
-        return "Cells: generated, not of a person."
-    return (
-        "Cells: A. Gupta and R. Gupta, ALL Challenge dataset of ISBI 2019 (C-NMC 2019), The Cancer "
-        "Imaging Archive, doi:10.7937/tcia.2019.dc64i46r, CC BY 3.0."
-    )
+    return say("generated" if (manifest.root / MARKER).is_file() else "licence")

@@ -24,8 +24,8 @@ Style = dict[str, Any]
 GREY, INK = "#6b7280", "#1b1e23"
 LINE: Style = {"color": INK, "linewidth": 0.8, "linestyle": ":", "marker": ""}
 CLASS_MARKS: dict[int, Style] = {
-    1: {"color": "#d55e00", "marker": "o"},
-    0: {"color": "#0072b2", "marker": "s"},
+    1: {"color": "#d55e00", "marker": "o", "linestyle": ""},
+    0: {"color": "#0072b2", "marker": "s", "linestyle": ""},
 }
 """Marks of ALL and HEM."""
 _WIDTH = 6.4
@@ -65,9 +65,16 @@ def hollow(style: Style, **changes: Any) -> Style:
     return {**style, **outline, "linestyle": "", "markerfacecolor": "white", **changes}
 
 
-def band(axes: Axes, x: pd.Series, ends: tuple[pd.Series, pd.Series], color: str) -> None:
+def band(axes: Axes, x: pd.Series, low: pd.Series, high: pd.Series, color: str) -> None:
     """Shade the range between two lines."""
-    axes.fill_between(x, *ends, color=color, alpha=0.12, linewidth=0)
+    axes.fill_between(x, low, high, color=color, alpha=0.12, linewidth=0)
+
+
+def line(axes: Axes, rows: pd.DataFrame, style: Style, x: str, prefix: str = "") -> None:
+    """Draw ``<prefix>mean`` within one ``<prefix>std``."""
+    mean, std = rows[f"{prefix}mean"], rows[f"{prefix}std"]
+    band(axes, rows[x], mean - std, mean + std, style["color"])
+    axes.plot(rows[x], mean, **style)
 
 
 def count_along(axes: Axes, label: str) -> None:
@@ -115,7 +122,7 @@ def _add_legend(figure: Figure) -> None:
     figure.set_size_inches(width, height + 0.1 + 0.17 * lines)
 
 
-def finish(figure: Figure, name: str, title: str, alt: str, note: str = "") -> document.Figure:
+def finish(figure: Figure, name: str, **values: Any) -> document.Figure:
     """Add the legend and render a drawing as SVG and PNG."""
     for axes in figure.axes:
         if axes.axison and not np.isfinite(axes.dataLim.get_points()).all():
@@ -126,4 +133,4 @@ def finish(figure: Figure, name: str, title: str, alt: str, note: str = "") -> d
     figure.savefig(png, format="png", metadata={"Software": None})
     figure.set_layout_engine("none")  # the layout is the same
     figure.savefig(svg, format="svg", metadata={"Date": None})
-    return document.Figure(name, title, svg.getvalue().decode(), png.getvalue(), alt, note)
+    return document.figure(name, svg.getvalue().decode(), png.getvalue(), **values)

@@ -7,29 +7,28 @@ import re
 from pathlib import Path
 from urllib.parse import quote
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from cnmc.files import replacing
-from cnmc.reporting.document import NOT_DEFINED, Figure, Report, Table, alignments
+from cnmc.reporting.document import (
+    FOLDER,
+    NOT_DEFINED,
+    Figure,
+    Report,
+    Table,
+    alignments,
+    templates,
+)
 
-_HERE = Path(__file__).parent
 _CODE = re.compile(r"`([^`]+)`")
 _MOST_COLUMNS = 8
 """Wider LaTeX tables are scaled to the width of the text."""
 _LATEX = str.maketrans(
-    {
-        "\\": r"\textbackslash{}",
-        "^": r"\textasciicircum{}",
-        "~": r"\textasciitilde{}",
-        "<": r"\textless{}",
-        ">": r"\textgreater{}",
-        "|": r"\textbar{}",
-        "±": r"$\pm$",
-        "[": "{[}",  # after a line end it would start an option
-        "*": "{*}",
-        **{character: f"\\{character}" for character in "&%$#_{}"},
-    }
+    {"\\": r"\textbackslash{}", "^": r"\textasciicircum{}", "~": r"\textasciitilde{}"}
+    | {"<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", "±": r"$\pm$"}
+    # After a line end, a bracket would start an option.
+    | {"[": "{[}", "*": "{*}"}
+    | {character: f"\\{character}" for character in "&%$#_{}"}
 )
 
 
@@ -73,25 +72,18 @@ def _image(figure: Figure) -> str:
 
 def page(report: Report) -> str:
     """Return the report as one HTML page that opens without a network."""
-    environment = Environment(
-        loader=FileSystemLoader(_HERE),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = templates(autoescape=True)
     environment.filters |= {"prose": _prose, "image": _image, "url": quote}
-    environment.globals |= {"alignments": alignments}
     environment.tests |= {
         "table": lambda item: isinstance(item, Table),
         "figure": lambda item: isinstance(item, Figure),
     }
-    template = environment.get_template("report.html.j2")
-    return template.render(
+    return environment.get_template("report.html.j2").render(
         report=report,
+        alignments=alignments,
         not_defined=NOT_DEFINED,
-        css=Markup((_HERE / "report.css").read_text("utf-8")),  # noqa: S704 - our own file
-        js=Markup((_HERE / "report.js").read_text("utf-8")),  # noqa: S704 - our own file
+        css=Markup((FOLDER / "report.css").read_text("utf-8")),  # noqa: S704 - our own file
+        js=Markup((FOLDER / "report.js").read_text("utf-8")),  # noqa: S704 - our own file
     )
 
 

@@ -1,16 +1,9 @@
-"""The run folder: the contract between training and everything that comes after it.
+"""The run folder ``<root>/<experiment>/<name>``: what training leaves to everything after it.
 
-``<root>/<experiment>/<name>/`` holds
-
-========================  ========================================================================
-``config.yaml``           the resolved configuration
-``run.json``              :class:`RunInfo`: status, identity, fingerprints, time, best epoch, error
-``metrics.csv``           one row per epoch, epoch 0 (before training) first
-``predictions.parquet``   ``epoch, role, cell_id, subject, label`` and one logit per rotation
-``checkpoints/``          ``best.ckpt`` and ``last.ckpt``
-========================  ========================================================================
-
-Every file is written under a temporary name and then renamed, so a file is complete or absent.
+``config.yaml`` holds the resolved configuration, ``run.json`` a :class:`RunInfo`, ``metrics.csv``
+one row per epoch with epoch 0 (before training) first, ``predictions.parquet`` one logit per epoch,
+cell and rotation, and ``checkpoints`` the files ``best.ckpt`` and ``last.ckpt``. Every file is
+written under a temporary name and then renamed, so it is complete or absent.
 """
 
 from __future__ import annotations
@@ -20,8 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from types import UnionType
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, get_args
 
 import pandas as pd
 import yaml
@@ -39,11 +31,7 @@ F1, F1_NOROT = "val/f1", "val/f1_norot"
 """Columns of the metrics: weighted F1 of the mean logit, and of the original orientation only."""
 
 LOCK_PATIENCE = 10.0
-"""Seconds to wait for the lock of a run: the processes of a killed training hold it a little
-longer than the training."""
-
-NUM_EIGHTHS = 8
-"""Rotations are counted in eighths of a turn, 45 degrees: the ``k`` of ``logit_<k>``."""
+"""Seconds to wait for the lock: the data workers of a killed training hold it a little longer."""
 
 Status = Literal["running", "finished", "failed"]
 
@@ -55,7 +43,7 @@ def logit_column(num_eighths: int) -> str:
 
 def logit_columns(predictions: pd.DataFrame) -> list[str]:
     """Return the logit columns of a table of predictions, by angle."""
-    return [c for c in map(logit_column, range(NUM_EIGHTHS)) if c in predictions.columns]
+    return [c for c in map(logit_column, range(8)) if c in predictions.columns]
 
 
 @dataclass
@@ -67,48 +55,27 @@ class RunInfo:
     name: str
     seed: int
     config_hash: str
-    started: str
-    """Start of the run's first process, ISO 8601 with the time zone."""
+    started: str  # when its first process started, ISO 8601 with the time zone
+    # The swept overrides except experiment and seed, as in the name of the folder. Runs of one
+    # experiment and setting are repetitions of each other.
     setting: str = ""
-    """What was swept besides experiment and seed, as in the name of the folder: runs of one
-    experiment and one setting are repetitions of each other."""
-    protocol: str | None = None
-    """``paper`` or ``honest``; this and the fingerprints are None until the data were read."""
+    protocol: str | None = None  # "paper" or "honest"; None until the data were read
     manifest_fingerprint: str | None = None
     split_fingerprint: str | None = None
-    run_id: str = ""
-    """Permanent name of the run, also at W&B: the hash of its configuration and a random part."""
-    weights_sha256: str | None = None
-    """Digest of the file of initial weights; None without such a file."""
-    seconds: float = 0.0
-    """Time spent up to the last complete epoch, over all processes that trained the run."""
+    run_id: str = ""  # permanent, also at W&B: the hash of the configuration and a random part
+    weights_sha256: str | None = None  # of the file of initial weights, if there is one
+    seconds: float = 0.0  # up to the last complete epoch, over all processes that trained the run
     max_epochs: int = 0
     epochs_done: int = 0
-    best_epoch: int | None = None
-    """The epoch with the highest F1 among 1 to ``epochs_done``; the earliest of equals."""
+    best_epoch: int | None = None  # see RunFolder.best_epoch
     best_f1: float | None = None
     git_commit: str | None = None
     versions: dict[str, str] = field(default_factory=dict)
     hardware: dict[str, Any] = field(default_factory=dict)
-    study_id: str | None = None
-    """``study.id`` of the last command that trained the run; None if it was a single run."""
-    logged: bool = False
-    """Whether the finished run was logged to W&B completely, online or offline."""
-    retries: int = 0
-    """How often the run was tried again after an error."""
-    error: str | None = None
-    """Traceback of the error that ended a failed run."""
-
-    def check(self) -> None:
-        """Check the types and ranges of all values, which may come from a damaged file.
-
-        Raises:
-            ValueError: A value does not fit. The message names it.
-        """
-        for name, kind in get_type_hints(RunInfo).items():
-            value = getattr(self, name)
-            if not _fits(value, kind):
-                raise ValueError(f"{name} is {str(value)[:40]}, expected {kind}")
+    study_id: str | None = None  # study.id of the last command that trained the run
+    logged: bool = False  # the finished run was logged to W&B completely, online or offline
+    retries: int = 0  # how often the run was tried again after an error
+    error: str | None = None  # traceback of the error that ended a failed run
 
     @property
     def label(self) -> str:
@@ -119,49 +86,27 @@ class RunInfo:
     def reason(self) -> str | None:
         """The error in one line."""
         last = (self.error or "").strip().rsplit("\n", 1)[-1]
-        return last.removeprefix(f"{CnmcError.__module__}.{CnmcError.__name__}: ") or None
+        return last.removeprefix("cnmc.errors.CnmcError: ") or None
 
     def identity(self) -> dict[str, Any]:
         """Return the values that identify the run in its checkpoints."""
-        names = "experiment name seed protocol config_hash run_id manifest_fingerprint "
-        names += "split_fingerprint git_commit"
-        return {name: getattr(self, name) for name in names.split()}
-
-
-def _fits(value: object, kind: Any) -> bool:
-    """Check a value against a type of :class:`RunInfo`; numbers are finite and not negative."""
-    if get_origin(kind) is Literal:
-        return value in get_args(kind)
-    if get_origin(kind) is UnionType:
-        return any(_fits(value, one) for one in get_args(kind))
-    if kind in (int, float):
-        number = type(value) is int or (kind is float and type(value) is float)
-        return number and 0 <= value < 2**63  # type: ignore[operator]
-    return isinstance(value, get_origin(kind) or kind)
+        names = ["experiment", "name", "seed", "protocol", "config_hash", "run_id"]
+        names += ["manifest_fingerprint", "split_fingerprint", "git_commit"]
+        return {name: getattr(self, name) for name in names}
 
 
 class RunFolder:
-    """Reads and writes one run folder."""
+    """Reads and writes one run folder. Every ``read`` raises CnmcError for a damaged file."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-
-    @property
-    def best_checkpoint(self) -> Path:
-        """The network of the best epoch."""
-        return self.path / "checkpoints" / "best.ckpt"
-
-    @property
-    def last_checkpoint(self) -> Path:
-        """Everything that is needed to resume after the last complete epoch."""
-        return self.path / "checkpoints" / "last.ckpt"
-
-    def is_run(self) -> bool:
-        """Return whether this is a run folder."""
-        return (self.path / CONFIG).is_file() or (self.path / INFO).is_file()
+        self.best_checkpoint = path / "checkpoints" / "best.ckpt"
+        self.last_checkpoint = path / "checkpoints" / "last.ckpt"
+        # Beside the folder, so that starting over can remove the whole folder.
+        self.lock_path = path.with_name(f".{path.name}.lock")
 
     def is_finished(self) -> bool:
-        """Return whether the run of this folder is finished."""
+        """Return whether the run is finished."""
         info = self.read_info()
         return info is not None and info.status == "finished"
 
@@ -175,20 +120,15 @@ class RunFolder:
         for path in self.path.rglob(".*.tmp"):
             path.unlink(missing_ok=True)
 
-    @property
-    def _lock_path(self) -> Path:
-        # Beside the folder, so that starting over can remove the whole folder.
-        return self.path.with_name(f".{self.path.name}.lock")
-
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Keep other processes from training this run; the lock of a dead process is free.
+        """Keep other processes from training this run; the system frees the lock of a dead process.
 
         Raises:
             RefusedError: Another process trains it.
         """
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(self._lock_path)
+        lock = FileLock(self.lock_path)
         try:
             lock.acquire(timeout=LOCK_PATIENCE)
         except Timeout:
@@ -203,21 +143,17 @@ class RunFolder:
 
     def is_locked(self) -> bool:
         """Return whether a process is training this run."""
-        if not self._lock_path.exists():
+        if not self.lock_path.exists():
             return False
         try:
-            with FileLock(self._lock_path).acquire(timeout=0):
+            with FileLock(self.lock_path).acquire(timeout=0):
                 return False
         except OSError as error:
             # In a folder that cannot be written, no process of this user trains.
             return isinstance(error, Timeout)
 
     def read_config(self) -> dict[str, Any]:
-        """Return the resolved configuration.
-
-        Raises:
-            CnmcError: The file is missing or damaged.
-        """
+        """Return the resolved configuration."""
         with self._reading(CONFIG) as path:
             config = dict(yaml.safe_load(path.read_text()))
             json.dumps(config, sort_keys=True)
@@ -229,18 +165,15 @@ class RunFolder:
             temporary.write_text(yaml.safe_dump(dict(config), sort_keys=False))
 
     def read_info(self) -> RunInfo | None:
-        """Return the content of ``run.json``, or None if there is no such file.
-
-        Raises:
-            CnmcError: The file is damaged.
-        """
+        """Return the content of ``run.json``; None if there is no such file."""
         if not (self.path / INFO).is_file():
             return None
         known = {item.name for item in fields(RunInfo)}
         with self._reading(INFO) as path:
             values = json.loads(path.read_text())
             info = RunInfo(**{key: value for key, value in values.items() if key in known})
-            info.check()
+            if info.status not in get_args(Status):
+                raise ValueError(f"status is {info.status}")
         return info
 
     def write_info(self, info: RunInfo) -> None:
@@ -264,7 +197,7 @@ class RunFolder:
         self._write_metrics(table.sort_values("epoch"))
 
     def read_predictions(self) -> pd.DataFrame | None:
-        """Return all stored logits, or None if nothing was evaluated yet."""
+        """Return all stored logits; None if nothing was evaluated yet."""
         table = None
         if (self.path / PREDICTIONS).is_file():
             with self._reading(PREDICTIONS) as path:
@@ -279,13 +212,12 @@ class RunFolder:
         """
         before = self.read_predictions()
         if before is not None:
-            new = set(zip(rows["epoch"], rows["role"], strict=True))
-            old = pd.Series(list(zip(before["epoch"], before["role"], strict=True)))
-            rows = pd.concat([before[~old.isin(new).to_numpy()], rows], ignore_index=True)
+            old, new = (pd.MultiIndex.from_frame(t[["epoch", "role"]]) for t in (before, rows))
+            rows = pd.concat([before[~old.isin(new)], rows], ignore_index=True)
         self._write_predictions(rows)
 
     def forget_after(self, epoch: int) -> None:
-        """Remove what was stored of the epochs after ``epoch``, which a resumed run repeats."""
+        """Remove the metrics and predictions of later epochs, which a resumed run repeats."""
         metrics, predictions = self.read_metrics(), self.read_predictions()
         if (metrics["epoch"] > epoch).any():
             self._write_metrics(metrics[metrics["epoch"] <= epoch])
@@ -293,16 +225,16 @@ class RunFolder:
             self._write_predictions(predictions[predictions["epoch"] <= epoch])
 
     def best_epoch(self) -> tuple[int, float] | None:
-        """Return the epoch with the highest F1 and that F1; None before the first trained epoch.
+        """Return the trained epoch with the highest F1, and that F1; the earliest of equals.
 
-        Epoch 0, before training, is not a candidate. The earliest of equals is taken.
+        None before the first trained epoch.
         """
         metrics = self.read_metrics()
         trained = metrics[metrics["epoch"] > 0]
         if trained.empty or trained[F1].isna().all():
             return None
-        position = int(trained[F1].argmax())
-        return int(trained["epoch"].iloc[position]), float(trained[F1].iloc[position])
+        best = trained.iloc[int(trained[F1].argmax())]
+        return int(best["epoch"]), float(best[F1])
 
     def _write_metrics(self, table: pd.DataFrame) -> None:
         with replacing(self.path / METRICS) as temporary:
@@ -318,18 +250,20 @@ class RunFolder:
             yield self.path / name
         # Damaged bytes raise many kinds of errors.
         except Exception as error:
+            # The words of these errors are about Python, not about the file.
+            is_foreign = isinstance(
+                error, TypeError | AttributeError | LookupError | RecursionError
+            )
+            reason = "damaged or incomplete" if is_foreign else " ".join(str(error).split())
             raise CnmcError(
-                f"{self.path / name} cannot be read ({' '.join(str(error).split())}); "
+                f"{self.path / name} cannot be read ({reason}); "
                 "run.overwrite=true starts this run over, or remove its folder"
             ) from error
 
 
 def find_runs(root: Path, experiments: Sequence[str] | None = None) -> list[RunFolder]:
     """Return the run folders below ``root``, in natural order of experiment and name."""
-    found = [
-        path.parent
-        for path in root.glob(f"*/*/{INFO}")
-        if experiments is None or path.parent.parent.name in experiments
-    ]
+    found = [path.parent for path in root.glob(f"*/*/{INFO}")]
     found.sort(key=lambda path: (path.parent.name, natural_key(path.name)))
-    return [RunFolder(path) for path in found]
+    wanted = [path for path in found if experiments is None or path.parent.name in experiments]
+    return [RunFolder(path) for path in wanted]

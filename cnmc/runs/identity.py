@@ -10,18 +10,9 @@ from pathlib import Path
 from typing import Any
 
 _NOT_IDENTITY = (
-    "run",
-    "study",
-    "logger",
-    "data.root",
-    "data.work_dir",
-    "data.num_workers",
-    "data.eval_batch_size",
-    "model.weights",
-    "split.path",
-    "trainer.accelerator",
-    "trainer.num_threads",
-    "trainer.progress_bar",
+    *("run", "study", "logger", "data.root", "data.work_dir", "data.num_workers"),
+    *("data.eval_batch_size", "model.weights", "split.path"),
+    *("trainer.accelerator", "trainer.num_threads", "trainer.progress_bar"),
 )
 """Keys and groups that decide only where a run is stored, how it is shown and how fast it is. The
 data, the split and the weights are identified by their fingerprints."""
@@ -40,11 +31,9 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def identity(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return the keys of a resolved configuration that decide what a run computes."""
-    return {
-        key: value
-        for key, value in flatten(config).items()
-        if not any(key == name or key.startswith(f"{name}.") for name in _NOT_IDENTITY)
-    }
+    others = tuple(f"{name}." for name in _NOT_IDENTITY)
+    flat = flatten(config).items()
+    return {key: value for key, value in flat if not f"{key}.".startswith(others)}
 
 
 def config_hash(config: Mapping[str, Any]) -> str:
@@ -62,10 +51,8 @@ def differing_keys(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str
 
 def run_name(seed: int | str, swept: Mapping[str, str]) -> str:
     """Return the name of a run folder: the seed, then every other swept override, sorted by key."""
-    others = sorted(
-        (key, value) for key, value in swept.items() if key not in ("seed", "experiment")
-    )
-    name = ",".join(f"{key}={value}" for key, value in [("seed", str(seed)), *others])
+    others = sorted(item for item in swept.items() if item[0] not in ("seed", "experiment"))
+    name = ",".join(f"{key}={value}" for key, value in [("seed", seed), *others])
     return re.sub(r"[^\w.=+,@-]", "_", name)
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
@@ -16,21 +17,18 @@ from cnmc.config import Config, to_config
 from cnmc.errors import CnmcError, RefusedError, is_interruption, one_line
 from cnmc.runs.folder import RunFolder
 from cnmc.signals import end_if_received
-from cnmc.study.board import Board, JobState
+from cnmc.study.monitor import Board, JobState
 from cnmc.study.plan import job_folder
 from cnmc.training.progress import Report, RunDisplay, RunProgress
 
 Train = Callable[[Config, dict[str, Any], RunFolder, Report], Literal["trained", "skipped"]]
-
-_WITH_OWN_LOG = ("submitit", "ray")
-"""Launchers whose jobs print into a file of their own."""
 
 
 def described(node: DictConfig) -> tuple[Config, dict[str, Any], RunFolder]:
     """Return the typed configuration of a run, the same as plain values, and its run folder.
 
     Raises:
-        CnmcError: A key is unknown, a value is out of range, or a study file is used for one run.
+        CnmcError: A value is out of range, or a study file is used for one run.
     """
     job = HydraConfig.get()
     if job.mode == RunMode.RUN and job.sweeper.params:
@@ -38,7 +36,7 @@ def described(node: DictConfig) -> tuple[Config, dict[str, Any], RunFolder]:
             f"hydra.sweeper.params: {', '.join(job.sweeper.params)} would not be swept; add -m"
         )
     config: Config = to_config(node)
-    resolved = cast("dict[str, Any]", OmegaConf.to_container(node, resolve=True))
+    resolved: Any = OmegaConf.to_container(node, resolve=True)
     folder = job_folder(config, list(job.overrides.task), dict(job.sweeper.params or {}))
     return config, resolved, folder
 
@@ -47,12 +45,8 @@ def run_job(node: DictConfig, train: Train) -> None:
     """Train the run of a job.
 
     An error ends the run and not the study: it is reported on the board, and other jobs continue.
-
-    Args:
-        node: The composed configuration.
-        train: Trains a run and reports its progress.
     """
-    board = Board(Path(node.run.root), node.study.id or "unnamed")
+    board = Board(Path(node.run.root), node.study.id)
     state = JobState(int(HydraConfig.get().job.num), "running", time.time())
     try:
         config, resolved, folder = described(node)
@@ -64,44 +58,36 @@ def run_job(node: DictConfig, train: Train) -> None:
         board.write(state)
         outcome = train(config, resolved, folder, _reporter(board, state))
         state.status = "skipped" if outcome == "skipped" else "finished"
-    except RefusedError as error:
-        state.status, state.error = "refused", one_line(error)
     except CnmcError as error:
-        state.status, state.error = "failed", one_line(error)
+        state.status = "refused" if isinstance(error, RefusedError) else "failed"
+        state.error = one_line(error)
     except Exception as error:
-        state.error = ": ".join([type(error).__name__, *str(error).strip().splitlines()[:1]])
         state.status = "interrupted" if is_interruption(error) else "failed"
+        state.error = ": ".join([type(error).__name__, *str(error).strip().splitlines()[:1]])
         # No further run after a signal.
         end_if_received()
-        if not _is_recorded(folder):
-            traceback.print_exc()
+        with suppress(CnmcError):
+            info = folder.read_info()
+            if info is None or info.status != "failed":
+                # The run folder does not hold the traceback.
+                traceback.print_exc()
     except BaseException:
         state.status = "interrupted"
         raise
     finally:
-        state.seconds = time.time() - state.began
         board.write(state)
-
-
-def _is_recorded(folder: RunFolder) -> bool:
-    """Return whether the run folder holds the traceback of its failure."""
-    try:
-        info = folder.read_info()
-    except CnmcError:
-        return False
-    return info is not None and info.status == "failed"
 
 
 def _reporter(board: Board, state: JobState) -> Report:
     """Return a function that reports the progress of a run on the board."""
+    # The jobs of these launchers print to a file of their own.
     launcher = HydraConfig.get().launcher._target_
-    own_log = RunDisplay() if any(name in launcher for name in _WITH_OWN_LOG) else None
+    own_log = RunDisplay() if "submitit" in launcher or "ray" in launcher else None
 
     def report(progress: RunProgress) -> None:
         if state.progress is None and progress.epoch > 0:
-            state.first_share = progress.epoch / max(progress.max_epochs, 1)
+            state.first_share = progress.epoch / progress.max_epochs
         state.progress = progress
-        state.seconds = time.time() - state.began
         board.write(state)
         if own_log is not None:
             own_log.update(progress)

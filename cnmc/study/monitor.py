@@ -1,26 +1,108 @@
-"""Shows a study that is running: the progress of each run, and the time left."""
+"""The progress of a study: its jobs report it in files, and the launching process shows it."""
 
 from __future__ import annotations
 
 import atexit
+import json
+import shutil
 import threading
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
 
+from filelock import FileLock, Timeout
 from rich.console import Console
 
 from cnmc.errors import CnmcError
+from cnmc.files import replacing
 from cnmc.runs.folder import RunFolder
-from cnmc.study.board import SUCCEEDED, Board, JobState
-from cnmc.training.progress import RunDisplay, clock
+from cnmc.training.progress import RunDisplay, RunProgress, clock
+
+JobStatus = Literal[
+    "running", "finished", "skipped", "failed", "refused", "left out", "interrupted"
+]
+SUCCEEDED: tuple[JobStatus, ...] = ("finished", "skipped")
 
 _SECONDS_BETWEEN_LOOKS = 0.5
-_RESUMES = "the same command continues it after its last whole epoch"
+
+
+@dataclass
+class JobState:
+    """The state of a job."""
+
+    num: int
+    """Position among the jobs of the study, from 0."""
+    status: JobStatus
+    began: float
+    """Seconds since 1970."""
+    first_share: float = 0.0
+    """Share of the run that was finished when this job resumed it, 0 to 1."""
+    progress: RunProgress | None = None
+    error: str | None = None
+    """Why the run is not finished, in one line."""
+
+    @property
+    def share(self) -> float:
+        """Finished share of the run, 0 to 1."""
+        if self.status in SUCCEEDED:
+            return 1.0
+        return self.progress.share if self.progress else self.first_share
+
+
+class Board:
+    """The states of the jobs of a study, in ``<run.root>/.multirun/boards/<study.id>/<num>.json``.
+
+    The launching process holds a lock in that folder and removes the folder at its end. A board
+    that cannot be written (a full disk) stops no run.
+    """
+
+    def __init__(self, root: Path, study_id: str) -> None:
+        self.path = root / ".multirun" / "boards" / study_id
+        self._lock = FileLock(self.path / "lock")
+
+    def open(self) -> None:
+        """Create the board, and remove boards of commands that were killed."""
+        with suppress(OSError):
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._lock.acquire(timeout=0)
+            for other in self.path.parent.iterdir():
+                with suppress(Timeout), FileLock(other / "lock", timeout=0):
+                    shutil.rmtree(other, ignore_errors=True)
+
+    def close(self) -> None:
+        """Remove the board."""
+        self._lock.release()
+        shutil.rmtree(self.path, ignore_errors=True)
+        with suppress(OSError):
+            self.path.parent.rmdir()
+
+    def write(self, state: JobState) -> None:
+        """Store the state of a job."""
+        path = self.path / f"{state.num}.json"
+        with suppress(OSError), replacing(path, lasting=False) as temporary:
+            temporary.write_text(json.dumps(asdict(state)))
+
+    def states(self) -> list[JobState]:
+        """Return the states of all jobs that have begun, in their order."""
+        states = []
+        for path in self.path.glob("[0-9]*.json"):
+            with suppress(OSError, ValueError):
+                values = json.loads(path.read_text())
+                progress = values.pop("progress")
+                values["progress"] = RunProgress(**progress) if progress else None
+                states.append(JobState(**values))
+        return sorted(states, key=lambda state: state.num)
+
+    def first_failure(self) -> JobState | None:
+        """Return the first job that failed or was refused."""
+        return next((one for one in self.states() if one.status in ("failed", "refused")), None)
 
 
 class Monitor:
-    """Reads the board of a study regularly, and shows what changed.
+    """Reads the board of a study regularly, in a thread, and shows what has changed.
 
     Args:
         board: The board.
@@ -29,7 +111,7 @@ class Monitor:
     """
 
     def __init__(
-        self, board: Board, folders: Sequence[RunFolder], console: Console | None = None
+        self, board: Board, folders: list[RunFolder], console: Console | None = None
     ) -> None:
         self.board = board
         self.folders = folders
@@ -39,22 +121,22 @@ class Monitor:
         self._thread = threading.Thread(target=self._watch, name="study", daemon=True)
 
     def start(self) -> None:
-        """Begin to watch, in a thread."""
+        """Begin to watch."""
         # Hydra composes the configuration of every run before the first begins.
         self.display.print(f"a study of {len(self.folders)} runs; composing their configurations")
+        self.display.bars.start()
         # The terminal is restored however the program ends.
         atexit.register(self.stop)
         self._thread.start()
 
     def stop(self) -> None:
         """Show the last changes, and end."""
-        if self._stop.is_set():
-            return
-        self._stop.set()
-        self._thread.join()
-        self.look()
-        self.display.bars.stop()
-        atexit.unregister(self.stop)
+        if not self._stop.is_set():
+            self._stop.set()
+            self._thread.join()
+            self.look()
+            self.display.bars.stop()
+            atexit.unregister(self.stop)
 
     def _watch(self) -> None:
         while not self._stop.wait(_SECONDS_BETWEEN_LOOKS):
@@ -62,51 +144,46 @@ class Monitor:
 
     def look(self) -> None:
         """Show what has changed since the last look."""
-        states = self.board.states()
-        left = seconds_left(states, len(self.folders))
+        states, num_runs = self.board.states(), len(self.folders)
+        left = seconds_left(states, num_runs)
         time_left = "" if left is None else clock(left)
         for state in states:
-            title = f"run {state.num + 1:>{len(str(len(self.folders)))}} of {len(self.folders)}"
-            if state.status == "running":
-                if state.progress is None:
-                    self.display.show_bar(title, 0.0, f"{self._label(state)} opening the data")
-                else:
-                    note = f", study {time_left}" if time_left else ""
-                    self.display.update(state.progress, title, note)
-            elif state.num not in self._ended:
-                self._ended.add(state.num)
-                self.display.remove_bar(title)
-                self.display.print(f"{title}  {self._ending(state)}")
-        share = sum(state.share for state in states) / max(len(self.folders), 1)
-        line = f"{len(self._ended)} of {len(self.folders)} runs done"
-        self.display.show_bar("study", share, f"{line}  {time_left} left" if time_left else line)
-
-    def _label(self, state: JobState) -> str:
-        path = self.folders[state.num].path
-        return f"{path.parent.name}/{path.name}"
+            path = self.folders[state.num].path
+            label = f"{path.parent.name}/{path.name}"
+            title = f"run {state.num + 1:>{len(str(num_runs))}} of {num_runs}"
+            if state.status != "running":
+                if state.num not in self._ended:
+                    self._ended.add(state.num)
+                    self.display.remove_bar(title)
+                    self.display.print(f"{title}  {label} {self._ending(state)}")
+            elif state.progress is None:
+                self.display.show_bar(title, 0.0, f"{label} opening the data")
+            else:
+                self.display.update(state.progress, title, time_left and f", study {time_left}")
+        share = sum(state.share for state in states) / max(num_runs, 1)
+        line = f"{len(self._ended)} of {num_runs} runs done"
+        self.display.show_bar("study", share, line + (time_left and f"  {time_left} left"))
 
     def _ending(self, state: JobState) -> str:
-        """Return the line of a job that has ended."""
-        label = self._label(state)
         if state.status not in SUCCEEDED:
-            return f"{label} {state.status}: {state.error or _RESUMES}"
-        words = [f"{label} {'finished already' if state.status == 'skipped' else 'finished'}"]
+            resumes = "the same command continues it after its last complete epoch"
+            return f"{state.status}: {state.error or resumes}"
+        words = ["finished" if state.status == "finished" else "finished already"]
         with suppress(CnmcError):
             info = self.folders[state.num].read_info()
             if info is not None and info.best_f1 is not None:
                 words += [f"F1 {100 * info.best_f1:.2f} at epoch {info.best_epoch}"]
         if state.status == "finished":
-            words += [clock(state.seconds)]
+            words += [clock(time.time() - state.began)]
         return "  ".join(words)
 
 
 def seconds_left(
     states: Sequence[JobState], num_runs: int, now: float | None = None
 ) -> float | None:
-    """Estimate how long a study will still take, at the pace of this command so far.
+    """Estimate how many seconds a study will still take, at the pace of this command so far.
 
-    Returns:
-        Seconds; None if nothing was trained yet.
+    Returns None if nothing was trained yet.
     """
     trained = [state for state in states if state.status != "skipped"]
     worked = sum(max(0.0, state.share - state.first_share) for state in trained)

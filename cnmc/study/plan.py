@@ -1,119 +1,166 @@
-"""The runs that a command line asks for, and their folders."""
+"""From a command line to the runs of a study: the process that plans, launches and shows them."""
 
 from __future__ import annotations
 
+import os
 import secrets
-from collections.abc import Mapping, Sequence
+import sys
+import traceback
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
+from importlib import import_module
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from hydra.experimental.callback import Callback
+from hydra.types import RunMode
+from omegaconf import DictConfig, open_dict
+from omegaconf.errors import OmegaConfBaseException
 
-from cnmc.config import Config
-from cnmc.errors import CnmcError
+from cnmc.config import Config, to_config
+from cnmc.errors import CnmcError, one_line
 from cnmc.runs import sweep_agent
 from cnmc.runs.folder import RunFolder
 from cnmc.runs.identity import run_name
+from cnmc.runs.lifecycle import check_place
+from cnmc.signals import end_if_received, end_with_parent
+from cnmc.streams import never_fail_to_print
+from cnmc.study.monitor import SUCCEEDED, Board, Monitor
 
 _OTHER_COMMANDS = ("-h", "--help", "--hydra-help", "-c", "--cfg", "-i", "--info", "-r", "--run")
-_MULTIRUN = ("-m", "--multirun")
 _STUDY_FILES = "sweep"
 """The config group of study files (``sweeps/hydra/sweep``); choosing one asks for a multirun."""
 
-
-def _is_override(argument: str) -> bool:
-    return "=" in argument and not argument.startswith("-")
-
-
-def _key(override: Override) -> str:
-    """Return the key of an override without a sign that adds it."""
-    return override.get_key_element().lstrip("+~")
-
-
-def _parse(overrides: Sequence[str]) -> list[Override]:
-    # Hydra needs its loader to expand a glob over the files of a group.
-    hydra = GlobalHydra.instance()
-    loader = hydra.config_loader() if hydra.is_initialized() else None
-    return OverridesParser.create(config_loader=loader).parse_overrides(list(overrides))
-
-
-def swept_keys(arguments: Sequence[str]) -> list[str]:
-    """Return the keys that a command line sweeps, in their order.
-
-    Args:
-        arguments: The command line without the program's name; flags are ignored.
-
-    Raises:
-        HydraException: An override cannot be parsed.
-    """
-    parsed = _parse(list(filter(_is_override, arguments)))
-    return [_key(item) for item in parsed if item.is_sweep_override()]
+_launched: list[tuple[Config, Monitor]] = []
+"""The study that this process launched: the configuration of its first run, and its monitor."""
 
 
 def with_multirun(arguments: Sequence[str], study_id: str | None = None) -> list[str]:
     """Complete a command line that sweeps, chooses a study file, or was made by W&B's agent.
 
     ``run.swept`` gives the swept keys to the jobs, which see only their own values, to name the run
-    folders. ``study.id`` names the board of the study.
-
-    Args:
-        arguments: The command line without the program's name.
-        study_id: The name of the board; random by default.
+    folders. ``study.id``, random by default, names the board of the study.
 
     Raises:
         CnmcError: The runs would share a folder, or the agent's command asks for several runs.
+        HydraException: An override cannot be parsed.
     """
     if any(argument.split("=")[0] in _OTHER_COMMANDS for argument in arguments):
         return list(arguments)
-    keys = swept_keys(arguments)
-    asked = any(argument in _MULTIRUN for argument in arguments)
-    given = {argument.lstrip("+").partition("=")[0] for argument in arguments}
-    from_file = _STUDY_FILES in given
+    is_override = ["=" in argument and not argument.startswith("-") for argument in arguments]
+    parsed = _parse(a for a, chosen in zip(arguments, is_override, strict=True) if chosen)
+    given = {_key(item) for item in parsed}
+    swept = [_key(item) for item in parsed if item.is_sweep_override()]
+    flag = "-m" in arguments or "--multirun" in arguments
+    several = flag or _STUDY_FILES in given
     parameters = sweep_agent.parameters()
-    if parameters is not None:
-        _check_trial(parameters, given, keys, multirun=asked or from_file)
-        keys = parameters
-    elif not (keys or asked or from_file):
-        return list(arguments)
-    if (keys or from_file) and "run.name" in given:
+    if parameters is None:
+        if not (swept or several):
+            return list(arguments)
+        own = [f"run.swept=[{','.join(swept)}]", f"study.id={study_id or secrets.token_hex(4)}"]
+    else:
+        _check_trial(parameters, given, swept or ["multirun"] * several)
+        own = [f"run.swept=[{','.join(parameters)}]"]
+    if "run.name" in given and (swept or parameters or _STUDY_FILES in given):
         raise CnmcError(
             "run.name: each run of a sweep is named after its swept values; "
             "choose another run.root instead"
         )
-    if "run.root" in keys:
+    if "run.root" in swept:
         raise CnmcError("run.root: cannot be swept; all runs of a study are in one folder")
-    own = [f"run.swept=[{','.join(keys)}]"]
-    flags = []
-    if parameters is None:
-        own.append(f"study.id={study_id or secrets.token_hex(4)}")
-        flags = [] if asked else ["--multirun"]
-    # The command line's parser takes overrides only in one piece.
-    last = max((i for i, argument in enumerate(arguments) if _is_override(argument)), default=-1)
-    return [*arguments[: last + 1], *own, *arguments[last + 1 :], *flags]
+    # The parser of the command line takes overrides only in one piece.
+    end = len(arguments) - is_override[::-1].index(True) if any(is_override) else 0
+    flags = [] if flag or parameters is not None else ["--multirun"]
+    return [*arguments[:end], *own, *arguments[end:], *flags]
 
 
-def _check_trial(
-    parameters: Sequence[str], given: set[str], swept: Sequence[str], *, multirun: bool
-) -> None:
-    """Refuse a command of W&B's agent unless it asks for one run with all parameters.
-
-    Raises:
-        CnmcError: A parameter is missing on the command line, or it asks for several runs.
-    """
-    if swept or multirun:
+def _check_trial(parameters: Sequence[str], given: set[str], several: Sequence[str]) -> None:
+    """Refuse a command of W&B's agent unless it asks for one run with all parameters."""
+    if several:
         raise CnmcError(
-            f"{', '.join(swept) or 'multirun'}: W&B's agent trains one run at a time; list the "
-            "values in the sweep file (values: [0, 1]), from which the agent chooses"
+            f"{', '.join(several)}: W&B's agent trains one run at a time; list the values in the "
+            "sweep file (values: [0, 1]), from which the agent chooses"
         )
-    missing = [key for key in parameters if key not in given]
+    missing = ", ".join(key for key in parameters if key not in given)
     if missing:
         raise CnmcError(
-            f"{', '.join(missing)}: a parameter of the W&B sweep that its command does not pass "
-            "on; add ${args_no_hyphens} to the command of the sweep file"
+            f"{missing}: a parameter of the W&B sweep that its command does not pass on; add "
+            "${args_no_hyphens} to the command of the sweep file"
         )
+
+
+class StudyCallback(Callback):
+    """Hydra calls this when a multirun starts, and in the process of each job."""
+
+    def on_multirun_start(
+        self, config: DictConfig, config_name: str | None = None, **_: Any
+    ) -> None:
+        """Check all settings, find the run folders, and begin to show the study."""
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        if "joblib" in config.hydra.launcher._target_:
+            # Its processes end with this one.
+            joblib = import_module("joblib")
+            loky = joblib.parallel.BACKENDS["loky"]
+            loky = partial(loky, initializer=end_with_parent, initargs=(os.getpid(),))
+            joblib.register_parallel_backend("loky", loky)
+        try:
+            _launch(config, config_name)
+        # Hydra would only warn of an error, and launch the jobs.
+        except Exception as error:
+            end_if_received()
+            if not isinstance(error, (CnmcError, HydraException, OmegaConfBaseException)):
+                traceback.print_exc()
+            sys.stderr.write(f"error: {one_line(error)}\n")
+            sys.exit(2)
+
+    def on_job_start(self, config: DictConfig, **_: Any) -> None:
+        """Change to the folder of the command, which is not where Ray starts its processes."""
+        os.chdir(config.hydra.runtime.cwd)
+        never_fail_to_print()
+
+
+def _launch(config: DictConfig, config_name: str | None) -> None:
+    params = dict(config.hydra.sweeper.params or {})
+    overrides = [*(f"{key}={value}" for key, value in params.items()), *config.hydra.overrides.task]
+    jobs = planned_jobs(overrides)
+    configs = compose_settings(jobs, config_name)
+    folders = [job_folder(configs[setting(job)], job, params) for job in jobs]
+    for folder in folders:
+        check_place(folder)
+    board = Board(Path(config.run.root), config.study.id)
+    board.open()
+    monitor = Monitor(board, folders)
+    monitor.start()
+    _launched.append((configs[setting(jobs[0])], monitor))
+
+
+def close_study() -> tuple[Config, list[RunFolder], dict[str, str]] | None:
+    """End the study that this process launched; return None if there was none.
+
+    Returns:
+        The configuration of its first run, the run folders, and by path of the folder the reason
+        why a run is not finished.
+    """
+    if not _launched:
+        return None
+    config, monitor = _launched.pop()
+    monitor.stop()
+    states = {state.num: state for state in monitor.board.states()}
+    monitor.board.close()
+    reasons = {}
+    for num, folder in enumerate(monitor.folders):
+        state = states.get(num)
+        if state is None:
+            reasons[str(folder.path)] = "its job did not start"
+        elif state.status not in SUCCEEDED:
+            reasons[str(folder.path)] = state.error or state.status
+    return config, monitor.folders, reasons
 
 
 def planned_jobs(overrides: Sequence[str]) -> list[list[str]]:
@@ -121,65 +168,64 @@ def planned_jobs(overrides: Sequence[str]) -> list[list[str]]:
     choices: dict[str, list[str]] = {}
     for item in _parse(overrides):
         key = item.get_key_element()
-        values = item.sweep_string_iterator() if item.is_sweep_override() else [_value(item)]
+        swept = item.is_sweep_override()
+        values = item.sweep_string_iterator() if swept else [item.get_value_element_as_str()]
         choices[key] = [f"{key}={value}" for value in values]
     return [list(job) for job in product(*choices.values())]
 
 
-def _value(item: Override) -> str:
-    return item.get_value_element_as_str()
+def setting(job: Sequence[str]) -> tuple[str, ...]:
+    """Return the overrides of a job except for the seed."""
+    return tuple(item for item in job if item.lstrip("+").partition("=")[0] != "seed")
 
 
-def planned_runs(
-    overrides: Sequence[str],
-    *,
-    root: Path,
-    seed: int,
-    experiment: str,
-    params: Sequence[str] = (),
-) -> list[RunFolder]:
-    """Return the run folder of every job, in the order of the jobs.
+def compose_settings(
+    jobs: Sequence[list[str]], config_name: str | None
+) -> dict[tuple[str, ...], Config]:
+    """Compose one job of each setting, so that mistakes are found before the first run begins.
 
-    Args:
-        overrides: Those of the command, sweeps included.
-        root: ``run.root``.
-        seed: The seed of jobs whose overrides name none.
-        experiment: The experiment of jobs whose overrides name none.
-        params: The keys of ``hydra.sweeper.params``, which name folders even with one value.
+    Raises:
+        CnmcError: A value is out of range.
+        HydraException: Hydra refuses a key or value.
     """
-    swept = [*swept_keys(overrides), *params]
-    planned: list[RunFolder] = []
-    for job in planned_jobs(overrides):
-        name = run_name(_values(job, ["seed"]).get("seed", str(seed)), _values(job, swept))
-        chosen = _values(job, ["experiment"]).get("experiment", experiment)
-        planned.append(RunFolder(root / chosen / name))
-    return planned
+    loader = GlobalHydra.instance().config_loader()
+    configs: dict[tuple[str, ...], Config] = {}
+    before = HydraConfig.instance().cfg
+    try:
+        for job in jobs:
+            if setting(job) not in configs:
+                node = loader.load_configuration(config_name, overrides=job, run_mode=RunMode.RUN)
+                HydraConfig.instance().set_config(node)
+                with open_dict(node):
+                    del node["hydra"]
+                configs[setting(job)] = to_config(node)
+    finally:
+        HydraConfig.instance().cfg = before
+    return configs
 
 
-def settings(overrides: Sequence[str]) -> list[list[str]]:
-    """Return the overrides of one job for every setting: every combination but for the seed."""
-    jobs: dict[tuple[str, ...], list[str]] = {}
-    for job in planned_jobs(overrides):
-        others = [text for text in job if text.lstrip("+").partition("=")[0] != "seed"]
-        jobs.setdefault(tuple(others), job)
-    return list(jobs.values())
-
-
-def job_folder(config: Config, overrides: Sequence[str], params: Mapping[str, Any]) -> RunFolder:
+def job_folder(
+    config: Config, overrides: Sequence[str] = (), params: Mapping[str, Any] | None = None
+) -> RunFolder:
     """Return the run folder of a job.
 
     Args:
-        config: The job's configuration.
+        config: The configuration of a job of the same setting.
         overrides: The job's own overrides, one value for each key.
         params: ``hydra.sweeper.params`` of a study file.
     """
-    name = config.run.name or run_name(
-        config.seed, _values(overrides, [*config.run.swept, *params])
-    )
+    values = {_key(item): item.get_value_element_as_str() for item in _parse(overrides)}
+    swept = {key: values[key] for key in (*config.run.swept, *(params or {})) if key in values}
+    name = config.run.name or run_name(values.get("seed", config.seed), swept)
     return RunFolder(Path(config.run.root) / config.experiment / name)
 
 
-def _values(overrides: Sequence[str], keys: Sequence[str]) -> dict[str, str]:
-    """Return the values that overrides give to some keys, as Hydra writes them."""
-    values = {_key(item): item.get_value_element_as_str() for item in _parse(overrides)}
-    return {key: values[key] for key in keys if key in values}
+def _parse(overrides: Iterable[str]) -> list[Override]:
+    # Hydra needs its loader to expand a glob over the files of a group.
+    hydra = GlobalHydra.instance()
+    loader = hydra.config_loader() if hydra.is_initialized() else None
+    return OverridesParser.create(config_loader=loader).parse_overrides(list(overrides))
+
+
+def _key(override: Override) -> str:
+    return override.get_key_element().lstrip("+~")

@@ -1,34 +1,15 @@
 """The names under which W&B keeps runs, their numbers and their checkpoints.
 
-Dashboards, sweeps, ``python -m cnmc.best`` and other people's scripts rely on them.
-
-=================  ================================================================================
-run                id: ``run_id`` of ``run.json``, or the id that a sweep's agent gives; name:
-                   ``<experiment>/<name of the run folder>``; group: the experiment; job type:
-                   :data:`TRAIN`; tags: protocol and network
-config             the resolved configuration without folders, and :data:`ORIGIN`
-history            the columns of ``metrics.csv`` against :data:`EPOCH`, 0 before training
-summary            ``best/epoch``, ``best/f1`` and every other validation metric at the best epoch;
-                   ``test/f1`` and the others if other cells are reported (protocol honest)
-artifact           :func:`artifact_name`, of type :data:`MODEL`, with the file ``best.ckpt`` and the
-                   aliases :data:`BEST` and :func:`seed_alias`; metadata: ``epoch``, ``summary``
-                   and ``RunInfo.identity``, including the fingerprints
-tables             of a run: :data:`SUBJECTS`, :data:`WRONG_CELLS`; charts :data:`CONFUSION_MATRIX`,
-                   :data:`ROC`, :data:`PRECISION_RECALL`; of a study: :data:`METRICS_TABLE`
-run of a study     job type :data:`STUDY`, one for each group of runs, with its group and tags:
-                   ``n``, and of each metric ``<metric>/mean``, ``std``, ``min``, ``max``,
-                   ``ci_low``, ``ci_high``; images ``figures/<name>`` of the report
-=================  ================================================================================
-
-All metrics are fractions of 1.
+Dashboards, sweeps, ``python -m cnmc.best`` and other people's scripts rely on them. The history of
+a run has the columns of ``metrics.csv`` against :data:`EPOCH`, the run of a study
+``<metric>/mean``, ``std``, ``min``, ``max``, ``ci_low`` and ``ci_high``. All metrics are fractions
+of 1.
 """
 
 from __future__ import annotations
 
-EPOCH = "epoch"
-
-LOSS_STEP = "train/loss_step"
-"""Logged within an epoch, against ``trainer/global_step``."""
+EPOCH, LOSS_STEP = "epoch", "train/loss_step"
+"""The loss of a step is logged against ``trainer/global_step``."""
 
 TRAIN, STUDY = "train", "study"
 """Job types: one training, and the summary of a study."""
@@ -36,20 +17,14 @@ TRAIN, STUDY = "train", "study"
 ORIGIN = "origin"
 """Key of the config that holds ``RunInfo.identity``, package versions and hardware."""
 
-BEST, LAST, BEST_OF_STUDY = "best", "last", "best-of-study"
-"""Aliases of checkpoints."""
-
-MODEL = "model"
-"""Type of the artifacts that hold checkpoints."""
-
-SUBJECTS, WRONG_CELLS = "subjects", "wrong_cells"
-"""Tables of a run: one row a subject; one row a cell that the best checkpoint gets wrong."""
+MODEL, BEST, LAST, BEST_OF_STUDY = "model", "best", "last", "best-of-study"
+"""Type of the artifacts that hold checkpoints, and their aliases; another is ``seed-<n>``."""
 
 CONFUSION_MATRIX, ROC, PRECISION_RECALL = "confusion_matrix", "roc", "precision_recall"
 """Charts of a run, of its best checkpoint."""
 
-METRICS_TABLE = "metrics"
-"""Table of a study: one row a metric."""
+SUBJECTS, WRONG_CELLS, METRICS_TABLE = "subjects", "wrong_cells", "metrics"
+"""Tables: one row a subject and one row a wrong cell of a run; one row a metric of a study."""
 
 
 def best(metric: str) -> str:
@@ -70,8 +45,3 @@ def figure(name: str) -> str:
 def artifact_name(run_id: str) -> str:
     """Return the name of the artifact with a run's checkpoints."""
     return f"model-{run_id}"
-
-
-def seed_alias(seed: int) -> str:
-    """Return the alias that gives the seed of a checkpoint's run."""
-    return f"seed-{seed}"

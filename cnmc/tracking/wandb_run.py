@@ -1,64 +1,40 @@
-"""A W&B run for a run folder: online if possible, otherwise in files to be sent later."""
+"""What W&B keeps of a training and of a study: metrics, tables, charts, images, checkpoints."""
 
 from __future__ import annotations
 
+import io
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from functools import cache
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cache, partial
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import wandb
 from hydra.core.hydra_config import HydraConfig
+from PIL import Image
 from pytorch_lightning.loggers import WandbLogger
 
+from cnmc.analysis.loading import load_run
+from cnmc.analysis.metrics import METRICS, evaluate, sigmoid
+from cnmc.analysis.results import Group, Run, run_table
+from cnmc.analysis.statistics import mean_interval
+from cnmc.analysis.subjects import hardest_cells, persons
 from cnmc.config import CONFIG_DIR, LoggerConfig
 from cnmc.runs import sweep_agent
 from cnmc.runs.folder import RunFolder, RunInfo
 from cnmc.runs.identity import without_folders
 from cnmc.tracking import keys
-from cnmc.tracking.guard import Guard, GuardedLogger
-from cnmc.tracking.loggers import Pixels, Tracker
-from cnmc.tracking.run_results import RunResults, best_summary, run_results
-
-INIT_SECONDS = 30.0
-"""Seconds that a run waits for W&B before it is logged offline."""
-
-FINISH_SECONDS = 600.0
-"""Seconds that the end of a run waits for the upload; the rest stays in W&B's files."""
-
-NAME_LENGTH, TAG_LENGTH = 128, 64
-"""W&B's limits."""
+from cnmc.tracking.loggers import Guard, GuardedLogger, Pixels, Tracker
 
 _CLASSES = ["HEM", "ALL"]
 
-
-def wandb_mode(mode: str | None) -> str:
-    """Return the mode of W&B: the given one, else online if logged in, else offline."""
-    mode = mode or os.environ.get("WANDB_MODE")
-    if mode:
-        return {"dryrun": "offline"}.get(mode, mode)
-    if wandb.run is not None:
-        return "offline" if wandb.run.offline else "online"
-    # Set by the commands wandb disabled and wandb offline.
-    settings = _silent_setup().settings
-    if settings.mode in ("disabled", "offline"):
-        return str(settings.mode)
-    return "online" if _is_logged_in() else "offline"
-
-
-@cache
-def _is_logged_in() -> bool:
-    """Ask once a process, because it takes seconds without a network."""
-    try:
-        return wandb.login(prompt=False)
-    except Exception as error:
-        kind = type(error).__name__
-        sys.stderr.write(f"warning: the login to W&B failed ({kind}): logging offline\n")
-        return False
+STATISTICS = ("mean", "std", "min", "max", "ci_low", "ci_high")
+"""Statistics of a metric over runs, as fractions of 1: the population's standard deviation (ddof 0)
+and the 95 % interval of the mean over other seeds on the same cells."""
 
 
 def _silent_setup() -> Any:
@@ -66,77 +42,104 @@ def _silent_setup() -> Any:
     return wandb.setup(wandb.Settings(silent=True))
 
 
-def start(
-    options: LoggerConfig, folder: Path, *, name: str, tags: Sequence[str], **identity: Any
-) -> wandb.Run | None:
-    """Start or resume a W&B run; return None if W&B is disabled.
+@cache
+def default_mode() -> str:
+    """Return the mode of W&B's settings, but offline if not logged in.
 
-    Args:
-        options: Project, entity and mode. If online fails, the run is logged offline.
-        folder: W&B's files are written to ``wandb/`` in it.
-        name: Its name, cut to W&B's limit.
-        tags: Its tags, cut to W&B's limit.
-        identity: id, group, job_type, notes and config of ``wandb.init``.
+    It is asked once a process, because a login takes seconds without a network.
     """
-    mode = wandb_mode(options.mode)
+    mode = str(_silent_setup().settings.mode)
+    try:
+        return mode if mode != "online" or wandb.login(prompt=False) else "offline"
+    except Exception as error:
+        kind = type(error).__name__
+        sys.stderr.write(f"warning: the login to W&B failed ({kind}): logging offline\n")
+        return "offline"
+
+
+def start(
+    options: LoggerConfig,
+    folder: Path,
+    info: RunInfo,
+    config: Mapping[str, Any],
+    *,
+    job_type: str,
+    run_id: str,
+    name: str,
+) -> wandb.Run | None:
+    """Start or resume a W&B run, offline if it fails; return None if W&B is disabled.
+
+    W&B's files are written to ``wandb/`` in the folder.
+    """
+    mode: Any = options.mode or os.environ.get("WANDB_MODE") or default_mode()
     if mode == "disabled":
         return None
-    settings = wandb.Settings(
-        silent=True,
-        init_timeout=INIT_SECONDS,
-        # Names of machines, repositories and people stay private.
-        host="-",
-        x_disable_meta=True,
-        disable_git=True,
-        finish_timeout=FINISH_SECONDS,
-        finish_timeout_raises=True,
+    more = ("setting", "weights_sha256", "versions", "hardware")
+    origin = info.identity() | {key: getattr(info, key) for key in more}
+    # W&B accepts 128 characters of a name, and 64 of a tag.
+    tags = [str(tag)[:64] for tag in (info.protocol, config["model"]["name"])]
+    init = partial(
+        wandb.init,
+        project=options.project,
+        entity=options.entity,
+        id=run_id,
+        name=name[:128],
+        group=info.experiment,
+        job_type=job_type,
+        tags=tags,
+        notes=_notes(info.experiment),
+        config={**without_folders(config), keys.ORIGIN: origin},
+        dir=folder,
+        resume="allow",
+        # Separates the runs of one process, also from one that a notebook has open.
+        reinit="create_new",
+        settings=wandb.Settings(
+            silent=True,
+            init_timeout=30.0,
+            finish_timeout=600.0,
+            finish_timeout_raises=True,
+            # Names of machines, repositories and people stay private.
+            host="-",
+            x_disable_meta=True,
+            disable_git=True,
+        ),
     )
-
-    def init(mode: Any) -> wandb.Run:
-        _silent_setup()
-        return wandb.init(
-            project=options.project,
-            entity=options.entity,
-            dir=folder,
-            mode=mode,
-            resume="allow",
-            # Keeps the runs of one process apart, also from one that a notebook has open.
-            reinit="create_new",
-            settings=settings,
-            name=name[:NAME_LENGTH],
-            tags=[tag[:TAG_LENGTH] for tag in tags],
-            **identity,
-        )
-
+    _silent_setup()
     try:
-        return init(mode)
+        return init(mode=mode)
     except Exception as error:
-        if mode != "online":
-            raise
         kind = type(error).__name__
         sys.stderr.write(f"warning: W&B cannot be reached ({kind}): this run is logged offline\n")
-        # The failed attempt holds the id.
+        # The failed attempt holds the id, or the service of an earlier run is broken.
         wandb.teardown()
-        return init("offline")
+        _silent_setup()
+        return init(mode="offline")
 
 
-def experiment_notes(experiment: str) -> str | None:
+def _notes(experiment: str) -> str | None:
     """Return the comment at the head of an experiment's file; None if there is none."""
     folders = [str(CONFIG_DIR)]
     if HydraConfig.initialized():
         sources = HydraConfig.get().runtime.config_sources
         folders = [source.path for source in sources if source.schema == "file"]
-    for folder in folders:
-        path = Path(folder, "experiment", f"{experiment}.yaml")
-        if path.is_file():
-            words = []
-            for line in path.read_text().splitlines():
-                if not line.startswith("#"):
-                    break
-                if "@package" not in line:
-                    words.append(line[1:].removeprefix(" ").rstrip())
-            return "\n".join(words).strip() or None
-    return None
+    paths = (Path(folder, "experiment", f"{experiment}.yaml") for folder in folders)
+    text = next((path.read_text() for path in paths if path.is_file()), "")
+    head = takewhile(lambda line: line.startswith("#"), text.splitlines())
+    words = (line[1:].removeprefix(" ").rstrip() for line in head if "@package" not in line)
+    return "\n".join(words).strip() or None
+
+
+@contextmanager
+def _staged_below(folder: Path) -> Iterator[None]:
+    """Keep files that W&B has yet to send in the folder instead of the user's home."""
+    key = "WANDB_DATA_DIR"
+    is_given = key in os.environ
+    os.environ.setdefault(key, str(folder / "wandb" / "data"))
+    try:
+        yield
+    finally:
+        if not is_given:
+            os.environ.pop(key, None)
 
 
 class RunLogger(WandbLogger):
@@ -149,7 +152,6 @@ class RunLogger(WandbLogger):
 
     def __init__(self, run: wandb.Run, info: RunInfo) -> None:
         super().__init__(experiment=run)
-        self.run = run
         self.info = info
         run.define_metric(keys.EPOCH)
         for pattern in ("train/*", "val/*", "lr/*", "seconds"):
@@ -164,178 +166,175 @@ class RunLogger(WandbLogger):
             metrics = {key: value for key, value in metrics.items() if key != keys.EPOCH}
         super().log_metrics(metrics, step)
         if metrics.get(keys.EPOCH) and metrics[keys.EPOCH] == self.info.best_epoch:
-            self.run.summary.update(best_summary(dict(metrics)))
-
-
-def tags(info: RunInfo, config: Mapping[str, Any]) -> list[str]:
-    """Return the tags of a run: protocol and network."""
-    return [str(info.protocol), str(config["model"]["name"])]
+            self.experiment.summary.update(_best_summary(metrics))
 
 
 @contextmanager
 def tracked_at_wandb(
     options: LoggerConfig,
     guard: Guard,
-    *,
     folder: RunFolder,
     info: RunInfo,
     config: Mapping[str, Any],
+    *,
     quiet: bool,
 ) -> Iterator[Tracker]:
     """Yield the W&B logger of a run, and finish the W&B run at the end.
 
     See :func:`cnmc.tracking.loggers.tracked`.
     """
-    run = guard(lambda: _start_run(options, folder, info, config))
+    run: wandb.Run | None = None
+    with guard:
+        run_id = sweep_agent.run_id() or info.run_id
+        more = {"job_type": keys.TRAIN, "run_id": run_id, "name": info.label}
+        run = start(options, folder.path, info, config, **more)
     if run is None:
-        yield Tracker([])
+        yield Tracker()
         return
-    concluded = False
 
     def conclude(pixels: Pixels | None) -> None:
-        nonlocal concluded
-        with staged_below(folder.path):
-            results = guard(lambda: run_results(folder))
-            if results is None:
-                return
-            guard(lambda: _log_results(run, results, options.num_images, pixels))
+        with guard:
+            results = load_run(folder)
+            summary = _summary(results)
+            with guard:
+                run.summary.update(summary)
+                run.log(_charts(results, options.num_images, pixels))
             if options.log_model:
-                guard(lambda: log_checkpoints(run, folder, info, results.summary, options.log_last))
-        concluded = True
+                _log_checkpoints(run, folder, info, summary, log_last=options.log_last)
+        tracker.complete = True
 
-    tracker = Tracker([], conclude)
-    try:
-        logger = guard(lambda: RunLogger(run, info))
-        tracker.loggers = [GuardedLogger(logger, guard)] if logger else []
-        yield tracker
-    finally:
-        # A failure after the training is not a failure of the run.
-        exit_code = 0 if info.status == "finished" else 1
-        sent = guard(lambda: finish(run, exit_code)) is not None
-        tracker.complete = concluded and not guard.failed
-        if not quiet:
-            guard(lambda: print(_address(run, sent)))
-
-
-def _start_run(
-    options: LoggerConfig, folder: RunFolder, info: RunInfo, config: Mapping[str, Any]
-) -> wandb.Run | None:
-    origin = {
-        **info.identity(),
-        "setting": info.setting,
-        "weights_sha256": info.weights_sha256,
-        "versions": info.versions,
-        "hardware": info.hardware,
-    }
-    return start(
-        options,
-        folder.path,
-        id=sweep_agent.run_id() or info.run_id,
-        name=info.label,
-        group=info.experiment,
-        job_type=keys.TRAIN,
-        tags=tags(info, config),
-        notes=experiment_notes(info.experiment),
-        config={**without_folders(config), keys.ORIGIN: origin},
+    tracker = Tracker(conclude=conclude)
+    files = Path(run.dir).parent
+    address: str | None = (
+        f"not everything was sent; wandb sync --include-online {files} sends the rest"
     )
+    try:
+        with guard:
+            tracker.loggers = [GuardedLogger(RunLogger(run, info), guard)]
+        with _staged_below(folder.path):
+            yield tracker
+    finally:
+        with guard:
+            # A failure after the training is not a failure of the run.
+            run.finish(exit_code=0 if info.status == "finished" else 1)
+            address = f"logged offline; wandb sync {files} sends it" if run.offline else run.url
+        tracker.complete = tracker.complete and not guard.failed
+        if not quiet:
+            print(f"W&B: {address}")
 
 
-def _log_results(
-    run: wandb.Run, results: RunResults, num_images: int, pixels: Pixels | None
-) -> None:
-    """Log summary, tables, charts and images of a finished run."""
-    run.summary.update(results.summary)
-    both: Any = [[1 - p, p] for p in results.probabilities.tolist()]
-    labels = results.labels.tolist()
+def _best_summary(row: Mapping[Any, float]) -> dict[str, float]:
+    """Return the summary of the best epoch from its row of ``metrics.csv``."""
+    metrics = {name[4:]: value for name, value in row.items() if name.startswith("val/")}
+    metrics[keys.EPOCH] = int(row[keys.EPOCH])
+    return {keys.best(name): value for name, value in metrics.items()}
+
+
+def _summary(run: Run) -> dict[str, float]:
+    best = run.metrics[run.metrics["epoch"] == run.best_epoch]
+    summary = _best_summary(best.iloc[0].dropna().to_dict())
+    if run.reported is not run.choosing:
+        labels = run.reported.labels
+        found = evaluate(labels, run.logits())
+        found["f1_norot"] = evaluate(labels, run.logits(rotations=False))["f1"]
+        summary |= {keys.test(name): value for name, value in found.items()}
+    return summary
+
+
+def _charts(run: Run, num_images: int, pixels: Pixels | None) -> dict[str, Any]:
+    """Return tables, charts and images of the best checkpoint on the reported cells."""
+    group = Group(run.info.label, (run,))
+    labels = group.labels.tolist()
+    probs = sigmoid(run.logits()).tolist()
+    both: Any = [[1 - p, p] for p in probs]
     only_all: Any = [1]
-    called = [int(p > 0.5) for p in results.probabilities]
+    subjects = persons(group).drop(columns=["std_probability", "wrong_share"])
+    subjects = subjects.rename(columns={"mean_accuracy": "accuracy"})
     charts: dict[str, Any] = {
         keys.CONFUSION_MATRIX: wandb.plot.confusion_matrix(
-            y_true=labels, preds=called, class_names=_CLASSES
+            y_true=labels, preds=[int(p > 0.5) for p in probs], class_names=_CLASSES
         ),
-        keys.SUBJECTS: table(results.subjects),
+        keys.SUBJECTS: wandb.Table(dataframe=subjects),
     }
     if len(set(labels)) == len(_CLASSES):
         roc, precision_recall = wandb.plot.roc_curve, wandb.plot.pr_curve
         charts[keys.ROC] = roc(labels, both, _CLASSES, only_all)
         charts[keys.PRECISION_RECALL] = precision_recall(labels, both, _CLASSES, only_all)
-    wrong = results.wrong.head(num_images)
+    wrong = hardest_cells(group).drop(columns="wrong_share").head(num_images)
     if len(wrong):
-        charts[keys.WRONG_CELLS] = table(wrong, pixels)
-    run.log(charts)
+        wrong = wrong.rename(columns={"mean_probability": "probability"})
+        cells = wandb.Table(dataframe=wrong)
+        if pixels is not None:
+            cells.add_column("image", [wandb.Image(pixels(cell)) for cell in wrong["cell_id"]])
+        charts[keys.WRONG_CELLS] = cells
+    return charts
 
 
-def table(frame: pd.DataFrame, pixels: Pixels | None = None) -> wandb.Table:
-    """Return a W&B table.
-
-    Args:
-        frame: The rows.
-        pixels: Returns the image of a cell by its id, for a last column ``image``.
-    """
-    columns: list[Any] = list(frame.columns)
-    lists = (frame[name].tolist() for name in columns)
-    rows: list[Any] = [list(row) for row in zip(*lists, strict=True)]
-    if pixels is not None:
-        columns.append("image")
-        for row, cell in zip(rows, frame["cell_id"], strict=True):
-            row.append(wandb.Image(pixels(cell)))
-    return wandb.Table(columns=columns, data=rows)
-
-
-def log_checkpoints(
-    run: wandb.Run, folder: RunFolder, info: RunInfo, summary: Mapping[str, float], last: bool
+def _log_checkpoints(
+    run: wandb.Run, folder: RunFolder, info: RunInfo, summary: dict[str, float], *, log_last: bool
 ) -> None:
     """Log the best checkpoint of a finished run as an artifact, and the last one if wanted."""
-    wanted = [(folder.best_checkpoint, info.best_epoch, [keys.BEST, keys.seed_alias(info.seed)])]
-    if last:
+    name = keys.artifact_name(info.run_id)
+    wanted = [(folder.best_checkpoint, info.best_epoch, [keys.BEST, f"seed-{info.seed}"])]
+    if log_last:
         wanted.append((folder.last_checkpoint, info.epochs_done, [keys.LAST]))
     for path, epoch, aliases in wanted:
+        scores = summary if keys.BEST in aliases else {}
         artifact = wandb.Artifact(
-            keys.artifact_name(info.run_id),
+            name,
             type=keys.MODEL,
             description=f"{info.label}, epoch {epoch}",
-            metadata={
-                **info.identity(),
-                "epoch": epoch,
-                "summary": dict(summary) if keys.BEST in aliases else {},
-            },
+            metadata={**info.identity(), "epoch": epoch, "summary": scores},
         )
         # The file is not copied: W&B reads it from the run folder.
         artifact.add_file(str(path), name=path.name, policy="immutable", skip_cache=True)
         run.log_artifact(artifact, aliases=aliases)
-    run.summary[keys.best("checkpoint")] = f"{keys.artifact_name(info.run_id)}:{keys.BEST}"
+    run.summary[keys.best("checkpoint")] = f"{name}:{keys.BEST}"
 
 
-@contextmanager
-def staged_below(folder: Path) -> Iterator[None]:
-    """Keep files that W&B has yet to send in the folder instead of the user's home."""
-    key = "WANDB_DATA_DIR"
-    given = os.environ.get(key)
-    os.environ.setdefault(key, str(folder / "wandb" / "data"))
-    try:
-        yield
-    finally:
-        if given is None:
-            os.environ.pop(key, None)
+def _over_runs(group: Group) -> pd.DataFrame:
+    """Return one row for each metric and ``f1_norot``: metric, n and :data:`STATISTICS`."""
+    table = run_table([group])
+    views = [part for _, part in table.groupby("view", sort=False)]
+    values = {name: views[0][name].to_numpy(dtype=float) for name in METRICS}
+    values["f1_norot"] = views[-1]["f1"].to_numpy(dtype=float)
+    rows = [
+        (name, len(x), x.mean(), x.std(), x.min(), x.max(), *mean_interval(x))
+        for name, x in values.items()
+    ]
+    return pd.DataFrame(rows, columns=["metric", "n", *STATISTICS])
 
 
-def finish(run: wandb.Run, exit_code: int) -> bool:
-    """End a run, and wait until everything is sent or written; return True."""
-    try:
-        run.finish(exit_code=exit_code)
-        return True
-    except Exception:
-        # The remains of a failed service would disturb the next run.
-        with suppress(Exception):
-            wandb.teardown()
-        raise
-
-
-def _address(run: wandb.Run, sent: bool) -> str:
-    """Return a line with the address of a run, or with the command that sends it."""
-    folder = Path(run.dir).parent
-    if run.offline:
-        return f"W&B: logged offline; wandb sync {folder} sends it"
-    if not sent:
-        return f"W&B: not everything was sent; wandb sync --include-online {folder} sends the rest"
-    return f"W&B: {run.url}"
+def log_group(
+    options: LoggerConfig,
+    group: Group,
+    root: Path,
+    figures: Callable[[Group, Path, bool], Sequence[Any]],
+) -> None:
+    """Log the runs of a group as one W&B run; see :func:`cnmc.tracking.loggers.log_study`."""
+    # The id comes from the run that started first, so that it stays the same when runs are added.
+    first = min(group.runs, key=lambda run: (run.info.started, run.info.seed))
+    shared = {key: value for key, value in first.config.items() if key not in ("seed", "run")}
+    run = start(
+        options,
+        root,
+        first.info,
+        {**shared, "seeds": group.seeds},
+        job_type=keys.STUDY,
+        run_id=f"{keys.STUDY}-{first.info.run_id}",
+        name=f"{group.label} ({len(group.runs)} runs)",
+    )
+    if run is None:
+        return
+    with _staged_below(root), run:
+        metrics = _over_runs(group)
+        rows = metrics.melt("metric", STATISTICS).dropna()
+        names = rows["metric"] + "/" + rows["variable"]
+        run.summary.update(dict(zip(names, rows["value"], strict=True)) | {"n": len(group.runs)})
+        charts: dict[str, Any] = {keys.METRICS_TABLE: wandb.Table(dataframe=metrics)}
+        for figure in figures(group, root, options.num_images > 0):
+            picture = Image.open(io.BytesIO(figure.png))
+            charts[keys.figure(figure.name)] = wandb.Image(picture, caption=figure.title)
+        run.log(charts)
+    if not run.offline:
+        print(f"W&B: {run.url}")

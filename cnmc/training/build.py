@@ -10,7 +10,6 @@ import pytorch_lightning as pl
 import torch
 from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from lightning_fabric.utilities.exceptions import MisconfigurationException
-from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import Logger
 
 from cnmc.config import Config, TrainerConfig
@@ -40,27 +39,26 @@ def build_datamodule(config: Config, store: CellStore) -> CellDataModule:
 
 def build_classifier(config: Config, pos_weight: float) -> CellClassifier:
     """Return the classifier of a run, with the initial weights of ``config.model``."""
-    network = build_network(
-        config.model.name,
-        pretrained=config.model.pretrained,
-        weights=config.model.weights,
-        drop_rate=config.model.drop_rate,
-    )
-    options = OptimizerOptions(
-        stages=asdict(config.model.stages),
-        rates=config.optimizer.rates,
-        decay_every=config.optimizer.decay_every,
-        decay_factor=config.optimizer.decay_factor,
-        weight_decay=config.optimizer.weight_decay,
-        fused=config.optimizer.fused,
-    )
+    model, optimizer = config.model, config.optimizer
     return CellClassifier(
-        network,
-        optimizer=options,
+        build_network(
+            model.name,
+            pretrained=model.pretrained,
+            weights=model.weights,
+            drop_rate=model.drop_rate,
+        ),
+        optimizer=OptimizerOptions(
+            stages=asdict(model.stages),
+            rates=optimizer.rates,
+            decay_every=optimizer.decay_every,
+            decay_factor=optimizer.decay_factor,
+            weight_decay=optimizer.weight_decay,
+            fused=optimizer.fused,
+        ),
         pos_weight=pos_weight,
         num_rotations=config.tta.num_rotations,
-        mean=config.model.mean if config.model.normalize else None,
-        std=config.model.std if config.model.normalize else None,
+        mean=model.mean if model.normalize else None,
+        std=model.std if model.normalize else None,
         seed=config.seed,
         channels_last=config.trainer.channels_last,
         compiled_batch=config.data.eval_batch_size if config.trainer.compile else None,
@@ -69,41 +67,36 @@ def build_classifier(config: Config, pos_weight: float) -> CellClassifier:
 
 def build_trainer(
     config: Config,
-    *,
-    callbacks: Sequence[Callback],
+    callbacks: Sequence[pl.Callback],
     loggers: Sequence[Logger] = (),
     gpu: int | None = None,
 ) -> pl.Trainer:
-    """Return the trainer of a run, on one device.
-
-    Args:
-        config: The configuration.
-        callbacks: Record, store and show the run, in their order.
-        loggers: Receive the metrics besides the run folder.
-        gpu: Index of the GPU to train on; None leaves the choice to Lightning.
+    """Return the trainer of a run, on one device; ``gpu=None`` leaves the choice to Lightning.
 
     Raises:
         CnmcError: This machine does not have the accelerator.
     """
+    trainer = config.trainer
     options: dict[str, Any] = {
-        "accelerator": config.trainer.accelerator,
+        "accelerator": trainer.accelerator,
         "devices": 1 if gpu is None else [gpu],
-        "precision": lightning_precision(config.trainer),
-        "deterministic": config.trainer.deterministic,
-        "max_epochs": config.trainer.max_epochs,
-        "limit_train_batches": config.trainer.limit_train_batches,
-        "limit_val_batches": config.trainer.limit_val_batches,
-        "limit_test_batches": config.trainer.limit_val_batches,
+        "precision": lightning_precision(trainer),
     }
     try:
         return pl.Trainer(
             **options,
+            deterministic=trainer.deterministic,
+            max_epochs=trainer.max_epochs,
+            limit_train_batches=trainer.limit_train_batches,
+            limit_val_batches=trainer.limit_val_batches,
+            limit_test_batches=trainer.limit_val_batches,
             callbacks=list(callbacks),
             logger=list(loggers) or False,
+            enable_checkpointing=False,
             enable_progress_bar=False,
             enable_model_summary=False,
-            # A run is one process. In a SLURM job Lightning would expect several, and requeue the
-            # job itself, which is submitit's task.
+            # In a SLURM job Lightning would expect several processes, and requeue the job, which
+            # submitit does.
             plugins=[LightningEnvironment()],
             # Epoch 0, the network before training, is evaluated instead.
             num_sanity_val_steps=0,
@@ -113,7 +106,7 @@ def build_trainer(
         )
     except MisconfigurationException as error:
         raise CnmcError(
-            f"trainer.accelerator={config.trainer.accelerator}: this machine has none "
+            f"trainer.accelerator={trainer.accelerator}: not available on this machine "
             f"({' '.join(str(error).split())}); use trainer.accelerator=auto"
         ) from error
 
@@ -129,6 +122,6 @@ def lightning_precision(trainer: TrainerConfig) -> str:
 
 
 def device_name(trainer: pl.Trainer) -> str:
-    """Return the device that a trainer uses, with the name of the card where it is one."""
+    """Return the device of a trainer; for a GPU, its name."""
     device = trainer.strategy.root_device
     return torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)

@@ -13,7 +13,6 @@ from scipy.special import expit
 from sklearn import metrics as sk
 from sklearn.calibration import calibration_curve
 
-from cnmc.analysis.averaging import ensembles, views
 from cnmc.analysis.bootstrap import SubjectBootstrap
 from cnmc.analysis.calibration import (
     expected_calibration_error,
@@ -25,10 +24,17 @@ from cnmc.analysis.calibration import (
 )
 from cnmc.analysis.comparisons import MANN_WHITNEY, WILCOXON, comparisons
 from cnmc.analysis.loading import read_study
-from cnmc.analysis.metrics import confusion, count_metrics, evaluate
+from cnmc.analysis.metrics import aurocs, confusion, count_metrics, evaluate
 from cnmc.analysis.results import Group
-from cnmc.analysis.selection import HONEST, best_logits, choose_on_other_subjects, schemes
-from cnmc.analysis.subjects import best_and_last, hardest_cells, person_aurocs, persons
+from cnmc.analysis.selection import (
+    HONEST,
+    best_logits,
+    choose_on_other_subjects,
+    ensembles,
+    schemes,
+    views,
+)
+from cnmc.analysis.subjects import best_and_last, hardest_cells, person_scores, persons
 from tests.analysis.test_metrics import Case, cases
 from tests.studies import Subjects, write_run
 
@@ -240,7 +246,7 @@ def test_persons_are_scored_by_the_mean_probability_of_their_cells(group: Group)
         )
         for p in probs
     ]
-    assert person_aurocs(group) == pytest.approx(expected)
+    assert aurocs(*person_scores(group)) == pytest.approx(expected)
 
 
 def test_accuracy_by_subject_is_of_the_best_and_of_the_last_checkpoint(group: Group) -> None:

@@ -114,19 +114,9 @@ def _first(column: str, value: Any) -> Callable[[pd.DataFrame], pd.DataFrame]:
 
 INFO_VALUES: dict[str, list[Any]] = {
     "status": [..., "done", 3],
-    "seed": [..., 1.5, "1", True, None, -1, 10**30, NAN, [1]],
-    "experiment": [..., 7, None],
-    "name": [..., ["seed=1"]],
+    **{key: [...] for key in ("seed", "experiment", "name", "manifest_fingerprint", "started")},
     "protocol": [..., "other", 1],
-    "manifest_fingerprint": [..., 7],
     "config_hash": [..., "0" * 12, None],
-    "seconds": [NAN, float("inf"), "long", None, -1.0],
-    "best_epoch": [1.5, "1", NAN],
-    "best_f1": [NAN, "high"],
-    "epochs_done": [-1, 2.5],
-    "started": [..., 2026],
-    "versions": [["torch"]],
-    "error": [5],
 }
 
 CERTAIN: dict[str, tuple[str, Damage]] = {
@@ -247,7 +237,7 @@ def _outcome(*command: str) -> Iterator[str]:
 
 def test_the_commands_list_what_is_left_out(runs: Path, tmp_path: Path) -> None:
     kinds = [
-        f"{INFO}: seed 1.5",
+        f"{INFO}: status 'done'",
         f"{PREDICTIONS}: a label differs between epochs",
         f"{METRICS}: F1 is text",
         f"{CONFIG}: a date",

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cnmc.analysis.choosing import MAX_POINTS, choose
+from cnmc.analysis.calibration import MAX_POINTS, choose
 from cnmc.analysis.decision import Decision
 from cnmc.analysis.metrics import evaluate
 from cnmc.deploy.exported import GraphInfo

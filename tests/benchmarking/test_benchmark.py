@@ -1,8 +1,9 @@
-"""The command, on a tiny network and small cells."""
+"""Measurements in turns, and the command on a tiny network and small cells."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,17 @@ import torch
 
 from cnmc.benchmark import benchmark
 from cnmc.benchmarking import measure, stages
-from cnmc.benchmarking.measure import compare_all
+from cnmc.benchmarking.measure import (
+    EVALUATION,
+    TRAINING,
+    Comparison,
+    Row,
+    compare,
+    compare_all,
+    forecast,
+    table,
+    timed,
+)
 from cnmc.benchmarking.stages import STAGES, Bench
 from cnmc.cli.app import compose
 from cnmc.data.store import open_cells
@@ -32,9 +43,8 @@ CPU = "trainer.accelerator=cpu"
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stages, "SECONDS", 0.05)
-    monkeypatch.setattr(measure, "LEAST_SECONDS", 0.05)
-    # Compiling and quantizing take a minute.
+    monkeypatch.setattr(measure, "SECONDS", 0.05)
+    # Exporting and compiling take a minute.
     monkeypatch.setenv("CXX", "no-such-compiler")
     monkeypatch.setattr(stages, "EXPORT_SUFFIXES", {"onnx": ".onnx"})
 
@@ -114,3 +124,67 @@ def test_an_output_that_cannot_be_written_is_named(tmp_path: Path, bench: Bench)
 def test_wrong_values_are_refused(override: str) -> None:
     with pytest.raises(CnmcError, match=override.split("=", maxsplit=1)[0]):
         compose([*SMALL, override], config_name="benchmark")
+
+
+def test_the_ratio_is_the_median_over_pairs_measured_in_turns() -> None:
+    """A machine that slows down in between changes the rates, but not the ratio."""
+    order: list[str] = []
+    speed: Iterator[float] = iter([9.0, 9.0, 4.0, 4.0, 2.0, 2.0, 1.0, 1.0])
+
+    def side(name: str, times: float) -> float:
+        order.append(name)
+        return times * next(speed)
+
+    comparison = Comparison("n", "u", lambda: side("baseline", 1), lambda: side("ours", 3))
+    row = compare("data", comparison, 3)
+    assert order == ["baseline", "ours"] * 4
+    # The first pair warms up and does not count.
+    assert (row.baseline, row.ours, row.ratio, row.spread) == (2.0, 6.0, 3.0, 0.0)
+
+
+def test_the_spread_is_half_the_range_of_the_ratios() -> None:
+    ours = iter([1.0, 2.0, 3.0, 5.0])
+    row = compare("s", Comparison("n", "u", lambda: 1.0, lambda: next(ours)), 3)
+    assert (row.ratio, row.spread) == (3.0, 1.5)
+
+
+def test_work_is_repeated_until_it_took_long_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The clock is read after the device has finished."""
+    now = [0.0]
+    monkeypatch.setattr("time.perf_counter", lambda: now[0])
+    monkeypatch.setattr(measure, "SECONDS", 3.0)
+
+    def work(seconds: float = 1.0) -> None:
+        now[0] += seconds
+
+    monkeypatch.setattr(measure, "wait", lambda: work(2.0))
+    assert timed(work, 10)() == 30 / 5
+
+
+def test_a_comparison_that_fails_is_omitted(capsys: pytest.CaptureFixture[str]) -> None:
+    def fails() -> float:
+        raise CnmcError("the card is full")
+
+    given = Row("data", "bytes", "MB", 8.0, 2.0, 4.0)
+    one = Comparison("one", "u", lambda: 1.0, lambda: 2.0)
+    rows = compare_all("train", [Comparison("several", "u", lambda: 1.0, fails), one, given], 1)
+    assert [(row.name, row.ratio) for row in rows] == [("one", 2.0), ("bytes", 4.0)]
+    assert "the card is full" in capsys.readouterr().err
+
+
+def test_the_table_has_one_line_for_each_row() -> None:
+    rows = [Row("data", "what", "MB", 8.64, 0.27, 32.0), Row("eval", "x", "u", 1, 2000, 2.0, 0.5)]
+    head, first, second = table(rows).splitlines()
+    assert head.split() == ["stage", "what", "unit", "baseline", "ours", "ratio"]
+    assert first.split() == ["data", "what", "MB", "8.64", "0.27", "32.00"]
+    assert second.split() == ["eval", "x", "u", "1", "2,000", "2.00", "±", "0.50"]
+
+
+def test_the_forecast_counts_the_papers_cells() -> None:
+    # 6 x 10,661 images in an hour and 7 x 1,867 cells in another, 24 times.
+    rows = [
+        Row("train", TRAINING, "images/s", 1, 10_661 * 6 / 3600, 1),
+        Row("eval", EVALUATION, "cells/s", 1, 7 * 1867 / 3600, 1),
+    ]
+    assert "48.0 hours" in forecast(rows, "net")
+    assert "hours" not in forecast(rows[:1], "net")

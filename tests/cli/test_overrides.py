@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from cnmc.cli.app import compose
-from cnmc.cli.overrides import quoted
+from cnmc.cli.app import compose, quoted
 from cnmc.config import Config, ReportConfig
 from cnmc.errors import CnmcError
 

@@ -39,7 +39,7 @@ def random_graph(name: str, size: int, num_rotations: int = 8) -> CellGraph:
         num_rotations=num_rotations,
         mean=MEAN,
         std=STD,
-        run={"experiment": "demo", "config_hash": "0123456789ab"},
+        run={"experiment": "demo", "name": "seed=0"},
         epoch=3,
     )
     shown = cells(8, size)

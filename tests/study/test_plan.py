@@ -1,19 +1,31 @@
-"""Which runs a command line asks for, and which folders they fill."""
+"""The runs that a command line asks for, and the start of their study."""
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import pytest
+from hydra import initialize_config_dir
+from omegaconf import OmegaConf
 
+from cnmc import signals
+from cnmc.config import CONFIG_DIR, register
 from cnmc.errors import CnmcError
 from cnmc.runs import sweep_agent
-from cnmc.study.plan import planned_runs, settings, swept_keys, with_multirun
+from cnmc.study import plan
+from cnmc.study.plan import compose_settings, job_folder, planned_jobs, setting, with_multirun
 
 
-def _planned(*overrides: str) -> list[str]:
-    runs = planned_runs(overrides, root=Path("r"), seed=5, experiment="demo")
-    return [run.path.as_posix() for run in runs]
+def _planned(*arguments: str) -> list[str]:
+    """Return the run folders of a command line."""
+    register()
+    with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
+        command = with_multirun(["run.root=r", *arguments])
+        jobs = planned_jobs([item for item in command if not item.startswith("-")])
+        configs = compose_settings(jobs, "config")
+    assert len(configs) == len({setting(job) for job in jobs})
+    return [str(job_folder(configs[setting(job)], job).path) for job in jobs]
 
 
 def test_every_combination_has_a_folder() -> None:
@@ -25,37 +37,25 @@ def test_every_combination_has_a_folder() -> None:
     ]
 
 
-def test_defaults_come_from_the_composed_configuration() -> None:
-    assert _planned("optimizer.lr=1e-3,1e-4") == [
-        "r/demo/seed=5,optimizer.lr=0.001",
-        "r/demo/seed=5,optimizer.lr=0.0001",
-    ]
-
-
-def test_a_job_finds_the_folder_of_its_plan_whatever_the_sign_of_the_key() -> None:
-    assert _planned("++optimizer.lr=1e-3,1e-4") == _planned("optimizer.lr=1e-3,1e-4")
-
-
-def test_every_setting_is_checked_once() -> None:
-    found = settings(["experiment=proposal,norot", "seed=range(24)", "data.crop=40"])
-    assert found == [
-        ["experiment=proposal", "seed=0", "data.crop=40"],
-        ["experiment=norot", "seed=0", "data.crop=40"],
+@pytest.mark.parametrize("sign", ["", "++"])
+def test_folders_are_named_by_what_is_swept(sign: str) -> None:
+    assert _planned("experiment=nospeclr", "seed=5", f"{sign}optimizer.lr=1e-3,1e-4") == [
+        "r/nospeclr/seed=5,optimizer.lr=0.001",
+        "r/nospeclr/seed=5,optimizer.lr=0.0001",
     ]
 
 
 @pytest.mark.parametrize(
     ("arguments", "keys"),
     [
-        (["seed=range(24)"], ["seed"]),
-        (["experiment=proposal,norot", "seed=1,2"], ["experiment", "seed"]),
-        (["seed=3", "split.subjects=[H14,2]", "model.weights='a,b'"], []),
-        (["+model.x=glob(*)", "optimizer.lr=choice(1,2)"], ["model.x", "optimizer.lr"]),
-        (["--cfg", "job"], []),
+        (["seed=range(24)"], "seed"),
+        (["experiment=proposal,norot", "seed=1,2"], "experiment,seed"),
+        (["-m", "seed=3", "split.subjects=[H14,2]", "model.weights='a,b'"], ""),
+        (["+model.x=glob(*)", "optimizer.lr=choice(1,2)"], "model.x,optimizer.lr"),
     ],
 )
-def test_sweeps_are_recognised(arguments: list[str], keys: list[str]) -> None:
-    assert swept_keys(arguments) == keys
+def test_sweeps_are_recognised(arguments: list[str], keys: str) -> None:
+    assert f"run.swept=[{keys}]" in with_multirun(arguments)
 
 
 def test_a_sweep_switches_multirun_on_once() -> None:
@@ -140,11 +140,28 @@ def test_an_agent_asks_for_one_run_with_all_parameters(arguments: list[str], nam
         with_multirun(arguments)
 
 
-@pytest.mark.parametrize("text", [None, "", "no mapping", "a: [b"])
-def test_a_broken_file_of_an_agent_is_named(agent: Path, text: str | None) -> None:
-    agent.unlink()
-    if text is not None:
-        agent.write_text(text)
-    with pytest.raises(CnmcError, match=rf"WANDB_SWEEP_PARAM_PATH={agent} is not a file") as error:
-        with_multirun(GIVEN)
-    assert "\n" not in str(error.value)
+@pytest.mark.parametrize(
+    ("number", "ending", "status"),
+    [
+        (signal.SIGINT, KeyboardInterrupt, None),
+        (signal.SIGTERM, SystemExit, signals.TERMINATED),
+        (None, SystemExit, 2),
+    ],
+)
+def test_an_error_ends_the_command_and_a_signal_too(
+    monkeypatch: pytest.MonkeyPatch,
+    number: signal.Signals | None,
+    ending: type[BaseException],
+    status: int | None,
+) -> None:
+    """Hydra would continue. Code that a signal interrupts may fail in its own way."""
+
+    def fail(*_: object) -> None:
+        monkeypatch.setattr(signals, "_received", [number] if number else [])
+        raise AttributeError("left halfway")
+
+    monkeypatch.setattr(plan, "_launch", fail)
+    config = OmegaConf.create({"hydra": {"launcher": {"_target_": "basic"}}})
+    with pytest.raises(ending) as caught:
+        plan.StudyCallback().on_multirun_start(config)
+    assert getattr(caught.value, "code", None) == status

@@ -1,4 +1,4 @@
-"""Studies in surroundings that are full, closed or missing: output, shared memory, data."""
+"""Studies whose output, shared memory or data are full, closed or missing."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pandas as pd
 import pytest
 
-from cnmc.runs.folder import RunFolder, find_runs
+from cnmc.runs.folder import find_runs
 from tests.conftest import ROOT, TINY
 
 pytestmark = pytest.mark.slow
@@ -27,22 +26,13 @@ def _statuses(folder: Path) -> list[str]:
     return [info.status for info in infos if info is not None]
 
 
-PARALLEL = ("seed=0,1", "hydra/launcher=parallel", "hydra.launcher.n_jobs=2")
-
-
-@pytest.mark.parametrize(
-    ("redirection", "overrides"),
-    [
-        ("| head -n1", ("seed=0,1",)),
-        ("> /dev/full 2>&1", PARALLEL),
-        ("<&- >&- 2>&-", PARALLEL),
-    ],
-)
+@pytest.mark.parametrize("redirection", ["| head -n1", "<&- >&- 2>&-"])
 def test_output_that_cannot_be_written_stops_no_study(
-    tiny_data: Path, tmp_path: Path, redirection: str, overrides: tuple[str, ...]
+    tiny_data: Path, tmp_path: Path, redirection: str
 ) -> None:
+    """``tests/test_launchers.py`` does the same with ``/dev/full`` and several processes."""
     script = f'set -o pipefail; "$@" {redirection}'
-    command = ["bash", "-c", script, "bash", *_command(tmp_path, tiny_data, *overrides)]
+    command = ["bash", "-c", script, "bash", *_command(tmp_path, tiny_data, "seed=0,1")]
     assert subprocess.run(command, cwd=ROOT, check=False).returncode == 0
     assert _statuses(tmp_path) == ["finished", "finished"]
 
@@ -84,39 +74,3 @@ def test_missing_data_leave_no_files(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert done.stderr.startswith("error: data.root")
     assert list(tmp_path.iterdir()) == []
-
-
-def _predictions(folder: RunFolder) -> pd.DataFrame:
-    table = folder.read_predictions()
-    assert table is not None
-    return table
-
-
-@pytest.fixture(scope="module")
-def expected(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
-    """Seed 0, trained without a launcher, workers and logger."""
-    folder = tmp_path_factory.mktemp("expected")
-    subprocess.run(_command(folder, tiny_data), cwd=ROOT, check=True, capture_output=True)
-    return RunFolder(folder / "runs" / "proposal" / "seed=0")
-
-
-@pytest.mark.parametrize("launcher", ["parallel", "slurm_local", "ray_local"])
-def test_every_launcher_runs_a_study_with_default_workers_and_logger(
-    expected: RunFolder, tiny_data: Path, tmp_path: Path, launcher: str
-) -> None:
-    if launcher == "ray_local":
-        pytest.importorskip("ray")
-    given = ("data.num_workers", "logger")
-    command = _command(tmp_path, tiny_data, "seed=0,1", f"hydra/launcher={launcher}")
-    command = [item for item in command if not item.startswith(given)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.count(" finished  F1 ") == 2
-    for seed in (0, 1):
-        folder = RunFolder(tmp_path / "runs" / "proposal" / f"seed={seed}")
-        info, table = folder.read_info(), _predictions(folder)
-        assert info is not None
-        (log,) = folder.path.glob("wandb/offline-run-*/*.wandb")
-        assert log.name == f"run-{info.run_id}.wandb"
-        if seed == 0:
-            pd.testing.assert_frame_equal(table, _predictions(expected), check_exact=True)

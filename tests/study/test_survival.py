@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import shutil
 import signal
@@ -24,6 +25,8 @@ pytestmark = pytest.mark.slow
 
 STUDY = ("experiment=proposal,norot", "seed=range(2)", "optimizer.decay_every=1")
 NUM_RUNS = 4
+NUM_KILLS = int(os.environ.get("CNMC_KILLS", "6"))
+"""How often a study is killed; set the variable for a longer trial."""
 
 
 @dataclass(frozen=True)
@@ -100,16 +103,14 @@ def _check_complete(root: Path, undisturbed: Undisturbed) -> None:
 
 
 @pytest.mark.timeout(900)
-def test_a_study_survives_dozens_of_kills(
-    commands: Forks, undisturbed: Undisturbed, tmp_path: Path
-) -> None:
+def test_a_study_survives_kills(commands: Forks, undisturbed: Undisturbed, tmp_path: Path) -> None:
     """SIGKILL at random moments: while data are made, within epochs, between two writes.
 
     Every other study augments in a process of its own, which fetches ahead.
     """
     moments = random.Random(0)
     num_kills = study = 0
-    while num_kills < 16:
+    while num_kills < NUM_KILLS:
         folder = tmp_path / str(study)
         command = [*_study(folder), f"data.num_workers={study % 2}"]
         while True:
@@ -130,8 +131,8 @@ def test_a_study_survives_signals(
 ) -> None:
     moments = random.Random(int(number))
     num_interrupted = 0
-    for _ in range(3):
-        after = moments.uniform(0.1, 0.7) * undisturbed.seconds
+    for _ in range(2):
+        after = moments.uniform(0.3, 0.7) * undisturbed.seconds
         (done,) = commands.run(_study(tmp_path), signal=number, after=after)
         # A process that has set no handler yet ends by the signal itself.
         assert done.status in (0, status, -number), done.output

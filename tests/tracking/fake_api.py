@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType, SimpleNamespace
 from typing import Any
 
 import torch
-import wandb
 
 from cnmc.tracking import keys
 
@@ -25,11 +25,9 @@ def origin(experiment: str, seed: int, **changes: Any) -> dict[str, Any]:
         "name": f"seed={seed}",
         "seed": seed,
         "protocol": "paper",
-        "config_hash": "0123456789ab",
         "run_id": f"{experiment}{seed}",
         "manifest_fingerprint": DATA,
         "split_fingerprint": SPLIT,
-        "git_commit": None,
         **changes,
     }
 
@@ -48,26 +46,15 @@ def files_below(folder: Path) -> list[str]:
 
 
 @dataclass
-class Run:
-    """A run of the project."""
-
-    config: dict[str, Any]
-    summary_metrics: dict[str, Any]
-    state: str
-    group: str
-    job_type: str
-
-
-@dataclass
 class Artifact:
     """A checkpoint of a run."""
 
     name: str
     aliases: list[str]
-    metadata: dict[str, Any]
     content: bytes
+    changed: list[str]
+    """Receives the names of saved artifacts."""
     damaged: bool = False
-    saved: Callable[[str, list[str]], None] = lambda _name, _aliases: None
 
     def download(self, root: str, skip_cache: bool) -> None:
         """Write the file."""
@@ -81,17 +68,18 @@ class Artifact:
 
     def save(self) -> None:
         """Keep the changed aliases."""
-        self.saved(self.name, self.aliases)
+        self.changed.append(self.name)
 
 
 @dataclass
 class FakeApi:
-    """A project at W&B; :attr:`failing` maps a method to the error that it raises."""
+    """A project at W&B; :attr:`error` is raised by its methods."""
 
-    stored: list[Run] = field(default_factory=list)
-    artifacts: list[Artifact] = field(default_factory=list)
-    changes: list[tuple[str, list[str]]] = field(default_factory=list)
-    failing: dict[str, Exception] = field(default_factory=dict)
+    stored: list[Any] = field(default_factory=list)
+    artifacts: dict[str, Artifact] = field(default_factory=dict)
+    """The checkpoint of each run, by the id of the run."""
+    changed: list[str] = field(default_factory=list)
+    error: Exception | None = None
     default_entity: str | None = ENTITY
     settings: dict[str, Any] = field(default_factory=lambda: {"entity": None})
 
@@ -99,61 +87,48 @@ class FakeApi:
         self,
         run: dict[str, Any] | None,
         f1: Any,
+        summary: Mapping[str, Any] = MappingProxyType({}),
         *,
-        epoch: Any = 3,
         state: str = "finished",
-        summary: dict[str, Any] | None = None,
         job_type: str = keys.TRAIN,
     ) -> None:
-        """Add a run, and its best checkpoint; None adds a run of another program."""
-        numbers = {"best/epoch": epoch, "best/f1": f1, "_step": 9, **(summary or {})}
-        config = {"seed": 1} if run is None else {"seed": 1, keys.ORIGIN: run}
-        experiment = run["experiment"] if run else "other"
-        self.stored.append(Run(config, numbers, state, experiment, job_type))
-        if run is not None:
-            prints = {key: run[key] for key in ("manifest_fingerprint", "split_fingerprint")}
-            self.artifacts.append(
-                Artifact(
-                    keys.artifact_name(run["run_id"]),
-                    [keys.BEST, keys.seed_alias(run["seed"])],
-                    {"epoch": epoch, **prints},
-                    checkpoint(run, epoch),
-                    saved=lambda *change: self.changes.append(change),
-                )
+        """Add a run and its best checkpoint, of epoch 3; None adds a run of another program."""
+        self.stored.append(
+            SimpleNamespace(
+                config={"seed": 1} if run is None else {"seed": 1, keys.ORIGIN: run},
+                summary_metrics={"best/epoch": 3, "best/f1": f1, "best/checkpoint": "a", **summary},
+                state=state,
+                filters={"group": run and run["experiment"], "jobType": job_type},
             )
-
-    def checkpoint_of(self, run_id: str) -> Artifact:
-        """Return the checkpoint of a run."""
-        return next(a for a in self.artifacts if a.name == keys.artifact_name(run_id))
+        )
+        if run is not None:
+            name = keys.artifact_name(run["run_id"])
+            aliases = [keys.BEST, f"seed-{run['seed']}"]
+            content = checkpoint(run, 3)
+            self.artifacts[run["run_id"]] = Artifact(name, aliases, content, self.changed)
 
     def holders(self) -> list[str]:
-        """Return the artifacts that have the alias of the best of a study."""
-        return [item.name for item in self.artifacts if keys.BEST_OF_STUDY in item.aliases]
+        """Return the ids of the runs whose checkpoint is the best of a study."""
+        return [key for key, it in self.artifacts.items() if keys.BEST_OF_STUDY in it.aliases]
 
-    def runs(self, path: str, filters: dict[str, str], lazy: bool) -> list[Run]:
+    def runs(self, path: str, filters: dict[str, str], lazy: bool) -> list[Any]:
         """Return the runs that pass the filters."""
         assert not lazy
-        self._may_fail("runs")
+        if self.error is not None:
+            raise self.error
         if path != f"{ENTITY}/{PROJECT}":
             raise ValueError(f"Could not find project {path} at {ADDRESS}")
-        fields = {"jobType": "job_type", "group": "group"}
-        return [
-            run
-            for run in self.stored
-            if all(getattr(run, fields[key]) == value for key, value in filters.items())
-        ]
+        return [run for run in self.stored if filters.items() <= run.filters.items()]
 
-    def artifact(self, name: str, type: str) -> Artifact:  # noqa: A002 - W&B's name
-        """Return the artifact ``<entity>/<project>/<name>:<alias>``."""
+    def artifact_exists(self, name: str, type: str) -> bool:  # noqa: A002 - W&B's name
+        """Return whether there is an artifact ``<entity>/<project>/<name>:<alias>``."""
+        return self.artifact(name, type) is not None
+
+    def artifact(self, name: str, type: str) -> Artifact | None:  # noqa: A002 - W&B's name
+        """Return an artifact."""
         assert type == keys.MODEL
-        self._may_fail("artifact")
+        if self.error is not None:
+            raise self.error
         wanted, alias = name.removeprefix(f"{ENTITY}/{PROJECT}/").split(":")
-        for item in self.artifacts:
-            if item.name == wanted and alias in item.aliases:
-                return item
-        missing = ValueError(f"artifact '{name}' not found at {ADDRESS}")
-        raise wandb.errors.CommError(str(missing), missing)
-
-    def _may_fail(self, method: str) -> None:
-        if method in self.failing:
-            raise self.failing[method]
+        found = [a for a in self.artifacts.values() if a.name == wanted and alias in a.aliases]
+        return found[0] if found else None

@@ -1,12 +1,16 @@
-"""The progress of a run."""
+"""The progress and the end of a run."""
 
 from __future__ import annotations
 
-from pathlib import Path
+import os
+import signal
 
 import pytest
 
 from cnmc.cli.app import compose
+from cnmc.data.datamodule import CellDataModule
+from cnmc.model.module import CellClassifier
+from cnmc.signals import TERMINATED, listen
 from cnmc.study.plan import job_folder
 from cnmc.train import train
 from cnmc.training.progress import RunProgress, clock
@@ -23,7 +27,7 @@ def test_a_run_reports_its_epochs_its_batches_and_its_share(
     monkeypatch.setattr("cnmc.training.progress._SECONDS_BETWEEN_REPORTS", 0.0)
     config, resolved = compose(tiny)
     reports: list[RunProgress] = []
-    assert train(config, resolved, job_folder(config, [], {}), reports.append) == "trained"
+    assert train(config, resolved, job_folder(config), reports.append) == "trained"
     ends = [progress for progress in reports if progress.doing is None]
     assert [progress.epoch for progress in ends] == [0, 1, 2]
     assert [progress.share for progress in ends] == pytest.approx([0.0, 0.5, 1.0])
@@ -38,16 +42,67 @@ def test_a_run_reports_its_epochs_its_batches_and_its_share(
     assert ends[-1].best_f1 is not None
 
 
+@pytest.mark.parametrize(("shown", "epochs"), [("true", ["0/1", "1/1"]), ("false", [])])
 def test_a_single_run_prints_a_line_for_each_epoch(
-    tiny: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path
+    tiny: list[str], capsys: pytest.CaptureFixture[str], shown: str, epochs: list[str]
 ) -> None:
-    config, resolved = compose([*tiny, "trainer.max_epochs=1"])
-    train(config, resolved, job_folder(config, [], {}))
+    overrides = ["trainer.max_epochs=1", f"trainer.progress_bar={shown}"]
+    config, resolved = compose([*tiny, *overrides])
+    train(config, resolved, job_folder(config))
     lines = capsys.readouterr().out.splitlines()
-    assert [line.partition("  ")[0] for line in lines] == [
-        "proposal/seed=0 epoch 0/1",
-        "proposal/seed=0 epoch 1/1",
-    ]
-    config, resolved = compose([*tiny, "trainer.progress_bar=false", f"run.root={tmp_path / 'q'}"])
-    train(config, resolved, job_folder(config, [], {}))
-    assert capsys.readouterr().out == ""
+    expected = [f"proposal/seed=0 epoch {epoch}" for epoch in epochs]
+    assert [line.partition("  ")[0] for line in lines] == expected
+
+
+class _Loses:
+    """An object whose finaliser receives a signal."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def __del__(self) -> None:
+        os.kill(os.getpid(), self.number)
+
+
+@pytest.mark.usefixtures("own_signals")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 1), (signal.SIGTERM, TERMINATED)])
+def test_a_run_ends_even_if_the_exception_of_its_signal_was_lost(
+    tiny: list[str], number: int, code: int
+) -> None:
+    listen()
+    config, resolved = compose([*tiny, "trainer.max_epochs=20"])
+    folder = job_folder(config)
+
+    def report(progress: RunProgress) -> None:
+        if progress.epoch == 1:
+            _Loses(number)
+
+    with pytest.raises(SystemExit) as ended:
+        train(config, resolved, folder, report)
+    # Lightning makes an exit with status 1 of Ctrl-C.
+    assert ended.value.code == code
+    info = folder.read_info()
+    assert info is not None
+    assert (info.status, info.epochs_done) == ("running", 1)
+
+
+def test_the_first_error_of_a_training_is_raised(
+    tiny: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise ValueError("cause")
+
+    def fail_too(_module: object, stage: str) -> None:
+        if stage == "fit":
+            raise RuntimeError("consequence")
+
+    monkeypatch.setattr(CellClassifier, "training_step", fail)
+    monkeypatch.setattr(CellDataModule, "teardown", fail_too)
+    config, resolved = compose(tiny)
+    folder = job_folder(config)
+    with pytest.raises(ValueError, match="cause"):
+        train(config, resolved, folder)
+    info = folder.read_info()
+    assert info is not None
+    assert str(info.reason).endswith("cause")

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from cnmc.data.images import Pixels, decode
-from cnmc.deploy.typical import warnings_of
+from cnmc.deploy.screen import warnings_of
 
 
 def _larger(pixels: Pixels) -> Pixels:
