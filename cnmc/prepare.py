@@ -35,7 +35,7 @@ def prepare(config: PrepareConfig) -> None:
     for finding in findings:
         print(f"{finding.level}: {finding.message}")
         if finding.check == "unreadable":
-            print(*finding.names, sep="\n")
+            print("  " + "\n  ".join(finding.names))
     if any(finding.level == "error" for finding in findings):
         sys.stderr.write("error: the errors above prevent training\n")
         sys.exit(1)

@@ -48,15 +48,10 @@ class Split:
 def make_split(cells: pd.DataFrame, split: SplitConfig) -> Split:
     """Assign roles to the labelled cells among some rows of a manifest.
 
-    ===================  =======================  =========================  ==================
-    kind                 train                    val                        test
-    ===================  =======================  =========================  ==================
-    ``official``         training part            preliminary part
-    ``nested``           rest of training part    ``val_fraction`` of it     preliminary part
-    ``subject_kfold``    other folds of training  ``fold`` of ``num_folds``
-    ``subject_holdout``  rest of training part    ``subjects``, or
-                                                  ``val_fraction`` of it
-    ===================  =======================  =========================  ==================
+    - ``official``: train on the training part, ``val`` is the preliminary part;
+    - ``nested``: ``val`` is ``val_fraction`` of the training part, ``test`` the preliminary part;
+    - ``subject_kfold``: ``val`` is ``fold`` of ``num_folds`` of the training part;
+    - ``subject_holdout``: ``val`` is ``subjects``, or ``val_fraction``, of the training part.
 
     Raises:
         CnmcError: The data do not allow this split.
@@ -96,24 +91,20 @@ def load_split(
     if split.path is not None:
         return _read(Path(split.path), cells, source=f"split.path={split.path}")
     # Unusable cells may be left out; a split belongs to those that remain.
-    made_from = {"manifest": manifest_fingerprint, "cells": _digest(cells["cell_id"])} | asdict(
-        split
-    )
+    origin = {"manifest": manifest_fingerprint, "cells": _digest(cells["cell_id"])}
+    made_from = {**origin, **asdict(split)}
     key = hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()[:12]
     path = work_dir / "splits" / f"{split.kind}-{key}.csv"
     facts = path.with_suffix(".json")
     if not path.exists():
         made = make_split(cells, split)
-        origin = {"fingerprint": made.fingerprint, "protocol": made.protocol, **made_from}
+        made_from |= {"fingerprint": made.fingerprint, "protocol": made.protocol}
         with writing_to(path.parent), replacing(path) as table, replacing(facts) as text:
             made.cells.to_csv(table, index=False)
-            text.write_text(json.dumps(origin, indent=2) + "\n", encoding="utf-8")
+            text.write_text(json.dumps(made_from, indent=2) + "\n", encoding="utf-8")
     saved = _read(path, cells, source=str(path))
     if not facts.exists() or saved.fingerprint not in facts.read_text(encoding="utf-8"):
-        raise CnmcError(
-            f"{path}: changed since it was made; remove it to make it again, or give a split of "
-            "your own with split.path=FILE"
-        )
+        raise CnmcError(f"{path}: was changed; remove it, or give your own with split.path=FILE")
     return saved
 
 

@@ -116,12 +116,6 @@ def test_identical_images_of_two_classes_are_an_error(root: Path) -> None:
     assert list(first.names) == ["train/UID_1_1_1_all = train/UID_H1_1_1_hem"]
 
 
-def test_two_empty_files_are_not_identical_images(root: Path) -> None:
-    for name in ("1", "2"):
-        (root / f"phase3/{name}.bmp").write_bytes(b"")
-    assert set(findings(root)) == {"unreadable"}
-
-
 def test_a_subject_in_both_parts(root: Path) -> None:
     write_bmp(root / "fold_0/all/UID_7_9_1_all.bmp", pixels(50))
     assert {f.check: list(f.names) for f in findings(root).values()} == {"shared_subject": ["7"]}

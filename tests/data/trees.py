@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -87,11 +87,8 @@ def write_release(root: Path, layout: Layout = "archive") -> Path:
 
 def by_id(cells: pd.DataFrame) -> dict[str, dict[str, Any]]:
     """Return rows as dictionaries, by cell."""
-    return {str(row["cell_id"]): row for row in map(_plain, cells.to_dict("records"))}
-
-
-def _plain(row: Mapping[Hashable, Any]) -> dict[str, Any]:
-    return {str(name): value for name, value in row.items()}
+    rows: list[dict[str, Any]] = [dict(row) for row in cells.to_dict("records")]  # type: ignore[arg-type]
+    return {row["cell_id"]: row for row in rows}
 
 
 def table(
@@ -100,12 +97,9 @@ def table(
     *,
     copies: Sequence[tuple[str, str]] = (),
 ) -> pd.DataFrame:
-    """Make rows of a manifest without any file.
+    """Make rows of a manifest without files, from subjects, labels and numbers of cells.
 
-    Args:
-        train: Subject, label and number of cells; a subject may stand there once for each class.
-        prelim: The same for the preliminary part.
-        copies: Pairs of cells, the second of which gets the bytes of the first.
+    Of each pair of ``copies`` the second cell gets the bytes of the first.
     """
     rows = [
         (f"{part}/UID_{subject}_{label}_{i}_x", part, subject, label)

@@ -85,11 +85,7 @@ def read_labels(paths: Iterable[Path]) -> dict[str, tuple[str, int]]:
 def classify(
     paths: Iterable[str], labels: Mapping[str, tuple[str, int]], *, root_name: str = ""
 ) -> tuple[pd.DataFrame, list[Finding]]:
-    """Classify images by their paths below the root, whose own name may be one of the release.
-
-    Raises:
-        CnmcError: Two images have the same part and name, as in two copies of the data set.
-    """
+    """Classify images by their paths below the root, whose own name may be one of the release."""
     rows: list[tuple[str, str, str, str, str, int | None, str]] = []
     ignored, bare, conflicts = [], [], []
     unused, paths_of = dict(labels), dict[str, str]()

@@ -1,9 +1,4 @@
-"""Generate a data set in the layout of the release, for users who do not have the release.
-
-It has three folds of training cells, the preliminary part with its label file, and the final part
-on its larger canvas and without labels. A cell depends only on the seed, its part, class, subject
-and number.
-"""
+"""Generate a data set in the layout of the release, for users who do not have the release."""
 
 from __future__ import annotations
 
@@ -31,7 +26,6 @@ _FOLDERS = ("C-NMC_training_data", "C-NMC_test_prelim_phase_data", "C-NMC_test_f
 # First word of the seed of each kind of random draw; 1 is taken by the traits of subjects.
 _COUNTS, _ORDER, _CELL = 2, 3, 4
 
-
 _Cell = tuple[tuple[int, int, int, int], str, str]
 """Part, label, subject and number of a cell, which decide its pixels; original name; path."""
 
@@ -42,8 +36,7 @@ def generate(
     """Write a generated data set, whole or not at all, unless it exists already.
 
     Raises:
-        CnmcError: The folder is not empty and was not generated with the same composition, or it
-            cannot be written.
+        CnmcError: The folder holds something else, or it cannot be written.
     """
     root = root.resolve()
     wanted = {"generator": _GENERATOR, **asdict(composition)}
@@ -72,15 +65,11 @@ def _exists(root: Path, wanted: dict[str, int]) -> bool:
     marker = root / MARKER
     if marker.exists():
         found = json.loads(marker.read_text(encoding="utf-8"))
-        other = [
-            f"data.synthetic.{k}={v} (there {found.get(k)})"
-            for k, v in wanted.items()
-            if found.get(k) != v
-        ]
-        if other:
+        if other := [key for key in wanted if wanted[key] != found.get(key)]:
+            keys = ", ".join(f"data.synthetic.{key}={found.get(key)}" for key in other)
             raise CnmcError(
-                f"data.root={root}: generated with another composition: {', '.join(other)}; give "
-                "another data.root=DIR, or delete the folder"
+                f"data.root={root}: generated with {keys}; give another data.root=DIR, or delete "
+                "the folder"
             )
         return True
     if root.exists() and (root.is_file() or any(root.iterdir())):

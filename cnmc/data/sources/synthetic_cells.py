@@ -28,8 +28,6 @@ BACKGROUND_RATE = 0.08
 Traits = tuple[float, ...]
 """Deviations of a subject from its class: width in pixels, immaturity (the mean is +1 for ALL, -1
 for normal cells), and the logarithms of factors on light, hue and contrast."""
-_TRAIT_SDS = (12.0, 0.4, 0.04, 0.02, 0.12)
-
 
 _NUCLEUS, _CYTOPLASM, _MEMBRANE, _PLASMA, _CHROMATIN, _RING = np.array(
     [
@@ -56,7 +54,7 @@ def subject_traits(seed: int, part: int, label: int, index: int) -> Traits:
     starts = np.random.default_rng([1, seed, part, label]).random(5)
     steps = np.sqrt(np.array([5.0, 2.0, 3.0, 7.0, 11.0]))
     shares = np.clip((starts + index * steps) % 1.0, 0.01, 0.99)
-    deviations = zip(_TRAIT_SDS, shares, strict=True)
+    deviations = zip((12.0, 0.4, 0.04, 0.02, 0.12), shares, strict=True)
     return tuple(sd * NormalDist().inv_cdf(float(share)) for sd, share in deviations)
 
 
@@ -108,13 +106,10 @@ def draw_cell(
     image_size: int = RELEASE_SIZE,
     canvas_size: int | None = None,
 ) -> Image:
-    """Draw one cell in the middle of a black image.
+    """Draw one cell in the middle of a black RGB image of shape (canvas_size, canvas_size, 3).
 
-    ``image_size`` scales the cell: at 450 it is as large as in the release.
-
-    Returns:
-        RGB image of shape (canvas_size, canvas_size, 3), by default the ``image_size``. Pixels
-        outside are 0; pixels of the cell and of leftover background have no channel at 0.
+    ``image_size`` scales the cell: at 450 it is as large as in the release. Pixels outside are 0;
+    pixels of the cell and of leftover background have no channel at 0.
     """
     canvas_size = canvas_size or image_size
     scale = image_size / RELEASE_SIZE
@@ -132,7 +127,8 @@ def draw_cell(
     mask = canvas.fill(outline)
     planes = _shade(canvas, mask, immaturity, traits)
     if has_background:
-        mask, planes = _add_background(canvas, mask, planes, outline)
+        patch = _background(canvas, outline) & (1 - mask)
+        mask, planes = mask | patch, np.where(patch == 1, _plasma(canvas, patch), planes)
     if is_cut:
         mask = _cut(canvas, mask, outline)
 
@@ -198,16 +194,13 @@ def _shade(canvas: _Canvas, mask: Image, immaturity: float, traits: Traits) -> _
     planes = _NUCLEUS + _RING * ring + _CHROMATIN * chromatin
     planes += (_CYTOPLASM - _NUCLEUS) * cytoplasm
     planes += (_MEMBRANE - _NUCLEUS) * membrane
-    stain = math.exp(light + 0.07 * deviations[2])
     hue = math.exp(hue + 0.02 * deviations[3])
-    stains = stain * np.array([hue, 1.0, 1.0 / hue])
+    stains = math.exp(light + 0.07 * deviations[2]) * np.array([hue, 1.0, 1.0 / hue])
     return np.asarray(planes * stains.astype(np.float32)[:, None, None], np.float32)
 
 
-def _add_background(
-    canvas: _Canvas, mask: Image, planes: _Field, outline: _Field
-) -> tuple[Image, _Field]:
-    """Add a neighbouring red cell, debris, or a strip of plasma outside the cell."""
+def _background(canvas: _Canvas, outline: _Field) -> Image:
+    """Return the mask of a neighbouring red cell, of debris, or of a strip of plasma."""
     rng = canvas.rng
     point = outline[rng.integers(len(outline))]
     kind = rng.random()
@@ -216,18 +209,20 @@ def _add_background(
         centre = point * np.float32(1.0 + 0.8 * axes.min() / np.hypot(*point))
         angle = np.linspace(0.0, 2.0 * np.pi, 90)
         ellipse = axes * np.stack([np.cos(angle), np.sin(angle)], axis=1)
-        patch = canvas.fill((ellipse + centre).astype(np.float32))
-    elif kind < 0.65:
-        patch = canvas.blob(point * np.float32(1.1), radius=rng.uniform(18.0, 45.0), ragged=0.4)
-    else:
-        patch = canvas.fill(outline * np.float32(rng.uniform(1.06, 1.15)))
-        patch &= canvas.blob(point, radius=rng.uniform(50.0, 110.0), ragged=0.4)
-    patch &= 1 - mask
+        return canvas.fill((ellipse + centre).astype(np.float32))
+    if kind < 0.65:
+        return canvas.blob(point * np.float32(1.1), radius=rng.uniform(18.0, 45.0), ragged=0.4)
+    strip = canvas.fill(outline * np.float32(rng.uniform(1.06, 1.15)))
+    return strip & canvas.blob(point, radius=rng.uniform(50.0, 110.0), ragged=0.4)
+
+
+def _plasma(canvas: _Canvas, patch: Image) -> _Field:
+    """Return the colours (3, side, side) of leftover background."""
     depth = cv2.distanceTransform(patch, cv2.DIST_L2, 3) / canvas.scale
     # A red cell is pale in its middle; the other kinds are not deep enough to become pale.
     light = 0.9 + 0.06 * canvas.noise(80.0) + np.clip((depth - 15.0) / 45.0, 0.0, 0.4)
-    tint = _PLASMA * rng.uniform(0.94, 1.06, (3, 1, 1)).astype(np.float32)
-    return mask | patch, np.where(patch == 1, light * tint, planes)
+    tint = _PLASMA * canvas.rng.uniform(0.94, 1.06, (3, 1, 1)).astype(np.float32)
+    return np.asarray(light * tint, np.float32)
 
 
 def _cut(canvas: _Canvas, mask: Image, outline: _Field) -> Image:
