@@ -367,10 +367,6 @@ def test_exit_statuses(tmp_path: Path, folder: Path, onnx: Path) -> None:
     assert done.returncode == 2
     assert done.stderr.startswith(f"error: output={tmp_path / 'out'}: ")
     assert done.stderr.count("\n") == 1
-    done = predict_process("-m", *arguments)
-    assert done.returncode == 2
-    assert done.stderr.startswith("error: -m: ")
-    assert done.stderr.count("\n") == 1
 
 
 def test_names_do_no_harm(tmp_path: Path, folder: Path, onnx: Path) -> None:
