@@ -29,6 +29,7 @@ from cnmc.analysis.results import Group, Study
 from cnmc.analysis.summary import summarise
 from cnmc.cli.app import run_app, user_errors
 from cnmc.config import CONFIG_DIR, Config, register
+from cnmc.data.datamodule import CellDataModule
 from cnmc.data.store import CellSplit, CellStore, open_cells, open_split
 from cnmc.devices import claim_gpu
 from cnmc.errors import CnmcError, is_interruption
@@ -48,7 +49,7 @@ from cnmc.runs.lifecycle import (
 from cnmc.study.job import described, run_job
 from cnmc.study.plan import close_study, with_multirun
 from cnmc.tracking.loggers import Tracker, log_study, tracked
-from cnmc.training.build import build_classifier, build_datamodule, build_trainer, device_name
+from cnmc.training.build import build_classifier, build_trainer, device_name
 from cnmc.training.progress import ProgressReporter, Report, RunDisplay
 from cnmc.training.recorder import RunRecorder, defined, tidy
 
@@ -118,7 +119,7 @@ def _run(
             pl.seed_everything(config.seed, workers=True, verbose=False)
             if config.trainer.num_threads is not None:
                 torch.set_num_threads(config.trainer.num_threads)
-            data = build_datamodule(config, store)
+            data = CellDataModule(config, store)
             module = build_classifier(config, data.pos_weight)
             recorder = RunRecorder(folder, info, resolved, data.evaluated, config.tta.num_rotations)
             callbacks: list[pl.Callback] = [recorder]

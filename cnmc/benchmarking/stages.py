@@ -27,6 +27,7 @@ from cnmc.benchmarking import measure
 from cnmc.benchmarking.baselines import ImageFiles, train_steps
 from cnmc.benchmarking.measure import EVALUATION, NUM_EVALUATED, TRAINING, Comparison, Row, timed
 from cnmc.config import EXPORT_SUFFIXES, BenchmarkConfig, TrainerConfig
+from cnmc.data.datamodule import CellDataModule
 from cnmc.data.store import CellStore
 from cnmc.deploy.exported import Images
 from cnmc.deploy.formats import write_network
@@ -35,7 +36,7 @@ from cnmc.deploy.networks import open_network
 from cnmc.errors import CnmcError
 from cnmc.model.module import CellClassifier
 from cnmc.model.tta import predict_logits
-from cnmc.training.build import build_classifier, build_datamodule, build_trainer
+from cnmc.training.build import build_classifier, build_trainer
 
 LIMIT_GB = 6.0
 """Largest accepted host memory."""
@@ -77,7 +78,7 @@ class Bench:
     def loader(self, num_workers: int) -> DataLoader[Any]:
         """Return the training batches of this package."""
         data = replace(self.config.data, num_workers=num_workers)
-        return build_datamodule(replace(self.config, data=data), self.store).train_dataloader()
+        return CellDataModule(replace(self.config, data=data), self.store).train_dataloader()
 
     def baseline_loader(self, role: str, batch_size: int, num_workers: int) -> DataLoader[Any]:
         """Return the baseline's batches: augmented ``train`` cells, or rotated ``val`` cells."""
@@ -144,7 +145,7 @@ def eval_stage(bench: Bench) -> Measurements:
     # Enough cells to time a GPU, and a whole batch for a compiled network.
     number = config.data.eval_batch_size if config.trainer.compile else 1
     cells = bench.repeated("val", number if bench.gpu is None else NUM_EVALUATED)
-    module, data = bench.classifier(), build_datamodule(config, cells.store)
+    module, data = bench.classifier(), CellDataModule(config, cells.store)
     network = bench.plain_network().eval()
     together = max(1, config.data.eval_batch_size // 8)
     loader = cells.baseline_loader("val", together, config.data.num_workers)

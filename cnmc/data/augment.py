@@ -14,8 +14,6 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import albumentations as A  # type: ignore[import-untyped]  # noqa: N812
@@ -25,6 +23,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from cnmc.config import AugmentConfig
 from cnmc.data.images import Pixels
 
 _BITS = 10
@@ -47,8 +46,7 @@ class Motion(NamedTuple):
         angle = math.radians(self.angle)
         cos, sin = self.scale * math.cos(angle), self.scale * math.sin(angle)
         # The y axis points down, hence the sign of the sine. A flip negates a column.
-        across = -1.0 if self.hflip else 1.0
-        down = -1.0 if self.vflip else 1.0
+        across, down = 1.0 - 2.0 * self.hflip, 1.0 - 2.0 * self.vflip
         linear = np.array([[cos * across, sin * down], [-sin * across, cos * down]])
         # OpenCV's pixel i has its centre at i, so a quarter turn about (side - 1) / 2 is exact.
         center = np.array([(width - 1) / 2, (height - 1) / 2])
@@ -99,9 +97,9 @@ def warp(images: Tensor, sources: Tensor) -> Tensor:
 class RandomMotion(A.ImageOnlyTransform):  # type: ignore[misc]
     """A random motion as a transform of albumentations."""
 
-    def __init__(self, draw: Callable[[np.random.Generator], Motion]) -> None:
+    def __init__(self, config: AugmentConfig) -> None:
         super().__init__(p=1.0)
-        self.draw = draw
+        self.config = config
 
     def get_params(self) -> dict[str, Any]:
         """Draw the arguments of :meth:`apply`."""
@@ -111,8 +109,20 @@ class RandomMotion(A.ImageOnlyTransform):  # type: ignore[misc]
         """Move an image."""
         return move(img, motion)
 
+    def draw(self, generator: np.random.Generator) -> Motion:
+        """Draw a motion."""
+        # All six numbers every time, so that one setting does not change the draws of the others.
+        hflip, vflip, angle, scale, right, down = generator.random(6).tolist()
+        translate = self.config.translate
+        return Motion(
+            hflip=hflip < self.config.hflip,
+            vflip=vflip < self.config.vflip,
+            angle=angle * self.config.rotate,
+            scale=1.0 + (2.0 * scale - 1.0) * self.config.scale,
+            shift=((2.0 * right - 1.0) * translate, (2.0 * down - 1.0) * translate),
+        )
 
-@dataclass(eq=False)
+
 class CellAugmentation:
     """The augmentation of a training cell.
 
@@ -121,61 +131,32 @@ class CellAugmentation:
     are seeded for each cell.
     """
 
-    hflip: float
-    """Probability of a horizontal flip."""
-    vflip: float
-    rotate: float
-    """Angles are uniform over [0, rotate) degrees."""
-    translate: float
-    """Shifts are uniform over plus and minus this share of each side, independently."""
-    scale: float = 0.0
-    """Scales are uniform over 1 - scale to 1 + scale."""
-    color: float = 0.0
-    """Strength of brightness, contrast, saturation and hue jitter, 0 to 0.5."""
-
-    def __post_init__(self) -> None:
-        """Build the pipeline of albumentations."""
-        transforms: list[A.BasicTransform] = [RandomMotion(self._draw)]
-        if self.color > 0:
+    def __init__(self, config: AugmentConfig) -> None:
+        self.motion = RandomMotion(config)
+        transforms: list[A.BasicTransform] = [self.motion]
+        if config.color > 0:
             # After the motion, so that its black fill changes like the cell's background.
-            around = (1.0 - self.color, 1.0 + self.color)
-            hue = (-self.color, self.color)
+            around, hue = (1.0 - config.color, 1.0 + config.color), (-config.color, config.color)
             transforms.append(A.ColorJitter(around, around, around, hue, p=1.0))
         self.pipeline = A.Compose(transforms)
-        # Compose.set_random_seed would give all transforms the same stream.
-        self._bits = np.random.Philox(0)
-        self._generator = np.random.Generator(self._bits)
-        self._python = random.Random(0)  # noqa: S311 (no secret)
-        self.pipeline.set_random_state(self._generator, self._python)
 
-    def __call__(self, image: Pixels, *, seed: Sequence[int]) -> Pixels:
+    def __call__(self, image: Pixels, *, seed: tuple[int, int, int]) -> Pixels:
         """Return a changed copy of an image, H x W x 3."""
-        self._reseed(seed)
+        run, epoch, index = seed
+        python = random.Random((run << 128) | (epoch << 64) | index)  # noqa: S311 (no secret)
+        # Compose.set_random_seed would give all transforms the same stream.
+        self.pipeline.set_random_state(_generator(seed), python)
         changed: Pixels = self.pipeline(image=image)["image"]
         return changed
 
-    def draw(self, seed: Sequence[int]) -> Motion:
+    def draw(self, seed: tuple[int, int, int]) -> Motion:
         """Return the motion of a call with this seed, for a device to apply it."""
-        self._reseed(seed)
-        return self._draw(self._generator)
+        return self.motion.draw(_generator(seed))
 
-    def _draw(self, generator: np.random.Generator) -> Motion:
-        # All six numbers every time, so that one setting does not change the draws of the others.
-        hflip, vflip, angle, scale, right, down = generator.random(6).tolist()
-        return Motion(
-            hflip=hflip < self.hflip,
-            vflip=vflip < self.vflip,
-            angle=angle * self.rotate,
-            scale=1.0 + (2.0 * scale - 1.0) * self.scale,
-            shift=((2.0 * right - 1.0) * self.translate, (2.0 * down - 1.0) * self.translate),
-        )
 
-    def _reseed(self, seed: Sequence[int]) -> None:
-        # Philox is a function of key and counter: run and epoch select the stream, the cell a
-        # place in it that is 2**192 draws from the next.
-        run, epoch, index = seed
-        key = np.array([run, epoch], dtype=np.uint64)
-        counter = np.array([0, 0, 0, index], dtype=np.uint64)
-        start = np.random.Philox(0).state
-        self._bits.state = start | {"state": {"key": key, "counter": counter}}
-        self._python.seed((run << 128) | (epoch << 64) | index)
+def _generator(seed: tuple[int, int, int]) -> np.random.Generator:
+    # Philox is a function of key and counter: run and epoch select the stream, the cell a place in
+    # it that is 2**192 draws from the next.
+    key = np.array(seed[:2], dtype=np.uint64)
+    counter = np.array([0, 0, 0, seed[2]], dtype=np.uint64)
+    return np.random.Generator(np.random.Philox(key=key, counter=counter))

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from cnmc.config import Config
 from cnmc.data.augment import CellAugmentation, warp
 from cnmc.data.store import CellCache, CellStore
 from cnmc.errors import CnmcError
@@ -63,15 +64,11 @@ class CellDataset(Dataset[CellBatch]):
             drawn = [augment.draw(seed).sources(*images.shape[1:3]) for seed in seeds]
             sources = torch.from_numpy(np.stack(drawn))
         elif augment is not None:
-            images = np.stack(
-                [augment(image, seed=s) for image, s in zip(images, seeds, strict=True)]
-            )
-        return CellBatch(
-            images=torch.from_numpy(images),
-            labels=torch.tensor(cells["label"].to_numpy(dtype=np.float32)),
-            positions=torch.tensor(cells.index.to_numpy()),
-            sources=sources,
-        )
+            pairs = zip(images, seeds, strict=True)
+            images = np.stack([augment(image, seed=seed) for image, seed in pairs])
+        labels = torch.tensor(cells["label"].to_numpy(dtype=np.float32))
+        positions = torch.tensor(cells.index.to_numpy())
+        return CellBatch(torch.from_numpy(images), labels, positions, sources)
 
 
 class EpochSampler(Sampler[tuple[int, int]]):
@@ -98,59 +95,43 @@ class EpochSampler(Sampler[tuple[int, int]]):
 class CellDataModule(pl.LightningDataModule):
     """Load the cells of a split: ``train`` augmented, ``val`` and ``test`` unchanged.
 
-    A training batch that is not full is dropped (as published). With ``on_device``, the host draws
-    the augmentation and the device applies it to whole batches.
+    A training batch that is not full is dropped (as published). With ``augment.device``, the host
+    draws the augmentation and the device applies it to whole batches.
     """
 
-    def __init__(
-        self,
-        store: CellStore,
-        *,
-        augmentation: CellAugmentation,
-        on_device: bool,
-        batch_size: int,
-        eval_batch_size: int,
-        num_workers: int,
-        seed: int,
-    ) -> None:
+    evaluated: dict[str, pd.DataFrame]
+    """The evaluated cells by role, in order: cell_id, subject, label."""
+    pos_weight: float
+    """Weight of the positive class: n_neg / n_pos of the training cells (section 4.1)."""
+
+    def __init__(self, config: Config, store: CellStore) -> None:
         super().__init__()
-        self.batch_size = batch_size
-        self.eval_batch_size = eval_batch_size
-        self.num_workers = num_workers
-        self.seed = seed
+        self.config = config
         labels = store.split.cells["cell_id"].map(store.cells.set_index("cell_id")["label"])
         table = store.split.cells.assign(label=labels.astype("int64"))
         self._datasets = {
             str(role): CellDataset(
                 store.cache,
                 part[["cell_id", "subject", "label"]].reset_index(drop=True),
-                augmentation if role == "train" else None,
-                on_device,
-                seed,
+                CellAugmentation(config.augment) if role == "train" else None,
+                config.augment.device,
+                config.seed,
             )
             for role, part in table.groupby("role")
         }
-        num_train = len(self._datasets["train"])
-        if num_train < batch_size:
+        cells = {role: dataset.cells for role, dataset in self._datasets.items()}
+        train = cells.pop("train")
+        if len(train) < (size := config.data.batch_size):
             raise CnmcError(
-                f"data.batch_size={batch_size}: expected at most the {num_train} training cells"
+                f"data.batch_size={size}: expected at most the {len(train)} training cells"
             )
-
-    @property
-    def evaluated(self) -> dict[str, pd.DataFrame]:
-        """The evaluated cells by role, in order: cell_id, subject, label."""
-        return {role: part.cells for role, part in self._datasets.items() if role != "train"}
-
-    @property
-    def pos_weight(self) -> float:
-        """Weight of the positive class: n_neg / n_pos of the training cells (section 4.1)."""
-        labels = self._datasets["train"].cells["label"]
-        return float((labels == 0).sum() / (labels == 1).sum())
+        self.evaluated = cells
+        self.pos_weight = float((train["label"] == 0).sum() / (train["label"] == 1).sum())
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Return shuffled, augmented batches of the training cells."""
-        dataset = self._datasets["train"]
-        sampler = EpochSampler(len(dataset), self.seed)
+        dataset, workers = self._datasets["train"], self.config.data.num_workers
+        sampler = EpochSampler(len(dataset), self.config.seed)
         if self.trainer is not None:
             # Lightning sets the epoch only after it has made the iterator, from which workers fetch
             # ahead: a resumed run would begin with the cells of epoch 0.
@@ -158,41 +139,38 @@ class CellDataModule(pl.LightningDataModule):
             sampler.set_epoch(progress.processed)
         return DataLoader(
             dataset,
-            batch_size=self.batch_size,
+            batch_size=self.config.data.batch_size,
             sampler=sampler,
             drop_last=True,
-            num_workers=self.num_workers,
-            persistent_workers=self.num_workers > 0,
-            multiprocessing_context=_worker_context() if self.num_workers else None,
+            num_workers=workers,
+            persistent_workers=workers > 0,
+            multiprocessing_context=_worker_context() if workers else None,
             collate_fn=_unchanged,
             worker_init_fn=partial(_set_up_worker, os.getpid()),
             pin_memory=torch.cuda.is_available(),
         )
 
-    def val_dataloader(self) -> DataLoader[Any]:
+    def val_dataloader(self, role: str = "val") -> DataLoader[Any]:
         """Return the cells that choose the epoch."""
-        return self._eval_dataloader("val")
+        # No workers: reading from the cache costs little beside the rotations of a cell.
+        dataset = self._datasets[role]
+        return DataLoader(
+            dataset,
+            batch_size=self.config.data.eval_batch_size,
+            sampler=[(0, position) for position in range(len(dataset))],
+            collate_fn=_unchanged,
+            pin_memory=torch.cuda.is_available(),
+        )
 
     def test_dataloader(self) -> DataLoader[Any]:
         """Return the cells that are evaluated once, at the end."""
-        return self._eval_dataloader("test")
+        return self.val_dataloader("test")
 
     def on_after_batch_transfer(self, batch: CellBatch, _dataloader_idx: int) -> CellBatch:
         """Move the pixels of a batch that the host left unchanged."""
         if batch.sources is None:
             return batch
         return batch._replace(images=warp(batch.images, batch.sources), sources=None)
-
-    def _eval_dataloader(self, role: str) -> DataLoader[Any]:
-        # No workers: reading from the cache costs little beside the rotations of a cell.
-        dataset = self._datasets[role]
-        return DataLoader(
-            dataset,
-            batch_size=self.eval_batch_size,
-            sampler=[(0, position) for position in range(len(dataset))],
-            collate_fn=_unchanged,
-            pin_memory=torch.cuda.is_available(),
-        )
 
 
 def _unchanged(batch: Any) -> Any:
@@ -221,8 +199,4 @@ def _set_up_worker(parent: int, _worker: int) -> None:
     for number in (signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)
     # PyTorch's way through /dev/shm loses a batch when that is full, and training waits forever.
-    ForkingPickler.register(Tensor, _by_value)
-
-
-def _by_value(tensor: Tensor) -> tuple[Any, ...]:
-    return torch.from_numpy, (tensor.numpy(),)
+    ForkingPickler.register(Tensor, lambda tensor: (torch.from_numpy, (tensor.numpy(),)))

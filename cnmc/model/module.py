@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from fnmatch import fnmatchcase
 from functools import partial
 from typing import Any
 
@@ -14,7 +16,8 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from torchmetrics import MeanMetric, MetricCollection, classification
 from torchmetrics.utilities import dim_zero_cat
 
-from cnmc.model.optimizer import OptimizerOptions, build_optimizer, parameter_groups
+from cnmc.config import Config
+from cnmc.errors import CnmcError
 from cnmc.model.tta import images_at_once, predict_logits, to_float
 
 
@@ -25,43 +28,27 @@ class CellClassifier(pl.LightningModule):
 
     Args:
         network: B x 3 x H x W floats to B x 1 logits.
-        optimizer: Stages of the network, their learning rates, and the other options of Adam.
+        config: Configuration of the run; ``model`` gives only stages and normalization.
         pos_weight: Weight of the positive class in the loss.
-        num_rotations: Number of rotations whose logits are averaged: 1, 2, 4 or 8.
-        mean: RGB mean to normalize by, in units of [0, 1]; None leaves the images in [0, 1].
-        std: RGB standard deviation to normalize by.
-        seed: Seed of dropout.
-        channels_last: Use the channels-last memory layout.
-        compiled_batch: Compile the network for evaluation batches of this size.
     """
 
-    def __init__(
-        self,
-        network: nn.Module,
-        *,
-        optimizer: OptimizerOptions,
-        pos_weight: float,
-        num_rotations: int = 8,
-        mean: Sequence[float] | None = None,
-        std: Sequence[float] | None = None,
-        seed: int = 0,
-        channels_last: bool = False,
-        compiled_batch: int | None = None,
-    ) -> None:
+    def __init__(self, network: nn.Module, config: Config, pos_weight: float) -> None:
         super().__init__()
-        memory_format = torch.channels_last if channels_last else torch.contiguous_format
+        model, trainer = config.model, config.trainer
+        memory_format = torch.channels_last if trainer.channels_last else torch.contiguous_format
         self.network = network
         network.to(memory_format=memory_format)  # type: ignore[call-overload]
+        mean, std = (model.mean, model.std) if model.normalize else (None, None)
         self.to_input = partial(to_float, mean=mean, std=std, memory_format=memory_format)
-        if compiled_batch is not None:
+        self.compiled_batch = config.data.eval_batch_size if trainer.compile else None
+        if trainer.compile:
             # Compiled in place, so that the names of the parameters stay the same.
             network.compile(dynamic=False)
-        self.optimizer_options = optimizer
-        self.groups = parameter_groups(network, optimizer.stages, optimizer.rates)
+        self.optimizer_config = config.optimizer
+        self.groups = parameter_groups(network, asdict(model.stages), config.optimizer.rates)
         self.pos_weight = pos_weight
-        self.num_rotations = num_rotations
-        self.seed = seed
-        self.compiled_batch = compiled_batch
+        self.num_rotations = config.tta.num_rotations
+        self.seed = config.seed
         weighted: dict[str, Any] = {"num_classes": 2, "average": "weighted"}
         self.val_metrics = MetricCollection(
             {
@@ -104,8 +91,16 @@ class CellClassifier(pl.LightningModule):
         return torch.cat(logits)
 
     def configure_optimizers(self) -> Any:
-        """Return the optimizer and its schedule."""
-        return build_optimizer(self.groups, self.optimizer_options)
+        """Return Adam with one learning rate for each stage, and its schedule (section 4.1)."""
+        config = self.optimizer_config
+        # ``fused=None`` leaves the choice to PyTorch; False would select the slow loop on a GPU.
+        optimizer = torch.optim.Adam(
+            self.groups, weight_decay=config.weight_decay, fused=config.fused or None
+        )
+        scheduler = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda epoch: config.decay_factor ** (epoch // config.decay_every)
+        )
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler}}
 
     def on_train_epoch_start(self) -> None:
         """Seed dropout by run and epoch, so that a resumed run repeats it."""
@@ -154,3 +149,43 @@ class CellClassifier(pl.LightningModule):
         return self.rotation_logits(batch.images)
 
     predict_step = test_step
+
+
+def parameter_groups(
+    network: nn.Module, stages: Mapping[str, Sequence[str]], rates: Mapping[str, float]
+) -> list[dict[str, Any]]:
+    """Divide the parameters of a network into one optimizer group for each stage.
+
+    Patterns are shell wildcards over parameter names; the first match decides. A stage without
+    patterns has no group.
+
+    Raises:
+        CnmcError: A pattern decides for no parameter, no pattern matches a parameter, or a stage
+            has no rate. Each would silently train a part of the network at the wrong rate.
+    """
+    order = [(stage, pattern) for stage, patterns in stages.items() for pattern in patterns]
+    members: dict[str, list[nn.Parameter]] = {stage: [] for stage in stages}
+    used, unmatched = set(), []
+    for name, parameter in network.named_parameters():
+        match = next((item for item in order if fnmatchcase(name, item[1])), None)
+        if match is None:
+            unmatched.append(name)
+        else:
+            members[match[0]].append(parameter)
+            used.add(match)
+    for stage, pattern in order:
+        if (stage, pattern) not in used:
+            raise CnmcError(
+                f'model.stages.{stage}: the pattern "{pattern}" decides for no parameter (it '
+                "matches none, or only what earlier patterns match); correct or remove it"
+            )
+        if stage not in rates:
+            raise CnmcError(f"optimizer.lr.{stage}: missing, but the stage has parameters")
+    if unmatched:
+        names = ", ".join(unmatched[:5]) + (", ..." if len(unmatched) > 5 else "")
+        raise CnmcError(f"model.stages: no pattern matches {names}; add a pattern")
+    return [
+        {"name": stage, "params": parameters, "lr": rates[stage]}
+        for stage, parameters in members.items()
+        if parameters
+    ]

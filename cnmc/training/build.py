@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from typing import Any
 
 import pytorch_lightning as pl
@@ -13,56 +12,21 @@ from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.loggers import Logger
 
 from cnmc.config import Config, TrainerConfig
-from cnmc.data.augment import CellAugmentation
-from cnmc.data.datamodule import CellDataModule
-from cnmc.data.store import CellStore
 from cnmc.errors import CnmcError
 from cnmc.model.backbone import build_network
 from cnmc.model.module import CellClassifier
-from cnmc.model.optimizer import OptimizerOptions
-
-
-def build_datamodule(config: Config, store: CellStore) -> CellDataModule:
-    """Return the data module of a run."""
-    augment = asdict(config.augment)
-    on_device = augment.pop("device")
-    return CellDataModule(
-        store,
-        augmentation=CellAugmentation(**augment),
-        on_device=on_device,
-        batch_size=config.data.batch_size,
-        eval_batch_size=config.data.eval_batch_size,
-        num_workers=config.data.num_workers,
-        seed=config.seed,
-    )
 
 
 def build_classifier(config: Config, pos_weight: float) -> CellClassifier:
     """Return the classifier of a run, with the initial weights of ``config.model``."""
-    model, optimizer = config.model, config.optimizer
-    return CellClassifier(
-        build_network(
-            model.name,
-            pretrained=model.pretrained,
-            weights=model.weights,
-            drop_rate=model.drop_rate,
-        ),
-        optimizer=OptimizerOptions(
-            stages=asdict(model.stages),
-            rates=optimizer.rates,
-            decay_every=optimizer.decay_every,
-            decay_factor=optimizer.decay_factor,
-            weight_decay=optimizer.weight_decay,
-            fused=optimizer.fused,
-        ),
-        pos_weight=pos_weight,
-        num_rotations=config.tta.num_rotations,
-        mean=model.mean if model.normalize else None,
-        std=model.std if model.normalize else None,
-        seed=config.seed,
-        channels_last=config.trainer.channels_last,
-        compiled_batch=config.data.eval_batch_size if config.trainer.compile else None,
+    model = config.model
+    network = build_network(
+        model.name,
+        pretrained=model.pretrained,
+        weights=model.weights,
+        drop_rate=model.drop_rate,
     )
+    return CellClassifier(network, config, pos_weight)
 
 
 def build_trainer(

@@ -13,6 +13,7 @@ import numpy.typing as npt
 import pytest
 from scipy import stats
 
+from cnmc.config import AugmentConfig
 from cnmc.data.augment import CellAugmentation, Motion, move
 
 Image = npt.NDArray[np.uint8]
@@ -25,6 +26,10 @@ SPOTS = {50: (0.0, 0.0), 150: (30.0, 0.0), 250: (0.0, 30.0)}
 PAPER = {"hflip": 0.5, "vflip": 0.5, "rotate": 360.0, "translate": 0.2}
 NOTHING = {"hflip": 0.0, "vflip": 0.0, "rotate": 0.0, "translate": 0.0}
 NUM_DRAWS = 1500
+
+
+def augmentation_of(**settings: float) -> CellAugmentation:
+    return CellAugmentation(AugmentConfig(**settings))  # type: ignore[arg-type]
 
 
 def card() -> Image:
@@ -49,7 +54,7 @@ def recovered(image: Image) -> Floats:
 @lru_cache(maxsize=8)
 def draws(**changes: float) -> Floats:
     """Return the maps of many draws of the paper's augmentation with some settings changed."""
-    augmentation = CellAugmentation(**(PAPER | changes))
+    augmentation = augmentation_of(**(PAPER | changes))
     image = card()
     seeds = [(i % 5, i // 5 % 6, i // 30) for i in range(NUM_DRAWS)]  # five runs of six epochs
     return np.stack([recovered(augmentation(image, seed=seed)) for seed in seeds])
@@ -133,7 +138,7 @@ class TestMarginals:
         palette = rng.integers(1, 256, (40, 3), dtype=np.uint8)
         image = palette[rng.integers(0, 40, (64, 64))]
         known = {tuple(color) for color in palette.tolist()} | {(0, 0, 0)}
-        augmentation = CellAugmentation(**PAPER)
+        augmentation = augmentation_of(**PAPER)
         seen: set[tuple[int, ...]] = set()
         for index in range(50):
             changed = augmentation(image, seed=(0, 0, index))
@@ -142,7 +147,7 @@ class TestMarginals:
 
     def test_the_fill_is_black(self) -> None:
         white = np.full((60, 60, 3), 255, np.uint8)
-        augmentation = CellAugmentation(**PAPER)
+        augmentation = augmentation_of(**PAPER)
         shares = []
         for index in range(50):
             changed = augmentation(white, seed=(0, 0, index))
@@ -154,7 +159,7 @@ class TestMarginals:
 class TestRepeatability:
     def test_a_seed_repeats_itself_in_any_order(self) -> None:
         image = card()
-        first, second = (CellAugmentation(**PAPER, scale=0.1, color=0.2) for _ in range(2))
+        first, second = (augmentation_of(**PAPER, scale=0.1, color=0.2) for _ in range(2))
         seeds = [(7, epoch, index) for epoch in range(3) for index in range(5)]
         forward = {seed: first(image, seed=seed) for seed in seeds}
         for seed in reversed(seeds):
@@ -162,7 +167,7 @@ class TestRepeatability:
             assert np.array_equal(first(image, seed=seed), forward[seed])
 
     def test_no_two_seeds_are_alike(self) -> None:
-        augmentation = CellAugmentation(**PAPER)
+        augmentation = augmentation_of(**PAPER)
         image = card()
         seeds = [(run, e, i) for run in range(4) for e in range(6) for i in range(40)]
         seeds += [(2**32 - 1, 0, 0), (0, 2**32, 0), (0, 0, 2**63)]
@@ -172,7 +177,7 @@ class TestRepeatability:
     def test_the_image_is_not_changed(self) -> None:
         image = card()
         image.setflags(write=False)  # as the cache hands it out
-        changed = CellAugmentation(**PAPER)(image, seed=(0, 0, 0))
+        changed = augmentation_of(**PAPER)(image, seed=(0, 0, 0))
         assert np.array_equal(image, card())
         assert changed.flags.writeable
         assert changed.flags.c_contiguous
@@ -180,9 +185,9 @@ class TestRepeatability:
 
     def test_one_setting_does_not_change_the_draws_of_the_others(self) -> None:
         image = card()
-        full = CellAugmentation(**PAPER)
+        full = augmentation_of(**PAPER)
         for name in ("translate", "rotate"):
-            part = CellAugmentation(**(PAPER | {name: 0.0}))
+            part = augmentation_of(**(PAPER | {name: 0.0}))
             for index in range(5):
                 ours = recovered(part(image, seed=(0, 0, index)))
                 theirs = recovered(full(image, seed=(0, 0, index)))
@@ -193,16 +198,16 @@ class TestRepeatability:
 
     def test_zero_settings_change_nothing(self) -> None:
         image = np.random.default_rng(0).integers(0, 256, (30, 30, 3), dtype=np.uint8)
-        changed = CellAugmentation(**NOTHING)(image, seed=(0, 0, 0))
+        changed = augmentation_of(**NOTHING)(image, seed=(0, 0, 0))
         assert np.array_equal(changed, image)
         assert changed is not image
-        assert CellAugmentation(**NOTHING).draw((0, 0, 0)) == Motion()
+        assert augmentation_of(**NOTHING).draw((0, 0, 0)) == Motion()
 
 
 @pytest.mark.parametrize("changes", [{}, {"scale": 0.3}, {"vflip": 0.0, "translate": 0.0}])
 def test_a_device_gets_the_motions_of_the_host_in_any_order(changes: dict[str, float]) -> None:
     image = card()
-    augmentation, other = (CellAugmentation(**(PAPER | changes)) for _ in range(2))
+    augmentation, other = (augmentation_of(**(PAPER | changes)) for _ in range(2))
     seeds = [(7, epoch, index) for epoch in range(3) for index in range(5)]
     motions = {seed: other.draw(seed) for seed in reversed(seeds)}
     for seed in seeds:
@@ -213,14 +218,14 @@ def test_a_device_gets_the_motions_of_the_host_in_any_order(changes: dict[str, f
 class TestColor:
     def test_color_jitter_changes_colours_and_moves_nothing(self) -> None:
         image = np.full((20, 20, 3), (120, 90, 160), np.uint8)
-        augmentation = CellAugmentation(**NOTHING, color=0.3)
+        augmentation = augmentation_of(**NOTHING, color=0.3)
         colors = [augmentation(image, seed=(0, 0, i)) for i in range(20)]
         assert all((c == c[0, 0]).all() for c in colors)
         assert len({tuple(c[0, 0].tolist()) for c in colors}) > 15
 
     def test_color_does_not_follow_the_rotation(self) -> None:
-        turn = CellAugmentation(**(NOTHING | {"rotate": 360.0}))
-        tint = CellAugmentation(**NOTHING, color=0.3)
+        turn = augmentation_of(**(NOTHING | {"rotate": 360.0}))
+        tint = augmentation_of(**NOTHING, color=0.3)
         gray = np.full((8, 8, 3), 100, np.uint8)
         image = card()
         angle, brightness = [], []

@@ -13,7 +13,6 @@ from cnmc.cli.app import compose
 from cnmc.data.datamodule import CellBatch, CellDataModule, EpochSampler
 from cnmc.data.store import CellStore, open_cells
 from cnmc.errors import CnmcError
-from cnmc.training.build import build_datamodule
 
 
 @pytest.fixture
@@ -24,7 +23,7 @@ def store(tiny: list[str]) -> CellStore:
 
 def _module(store: CellStore, tiny: list[str], *overrides: str) -> CellDataModule:
     config, _ = compose([*tiny, *overrides])
-    return build_datamodule(config, store)
+    return CellDataModule(config, store)
 
 
 def _epoch(data: CellDataModule, epoch: int) -> CellBatch:
@@ -179,7 +178,7 @@ def test_pos_weight_counts_only_training_cells(store: CellStore, tiny: list[str]
 def test_no_subject_trains_and_is_evaluated(tiny: list[str]) -> None:
     config, _ = compose([*tiny, "split=nested", "split.val_fraction=0.4"])
     store = open_cells(config.data, config.split)
-    data = build_datamodule(config, store)
+    data = CellDataModule(config, store)
     subjects: dict[str, set[str]] = {
         role: set(table["subject"]) for role, table in data.evaluated.items()
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -12,8 +13,8 @@ from torch import Tensor, nn
 
 from cnmc.cli.app import compose
 from cnmc.config import STAGES
+from cnmc.config.groups import StagesConfig, TTAConfig
 from cnmc.model.module import CellClassifier
-from cnmc.model.optimizer import OptimizerOptions
 from cnmc.model.tta import images_at_once
 from cnmc.training.build import build_classifier
 
@@ -38,16 +39,12 @@ class CornerNetwork(nn.Module):
 def _classifier(
     num_rotations: int = 8, pos_weight: float = 0.466, *, fused: bool = False
 ) -> CellClassifier:
-    return CellClassifier(
-        CornerNetwork(),
-        optimizer=OptimizerOptions(
-            stages={"stage1": ["body"], "head": ["head"]},
-            rates={"stage1": 1e-6, "head": 1e-2},
-            fused=fused,
-        ),
-        pos_weight=pos_weight,
-        num_rotations=num_rotations,
+    config, _ = compose(["optimizer.lr.head=1e-2", f"optimizer.fused={fused}"])
+    stages = StagesConfig(["body"], [], [], [], [], ["head"])
+    config = replace(
+        config, model=replace(config.model, stages=stages), tta=TTAConfig(num_rotations)
     )
+    return CellClassifier(CornerNetwork(), config, pos_weight)
 
 
 def _batch(size: int, seed: int = 0) -> FakeBatch:

@@ -10,7 +10,7 @@ from torch import nn
 
 from cnmc.config import CONFIG_DIR, STAGES, ModelConfig
 from cnmc.errors import CnmcError
-from cnmc.model.optimizer import parameter_groups
+from cnmc.model.module import parameter_groups
 
 RATES = {
     "stage1": 1e-6,
