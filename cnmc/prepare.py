@@ -15,8 +15,7 @@ from omegaconf import DictConfig
 
 from cnmc.cli.app import run_app, user_errors
 from cnmc.config import CONFIG_DIR, PrepareConfig, register, to_config
-from cnmc.data.audit import audit
-from cnmc.data.composition import composition, format_composition
+from cnmc.data.audit import audit, composition, format_composition
 from cnmc.data.splits import load_split
 from cnmc.data.store import find_cells, read_cells
 from cnmc.errors import CnmcError

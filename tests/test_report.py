@@ -85,7 +85,7 @@ def test_its_configuration_is_typed() -> None:
 @pytest.mark.slow
 def test_the_command_finds_the_cells_where_they_are_now(tmp_path: Path) -> None:
     data = write_release(tmp_path / "data")
-    manifest = load_manifest(data, tmp_path / "work", num_workers=1, show_progress=False)
+    manifest = load_manifest(data, tmp_path / "work", num_workers=1)
     write_run(tmp_path / "runs", "proposal", 0, manifest_fingerprint=manifest.fingerprint)
     output = tmp_path / "out"
     done = run_command(f"runs={tmp_path / 'runs'}", f"output={output}", f"data.root={data}")

@@ -1,4 +1,4 @@
-"""Check a data set: findings that prevent training, and warnings."""
+"""Check a data set, and count its subjects and cells beside the paper's Table 1."""
 
 from __future__ import annotations
 
@@ -6,11 +6,29 @@ from typing import Literal
 
 import pandas as pd
 
+from cnmc.config import DataConfig
 from cnmc.data.manifest import Manifest
 from cnmc.data.names import PARTS
 from cnmc.data.sources import Finding
 from cnmc.errors import CnmcError
 from cnmc.files import natural_key
+
+COUNTS = ("subjects_all", "subjects_hem", "cells_all", "cells_hem", "cells_unlabelled")
+TABLE1 = pd.DataFrame(
+    [
+        [47, 26, 7272, 3389, 0],
+        [13, 15, 1219, 648, 0],
+        # The paper does not count unlabelled cells: the release has 2,586 in its final part.
+        [9, 8, None, None, 2586],
+    ],
+    index=pd.Index(PARTS, name="part"),
+    columns=pd.Index(COUNTS),
+    dtype="Int64",
+)
+"""Subjects and cells by class and part (Table 1 of the paper); NA where the paper has ``?``."""
+PART_TITLES = {"train": "Train", "prelim": "Prelim. test", "final": "Final test"}
+"""The names of the parts in Table 1."""
+HEADS = ("ALL subjects", "HEM subjects", "ALL cells", "HEM cells", "unlabelled cells")
 
 
 def audit(manifest: Manifest, *, crop: int, skip_unreadable: bool) -> list[Finding]:
@@ -31,22 +49,45 @@ def audit(manifest: Manifest, *, crop: int, skip_unreadable: bool) -> list[Findi
     return sorted((f for f in findings if len(f.names)), key=lambda finding: finding.level)
 
 
-def usable_cells(manifest: Manifest, *, crop: int, skip_unreadable: bool) -> pd.DataFrame:
-    """Return the rows of the manifest whose images can be read and are large enough.
+def usable_cells(manifest: Manifest, data: DataConfig) -> pd.DataFrame:
+    """Return the labelled rows of the manifest whose images can be read and are large enough.
 
     Raises:
-        CnmcError: The audit finds an error, or no cell is usable.
+        CnmcError: The audit finds an error, or no image is usable.
     """
-    for finding in audit(manifest, crop=crop, skip_unreadable=skip_unreadable):
+    for finding in audit(manifest, crop=data.crop, skip_unreadable=data.skip_unreadable):
         if finding.level == "error":
             raise CnmcError(f"{manifest.root}: {finding.message}")
-    usable = manifest.cells[manifest.cells[["width", "height"]].min(axis=1) >= crop]
+    usable = manifest.cells[manifest.cells[["width", "height"]].min(axis=1) >= data.crop]
     if usable.empty:
         raise CnmcError(
             f"data.root={manifest.root}: none of its {len(manifest.cells):,} images can be read "
-            f"and has at least data.crop={crop} pixels a side; expected some that do"
+            f"and has at least data.crop={data.crop} pixels a side; expected some that do"
         )
-    return usable.reset_index(drop=True)
+    return usable[usable["label"].notna()].reset_index(drop=True)
+
+
+def composition(cells: pd.DataFrame) -> pd.DataFrame:
+    """Count subjects and cells by part and class, with the index and columns of :data:`TABLE1`.
+
+    A subject with cells of both classes counts in both.
+    """
+    counts = pd.DataFrame(0, index=TABLE1.index, columns=TABLE1.columns, dtype="Int64")
+    kinds = cells["label"].fillna(2).map({1: "all", 0: "hem", 2: "unlabelled"})
+    for (part, kind), subjects in cells.groupby(["part", kinds])["subject"]:
+        counts.loc[part, f"cells_{kind}"] = len(subjects)
+        if kind != "unlabelled":
+            counts.loc[part, f"subjects_{kind}"] = subjects.nunique()
+    return counts
+
+
+def format_composition(counts: pd.DataFrame) -> str:
+    """Format the composition beside Table 1."""
+    here, paper = (
+        table.map(lambda n: "?" if pd.isna(n) else f"{n:,}") for table in (counts, TABLE1)
+    )
+    table = (here + " / " + paper).rename(index=PART_TITLES).T.set_axis(list(HEADS))
+    return table.rename_axis(columns=None).to_string(col_space=18)
 
 
 def _images(cells: pd.DataFrame, crop: int, level: Literal["warning", "error"]) -> list[Finding]:

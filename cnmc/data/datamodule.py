@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from multiprocessing.context import BaseContext
 from multiprocessing.reduction import ForkingPickler
 from typing import Any, NamedTuple
 
@@ -144,8 +142,9 @@ class CellDataModule(pl.LightningDataModule):
             drop_last=True,
             num_workers=workers,
             persistent_workers=workers > 0,
-            multiprocessing_context=_worker_context() if workers else None,
-            collate_fn=_unchanged,
+            # Named, because a process of joblib has another default.
+            multiprocessing_context="fork" if workers else None,
+            collate_fn=lambda batch: batch,
             worker_init_fn=partial(_set_up_worker, os.getpid()),
             pin_memory=torch.cuda.is_available(),
         )
@@ -158,7 +157,7 @@ class CellDataModule(pl.LightningDataModule):
             dataset,
             batch_size=self.config.data.eval_batch_size,
             sampler=[(0, position) for position in range(len(dataset))],
-            collate_fn=_unchanged,
+            collate_fn=lambda batch: batch,
             pin_memory=torch.cuda.is_available(),
         )
 
@@ -171,23 +170,6 @@ class CellDataModule(pl.LightningDataModule):
         if batch.sources is None:
             return batch
         return batch._replace(images=warp(batch.images, batch.sources), sources=None)
-
-
-def _unchanged(batch: Any) -> Any:
-    return batch
-
-
-def _worker_context() -> BaseContext:
-    """Return how the workers are started: forked, even in a process of joblib, which forks none."""
-    context = multiprocessing.get_context("fork")
-    try:
-        context.Lock()
-    except OSError as error:
-        raise CnmcError(
-            f"data.num_workers: /dev/shm has no room for the locks of these processes "
-            f"({error.strerror}); free some space there, or set data.num_workers=0"
-        ) from error
-    return context
 
 
 def _set_up_worker(parent: int, _worker: int) -> None:

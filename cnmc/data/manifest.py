@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,7 +21,6 @@ from cnmc.data.images import UnreadableImageError, decode, read_file
 from cnmc.data.parallel import map_threads
 from cnmc.data.sources import Finding
 from cnmc.data.sources.cnmc import WAYS_OUT, find
-from cnmc.data.workdir import writing_to
 from cnmc.errors import CnmcError
 from cnmc.files import replacing
 
@@ -66,14 +66,13 @@ def load_manifest(
     work_dir: Path,
     *,
     num_workers: int,
-    show_progress: bool = True,
     max_reads: int | None = None,
 ) -> Manifest:
     """Find, read and describe every cell below a folder.
 
     The manifest is kept in ``work_dir``: a file is read again only if its path, size or
     modification time differs from what is kept there. With ``max_reads`` only so many files may be
-    read, and nothing is kept.
+    read, no progress is shown, and nothing is kept.
 
     Raises:
         CnmcError: The data set is missing or unusable, the manifest cannot be written, or more
@@ -98,7 +97,7 @@ def load_manifest(
         changed,
         num_workers=num_workers,
         description="Reading cells",
-        show_progress=show_progress,
+        show_progress=max_reads is None,
     )
     files |= dict(zip(changed, read, strict=True))
     rows = [files[path] for path in paths]
@@ -107,6 +106,19 @@ def load_manifest(
         with writing_to(work_dir), replacing(kept) as temporary:
             cells.to_csv(temporary, index=False)
     return Manifest(root, cells, findings)
+
+
+@contextmanager
+def writing_to(folder: Path) -> Iterator[None]:
+    """Create a folder, and raise CnmcError if it cannot be made or written to."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        yield
+    except OSError as error:
+        raise CnmcError(
+            f"data.work_dir: cannot write to {folder} ({error.strerror or error}); expected a "
+            "folder with free space that you may write to, give data.work_dir=DIR"
+        ) from error
 
 
 def _read(path: Path) -> _File:

@@ -1,4 +1,4 @@
-"""Progress over files and cells, and a function over many of them in threads."""
+"""Progress over files and cells, and threads that work on them."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 _SECONDS_BETWEEN_LINES = 15.0
+_NUM_AT_ONCE = 256
 
 
 @contextmanager
@@ -52,16 +53,14 @@ def map_threads(
     num_workers: int,
     description: str,
     show_progress: bool = True,
-) -> list[Result]:
-    """Return the results of a function over all items in threads, with progress on stderr."""
-    results = []
-    pool = ThreadPoolExecutor(max(1, num_workers))
-    try:
-        with progress(description, len(items), show_progress=show_progress) as advance:
-            for result in pool.map(function, items):
-                results.append(result)
+) -> Iterator[Result]:
+    """Yield the results of a function over all items in threads, with progress on stderr."""
+    with (
+        ThreadPoolExecutor(max(1, num_workers)) as pool,
+        progress(description, len(items), show_progress=show_progress) as advance,
+    ):
+        # In parts, so that few results wait for their reader.
+        for start in range(0, len(items), _NUM_AT_ONCE):
+            for result in pool.map(function, items[start : start + _NUM_AT_ONCE]):
+                yield result
                 advance(1)
-    finally:
-        # Without cancelling, an interruption would wait for all items.
-        pool.shutdown(cancel_futures=True)
-    return results

@@ -19,8 +19,8 @@ import pandas as pd
 
 from cnmc.config import SplitConfig
 from cnmc.data.grouping import deal_folds, draw_fraction, groups
+from cnmc.data.manifest import writing_to
 from cnmc.data.names import CLASS_NAMES, shown
-from cnmc.data.workdir import writing_to
 from cnmc.errors import CnmcError
 from cnmc.files import natural_key, replacing
 

@@ -1,4 +1,4 @@
-"""Open what training reads: manifest, cells, split, and a cache of their pixels.
+"""Open the cells, their split, and a cache of their pixels.
 
 The cache is a file of all cells, decoded, cropped and resized. It is mapped, so all processes of a
 machine share its memory.
@@ -10,7 +10,6 @@ import hashlib
 import json
 import logging
 import zlib
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -22,11 +21,10 @@ from filelock import FileLock
 from cnmc.config import DataConfig, SplitConfig
 from cnmc.data.audit import usable_cells
 from cnmc.data.images import Pixels, UnreadableImageError, crop_and_resize, decode, read_file
-from cnmc.data.manifest import Manifest, load_manifest
-from cnmc.data.parallel import map_threads, progress
+from cnmc.data.manifest import Manifest, load_manifest, writing_to
+from cnmc.data.parallel import map_threads
 from cnmc.data.sources.synthetic import generate
 from cnmc.data.splits import Split, load_split
-from cnmc.data.workdir import writing_to
 from cnmc.errors import CnmcError
 from cnmc.files import replacing
 
@@ -47,7 +45,7 @@ class CellCache(NamedTuple):
 
 @dataclass(frozen=True)
 class CellSplit:
-    """What identifies a data set and split."""
+    """A data set and its split."""
 
     manifest: Manifest
     split: Split
@@ -55,7 +53,7 @@ class CellSplit:
 
 @dataclass(frozen=True)
 class CellStore(CellSplit):
-    """What a run needs of the data."""
+    """A data set, its split, its labelled cells and their pixels."""
 
     cells: pd.DataFrame
     cache: CellCache
@@ -76,7 +74,7 @@ def find_cells(data: DataConfig) -> Manifest:
 def open_split(data: DataConfig, split: SplitConfig) -> CellSplit:
     """Find, check and split the cells without decoding them; CnmcError if that is impossible."""
     manifest = find_cells(data)
-    cells = _labelled(manifest, data)
+    cells = usable_cells(manifest, data)
     return CellSplit(manifest, load_split(manifest.fingerprint, cells, split, Path(data.work_dir)))
 
 
@@ -96,47 +94,40 @@ def read_cells(
     The cache is built if it is missing or damaged. ``verify_all`` verifies the checksums of all
     cells instead of a random sample.
     """
-    cells = _labelled(manifest, data)
+    cells = usable_cells(manifest, data)
     ids = cells["cell_id"].to_list()
     made_from = json.dumps([_VERSION, manifest.fingerprint, ids, data.crop, data.resize])
     key = hashlib.sha256(made_from.encode()).hexdigest()[:12]
     path = Path(data.work_dir, f"images-{key}.npy")
     files = [manifest.root / name for name in cells["path"]]
-    num_verified = len(files) if verify_all else min(_NUM_SAMPLED, len(files))
-    if not _is_intact(path, num_verified, data):
+    number = len(files) if verify_all else _NUM_SAMPLED
+    rows = sorted(np.random.default_rng().permutation(len(files))[:number].tolist())
+    if not _is_intact(path, rows, data):
         with writing_to(path.parent), FileLock(path.with_name("images.lock")):
             # Another process may have built the cache while this one waited.
-            if not _is_intact(path, num_verified, data):
+            if not _is_intact(path, rows, data, log=True):
                 _write(path, files, data)
     images: Pixels = np.load(path, mmap_mode="r")["pixels"]
     return cells, CellCache(path, images, {cell_id: row for row, cell_id in enumerate(ids)})
 
 
-def _labelled(manifest: Manifest, data: DataConfig) -> pd.DataFrame:
-    cells = usable_cells(manifest, crop=data.crop, skip_unreadable=data.skip_unreadable)
-    return cells[cells["label"].notna()]
-
-
-def _is_intact(path: Path, num_verified: int, data: DataConfig) -> bool:
-    """Return whether a whole cache exists and the verified cells are unchanged."""
+def _is_intact(path: Path, rows: list[int], data: DataConfig, *, log: bool = False) -> bool:
+    """Return whether a whole cache exists and these of its cells are unchanged."""
     try:
         table = np.load(path, mmap_mode="r")
     except (OSError, ValueError, EOFError):
         return False
-    rows = np.sort(np.random.default_rng().permutation(len(table))[:num_verified])
     found = map_threads(
         lambda row: zlib.crc32(table["pixels"][row].tobytes()),
-        rows.tolist(),
+        rows,
         num_workers=data.num_workers,
         description="Verifying cached cells",
-        show_progress=num_verified > _NUM_SAMPLED,
+        show_progress=len(rows) > _NUM_SAMPLED,
     )
-    num_changed = int((np.array(found) != table["crc32"][rows]).sum())
-    if num_changed:
-        text = (
-            "%s: %d of %d verified cells have changed since the cache was built; building it again"
-        )
-        logging.getLogger(__name__).warning(text, path, num_changed, num_verified)
+    num_changed = sum(crc32 != table["crc32"][row] for row, crc32 in zip(rows, found, strict=True))
+    if num_changed and log:
+        text = "%s: %d of %d verified cells have changed; building the cache again"
+        logging.getLogger(__name__).warning(text, path, num_changed, len(rows))
     return not num_changed
 
 
@@ -156,14 +147,8 @@ def _write(path: Path, files: list[Path], data: DataConfig) -> None:
     row = [("pixels", "|u1", (side, side, 3)), ("crc32", "<u4")]
     header = {"descr": row, "fortran_order": False, "shape": (len(files),)}
     # Written and not mapped: a full disk is an error here, and kills a process that maps the file.
-    with (
-        replacing(path) as temporary,
-        temporary.open("wb") as output,
-        ThreadPoolExecutor(max(1, data.num_workers)) as pool,
-        progress("Caching cells", len(files)) as advance,
-    ):
+    with replacing(path) as temporary, temporary.open("wb") as output:
         np.lib.format.write_array_header_1_0(output, header)
-        for start in range(0, len(files), 64):
-            for pixels in pool.map(read, files[start : start + 64]):
-                output.write(pixels + zlib.crc32(pixels).to_bytes(4, "little"))
-                advance(1)
+        cells = map_threads(read, files, num_workers=data.num_workers, description="Caching cells")
+        for pixels in cells:
+            output.write(pixels + zlib.crc32(pixels).to_bytes(4, "little"))

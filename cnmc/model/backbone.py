@@ -26,14 +26,9 @@ def build_network(
 ) -> nn.Module:
     """Build a timm network with a new head of one logit, and load its weights.
 
-    The random initialization uses PyTorch's global generator; seed it first.
-
-    Args:
-        name: timm's name, with or without the tag of its weights.
-        pretrained: Load weights from ``weights`` if given, else from timm's hub.
-        weights: A ``.safetensors`` file or a PyTorch state dict, bare or wrapped as
-            ``{"state_dict": ...}``. A head with another number of classes is ignored.
-        drop_rate: Dropout before the head, 0 <= value < 1.
+    ``pretrained`` loads ``weights`` (a ``.safetensors`` file or a PyTorch state dict, bare or as
+    ``{"state_dict": ...}``) or else the weights of timm's hub. A head with another number of
+    classes is ignored. Random weights are drawn from PyTorch's global generator; seed it first.
 
     Raises:
         CnmcError: The name is unknown, the file is unreadable or does not fit, or the hub has no
@@ -51,16 +46,6 @@ def build_network(
     if type(head) is nn.Linear:
         head.__class__ = _Linear32
     return network
-
-
-def is_plain(value: Tensor) -> bool:
-    """Return whether a tensor is dense, real and finite in 32 bits."""
-    return (
-        value.layout is torch.strided
-        and value.device.type == "cpu"
-        and not (value.is_complex() or value.is_quantized)
-        and bool(value.float().isfinite().all())
-    )
 
 
 def _create(name: str, drop_rate: float, *, from_hub: bool) -> nn.Module:
@@ -125,7 +110,13 @@ def _read_state_dict(path: Path) -> dict[str, Tensor]:
             "or a PyTorch state dict that contains only tensors"
         ) from error
     for key, value in state.items():
-        if not (isinstance(value, Tensor) and is_plain(value)):
+        is_plain = (
+            isinstance(value, Tensor)
+            and value.layout is torch.strided
+            and value.device.type == "cpu"
+            and not (value.is_complex() or value.is_quantized)
+        )
+        if not (is_plain and value.float().isfinite().all()):
             raise CnmcError(
                 f"model.weights={path}: {key}: expected a dense tensor of finite real numbers"
             )

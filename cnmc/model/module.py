@@ -26,10 +26,8 @@ class CellClassifier(pl.LightningModule):
 
     A batch has ``images``, B x H x W x 3 uint8, and ``labels``, B float32 with 1 for ALL.
 
-    Args:
-        network: B x 3 x H x W floats to B x 1 logits.
-        config: Configuration of the run; ``model`` gives only stages and normalization.
-        pos_weight: Weight of the positive class in the loss.
+    The network maps B x 3 x H x W floats to B x 1 logits. ``pos_weight`` is the weight of the
+    positive class in the loss.
     """
 
     def __init__(self, network: nn.Module, config: Config, pos_weight: float) -> None:

@@ -85,20 +85,12 @@ def predict_logits(
     num_rotations: int,
     preprocess: Callable[[Tensor], Tensor],
 ) -> Tensor:
-    """Return one logit for each rotation of each image.
+    """Return one logit for each rotation of each image, B x num_rotations float32.
 
-    Images are rotated before they are normalized, so that the corners are filled with the black of
-    the background. One rotation is in memory at a time.
-
-    Args:
-        network: Maps B x C x S x S floats to B or B x 1 logits; in evaluation mode.
-        images: B x C x S x S, uint8.
-        num_rotations: 1, 2, 4 or 8.
-        preprocess: Maps uint8 images to the network's input (:func:`to_float`).
-
-    Returns:
-        B x num_rotations, float32. Column k belongs to ``rotation_columns(num_rotations)[k]``. The
-        paper predicts the positive class where the mean over a row is above 0.
+    Images are B x C x S x S uint8; ``preprocess`` (such as :func:`to_float`) makes them the input
+    of the network. They are rotated before they are normalized, so that the corners are filled with
+    the black of the background. Column k belongs to ``rotation_columns(num_rotations)[k]``; the
+    paper predicts the positive class where the mean over a row is above 0.
     """
     columns = [
         network(preprocess(rotate(images, num_eighths))).reshape(len(images)).float()

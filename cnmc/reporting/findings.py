@@ -77,7 +77,6 @@ class Findings:
                 Path(root),
                 Path(self._config.get("work_dir") or ""),
                 num_workers=min(os.cpu_count() or 1, 8),
-                show_progress=False,
                 max_reads=MAX_READS,
             )
         except (OSError, ValueError) as error:

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
 from cnmc.analysis import subjects
-from cnmc.data.composition import COUNTS, TABLE1, composition
+from cnmc.data.audit import COUNTS, TABLE1, composition
 from cnmc.data.images import Pixels, UnreadableImageError, crop_and_resize, decode, read_file
 from cnmc.data.manifest import Manifest
 from cnmc.data.names import CLASS_NAMES

@@ -4,8 +4,10 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
+from cnmc.config import DataConfig
 from cnmc.data.audit import audit, usable_cells
 from cnmc.data.manifest import Manifest, load_manifest
 from cnmc.data.sources import Finding
@@ -20,7 +22,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def load(root: Path) -> Manifest:
-    return load_manifest(root, root.parent / "work", num_workers=1, show_progress=False)
+    return load_manifest(root, root.parent / "work", num_workers=1)
 
 
 def findings(root: Path, *, crop: int = 32, skip_unreadable: bool = False) -> dict[str, Finding]:
@@ -28,9 +30,14 @@ def findings(root: Path, *, crop: int = 32, skip_unreadable: bool = False) -> di
     return {finding.check: finding for finding in found}
 
 
+def usable(root: Path, crop: int, *, skip: bool) -> pd.DataFrame:
+    data = DataConfig(str(root), str(root.parent), crop=crop, skip_unreadable=skip)
+    return usable_cells(load(root), data)
+
+
 def test_a_complete_tree_has_no_findings(root: Path) -> None:
     assert findings(root) == {}
-    assert len(usable_cells(load(root), crop=48, skip_unreadable=False)) == 14
+    assert len(usable(root, 48, skip=False)) == 11
 
 
 @pytest.mark.parametrize("skip", [False, True])
@@ -44,17 +51,17 @@ def test_unreadable_and_small_images(root: Path, skip: bool) -> None:
     assert found["unreadable"].names[0].startswith("fold_0/all/UID_1_1_1_all.bmp (")
     assert list(found["too_small"].names) == ["phase2/3.bmp (31 x 48)"]
     if skip:
-        left = usable_cells(load(root), crop=32, skip_unreadable=True)["cell_id"]
-        assert len(left) == 12
+        left = usable(root, 32, skip=True)["cell_id"]
+        assert len(left) == 9
         assert not left.isin(["train/UID_1_1_1_all", "prelim/3"]).any()
     else:
         with pytest.raises(CnmcError, match=r"data\.skip_unreadable=true"):
-            usable_cells(load(root), crop=32, skip_unreadable=False)
+            usable(root, 32, skip=False)
 
 
 def test_nothing_usable_is_an_error_even_when_skipping(root: Path) -> None:
     with pytest.raises(CnmcError, match=r"14 .* data\.crop=49"):
-        usable_cells(load(root), crop=49, skip_unreadable=True)
+        usable(root, 49, skip=True)
 
 
 def test_long_lists_are_cut(root: Path) -> None:
@@ -87,7 +94,7 @@ def test_conflicting_classes(root: Path) -> None:
     ):
         assert all(claim in name for claim in claims)
     with pytest.raises(CnmcError, match=r"UID_2_1_1_all\.bmp"):
-        usable_cells(load(root), crop=32, skip_unreadable=True)
+        usable(root, 32, skip=True)
 
 
 def test_identical_images(root: Path) -> None:

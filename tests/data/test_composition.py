@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from cnmc.data.composition import TABLE1, composition, format_composition
+from cnmc.data.audit import TABLE1, composition, format_composition
 from cnmc.data.manifest import load_manifest
 
 from .trees import real_training_cells, table, write_release
@@ -13,7 +13,7 @@ from .trees import real_training_cells, table, write_release
 
 def test_counts(tmp_path: Path) -> None:
     root = write_release(tmp_path / "data")
-    cells = load_manifest(root, tmp_path / "work", num_workers=1, show_progress=False).cells
+    cells = load_manifest(root, tmp_path / "work", num_workers=1).cells
     assert composition(cells).to_numpy().tolist() == [
         [3, 3, 4, 3, 0],
         [2, 2, 2, 2, 0],
@@ -41,7 +41,7 @@ def test_the_real_names_fill_table_1(real_train_files: Path) -> None:
 
 @pytest.mark.real
 def test_the_real_cells(real_data_root: Path, tmp_path: Path) -> None:
-    manifest = load_manifest(real_data_root, tmp_path, num_workers=2, show_progress=False)
+    manifest = load_manifest(real_data_root, tmp_path, num_workers=2)
     assert composition(manifest.cells).to_numpy()[0].tolist() == [6, 2, 828, 790, 0]
     assert (manifest.cells[["width", "height"]] == 450).all(axis=None)
     assert (manifest.cells["error"] == "").all()

@@ -26,7 +26,7 @@ from .trees import (
 
 
 def load(root: Path, work_dir: Path) -> Manifest:
-    return load_manifest(root, work_dir, num_workers=2, show_progress=False)
+    return load_manifest(root, work_dir, num_workers=2)
 
 
 @pytest.fixture
@@ -192,10 +192,10 @@ def test_more_files_than_allowed_are_not_read(tmp_path: Path, reads: list[str]) 
     root, work = write_release(tmp_path / "data"), tmp_path / "work"
     num_cells = len(TRAIN) + len(PRELIM) + len(FINAL)
     with pytest.raises(CnmcError, match=rf"{num_cells} of {num_cells} .* cnmc\.prepare"):
-        load_manifest(root, work, num_workers=1, show_progress=False, max_reads=num_cells - 1)
+        load_manifest(root, work, num_workers=1, max_reads=num_cells - 1)
     assert not reads
     assert not work.exists()
-    load_manifest(root, work, num_workers=1, show_progress=False, max_reads=num_cells)
+    load_manifest(root, work, num_workers=1, max_reads=num_cells)
     assert not work.exists()
     load(root, work)
-    load_manifest(root, work, num_workers=1, show_progress=False, max_reads=0)
+    load_manifest(root, work, num_workers=1, max_reads=0)

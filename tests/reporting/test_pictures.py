@@ -23,7 +23,7 @@ from tests.studies import Subjects, write_run
 
 
 def load(root: Path, work_dir: Path) -> Manifest:
-    return load_manifest(root, work_dir, num_workers=1, show_progress=False)
+    return load_manifest(root, work_dir, num_workers=1)
 
 
 @pytest.fixture

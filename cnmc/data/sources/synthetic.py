@@ -96,8 +96,10 @@ def _write(root: Path, composition: SyntheticConfig, num_workers: int, show_prog
     for folder in {root} | {(root / path).parent for _, _, path in cells}:
         folder.mkdir(parents=True, exist_ok=True)
     what = "Generating cells"
-    map_threads(
-        write, cells, num_workers=num_workers, description=what, show_progress=show_progress
+    list(
+        map_threads(
+            write, cells, num_workers=num_workers, description=what, show_progress=show_progress
+        )
     )
     rows = [f"{uid},{Path(path).name},{key[1]}" for key, uid, path in cells if key[0] == 1]
     if rows:
