@@ -8,9 +8,7 @@ if __name__ == "__main__":
     start()
 
 import gc
-import logging
 import sys
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from importlib import import_module
@@ -60,18 +58,12 @@ def train(
 ) -> Literal["trained", "skipped"]:
     """Train and evaluate one run, resume it, or skip it if it is finished.
 
-    Args:
-        config: The configuration.
-        resolved: The same as plain values.
-        folder: The run folder, which receives all results.
-        report: Receives the progress; by default it is shown on standard output.
+    ``resolved`` is the configuration as plain values. Without ``report``, the progress is shown on
+    standard output.
 
     Raises:
         CnmcError: The configuration or data are at fault, or the folder belongs to another run.
     """
-    # Lightning's advice would drown the lines about the runs.
-    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
-    warnings.filterwarnings("ignore", module="pytorch_lightning")
     check_place(folder)
     # The data are opened before the folder is locked: a mistake in them leaves no files behind.
     needed = config.run.overwrite or not folder.is_finished()
