@@ -17,8 +17,7 @@ import numpy as np
 
 from cnmc.deploy.exported import INPUT, METADATA, OUTPUT, GraphInfo, Images, Logits
 from cnmc.devices import num_cores
-from cnmc.errors import CnmcError
-from cnmc.extras import needs
+from cnmc.errors import CnmcError, needs
 
 _BEST = Path("checkpoints") / "best.ckpt"
 _EXPORTED = (".onnx", ".xml")
