@@ -20,7 +20,7 @@ from cnmc.config import ReportConfig, register, to_config
 from cnmc.errors import CnmcError
 from cnmc.files import replacing
 from cnmc.reporting.assemble import assemble
-from cnmc.reporting.writing import write
+from cnmc.reporting.document import write
 
 register()
 

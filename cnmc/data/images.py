@@ -82,7 +82,7 @@ def center_crop(pixels: Pixels, size: int) -> Pixels:
     """Return the central square of an image, as a view; ValueError if the image is smaller."""
     height, width = pixels.shape[:2]
     if min(height, width) < size:
-        raise ValueError(f"{width} x {height} pixels are smaller than {size}")
+        raise ValueError(f"{width} x {height} pixels are smaller than the crop of {size}")
     top, left = (height - size) // 2, (width - size) // 2
     return pixels[top : top + size, left : left + size]
 

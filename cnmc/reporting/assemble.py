@@ -11,7 +11,7 @@ import numpy as np
 from cnmc.analysis.results import NO_ROTATION, ROTATIONS, Study, missing_seeds
 from cnmc.data.names import CLASS_NAMES
 from cnmc.reporting import clinical, paper, pictures, plots, spread
-from cnmc.reporting.document import Figure, Item, Report, Section, Table, say, table, templates
+from cnmc.reporting.document import Figure, Item, Report, Table, say, table, templates
 from cnmc.reporting.findings import Findings, in_percent
 
 SECTIONS: dict[str, Sequence[Callable[[Findings], Item | list[Item]]]] = {
@@ -33,19 +33,17 @@ SECTIONS: dict[str, Sequence[Callable[[Findings], Item | list[Item]]]] = {
 def assemble(study: Study, *, root: Path, data: Path | None = None) -> Report:
     """Make the report of a study that has at least one finished run.
 
-    Args:
-        study: The runs.
-        root: Folder of the run folders.
-        data: Folder of the cells; None looks where the runs found them.
+    ``root`` is the folder of the run folders, ``data`` that of the cells; None looks where the runs
+    found them.
     """
     findings = Findings(study, data)
     with plots.styled():
-        sections = [
-            Section(title, [item for make in makers for item in _items(make(findings), study)])
+        sections: dict[str, Sequence[Item]] = {
+            title: [item for make in makers for item in _items(make(findings), study)]
             for title, makers in SECTIONS.items()
-        ]
+        }
     if study.gaps:
-        sections.append(Section("Runs that are not in this report", study.gaps))
+        sections["Runs that are not in this report"] = study.gaps
     facts = {"Run folders": str(root), **_facts(study)}
     return Report(say("title"), facts, _warnings(findings), sections, _runs(findings))
 

@@ -1,26 +1,40 @@
-"""The parts of a report, independent of the format in which they are written."""
+"""The parts of a report, and the files in which they are written."""
 
 from __future__ import annotations
 
+import base64
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 import pandas as pd
 import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup, escape
 
 from cnmc.analysis.metrics import METRICS
 from cnmc.data.composition import PART_TITLES
 from cnmc.data.names import CLASS_NAMES
+from cnmc.files import replacing
 
 NOT_DEFINED = "not defined"
-FOLDER = Path(__file__).parent
-_WORDS = yaml.safe_load((FOLDER / "report.yaml").read_text("utf-8"))
+_FOLDER = Path(__file__).parent
+_WORDS = yaml.safe_load((_FOLDER / "report.yaml").read_text("utf-8"))
+_CODE = re.compile(r"`([^`]+)`")
+_MOST_COLUMNS = 8
+"""Wider LaTeX tables are scaled to the width of the text."""
+_LATEX = str.maketrans(
+    {"\\": r"\textbackslash{}", "^": r"\textasciicircum{}", "~": r"\textasciitilde{}"}
+    | {"<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", "±": r"$\pm$"}
+    # After a line end, a bracket would start an option.
+    | {"[": "{[}", "*": "{*}"}
+    | {character: f"\\{character}" for character in "&%$#_{}"}
+)
 
 Row = Mapping[str, Any]
 Cell = str | Callable[[Row], str]
@@ -37,10 +51,6 @@ def shown(value: Any, form: str = ".2f") -> str:
     return f"{value:,}" if isinstance(value, int) else f"{value:{form}}"
 
 
-def _p_value(value: float) -> str:
-    return "< 0.001" if value < 0.001 else shown(value, ".3f")
-
-
 def _duration(value: float) -> str:
     if np.isnan(value):
         return NOT_DEFINED
@@ -53,7 +63,10 @@ _FORMATS: dict[str, Callable[[Any], str]] = {
     "label": CLASS_NAMES.__getitem__,
     "part": PART_TITLES.__getitem__,
     "seconds": _duration,
-    **dict.fromkeys(("p_one_sided", "p_two_sided", "p_holm"), _p_value),
+    **dict.fromkeys(
+        ("p_one_sided", "p_two_sided", "p_holm"),
+        lambda value: "< 0.001" if value < 0.001 else shown(value, ".3f"),
+    ),
 }
 """Formats of the columns that are not :func:`shown` as they are stored."""
 
@@ -109,7 +122,7 @@ def table(
     return Table(name, frame=frame, **words)
 
 
-def alignments(formatted: pd.DataFrame) -> list[str]:
+def _alignments(formatted: pd.DataFrame) -> list[str]:
     """Return ``right`` for columns of numbers and ``left`` for text."""
     numeric = re.compile(rf"[-+<\d?][^a-zA-Z]*( to .*)?|{NOT_DEFINED}|")
     return [
@@ -143,26 +156,13 @@ def say(name: str, /, **values: Any) -> str:
 
 def templates(*, autoescape: bool = False) -> Environment:
     """Return the Jinja templates of the report."""
-    loader = FileSystemLoader(FOLDER)
+    loader = FileSystemLoader(_FOLDER)
     environment = Environment(loader=loader, autoescape=autoescape, undefined=StrictUndefined)  # noqa: S701 - the page is escaped
     environment.trim_blocks = environment.lstrip_blocks = True
     return environment
 
 
 Item = Table | Figure | str
-
-
-@dataclass(frozen=True)
-class Section:
-    """A part of the report under one heading."""
-
-    title: str
-    items: Sequence[Item]
-
-    @property
-    def anchor(self) -> str:
-        """The ``id`` of the heading on the page."""
-        return re.sub(r"[^a-z0-9]+", "-", self.title.lower()).strip("-")
 
 
 @dataclass(frozen=True)
@@ -174,16 +174,91 @@ class Report:
     """Names and values: folder, cells, experiments, reference, code."""
     warnings: Sequence[str]
     """What a reader must know before reading any number."""
-    sections: Sequence[Section]
+    sections: Mapping[str, Sequence[Item]]
+    """By the heading."""
     runs: Table
     """The sortable table of runs; only the page shows it."""
 
     @property
     def tables(self) -> list[Table]:
         """All tables in reading order."""
-        return [item for part in self.sections for item in part.items if isinstance(item, Table)]
+        return [item for part in self.sections.values() for item in part if isinstance(item, Table)]
 
     @property
     def figures(self) -> list[Figure]:
         """All figures in reading order."""
-        return [item for part in self.sections for item in part.items if isinstance(item, Figure)]
+        parts = self.sections.values()
+        return [item for part in parts for item in part if isinstance(item, Figure)]
+
+
+def markdown(table: Table) -> str:
+    """Return a table as Markdown: title, pipe table and note."""
+    frame = table.formatted()
+    pipes = frame.map(lambda cell: re.sub(r"([\\|<])", r"\\\1", cell)).to_markdown(
+        index=False, tablefmt="pipe", disable_numparse=True, colalign=_alignments(frame)
+    )
+    return "\n\n".join(filter(None, (f"# {table.title}", pipes, table.note))) + "\n"
+
+
+def latex(table: Table) -> str:
+    r"""Return a table as a LaTeX ``table`` with ``\label{tab:<name>}``, for booktabs."""
+    frame = table.formatted()
+    align = "".join(side[0] for side in _alignments(frame))
+    escaped = frame.map(lambda cell: cell.translate(_LATEX))
+    escaped = escaped.rename(columns=lambda head: head.translate(_LATEX))
+    lines = escaped.style.hide(axis="index").to_latex(hrules=True, column_format=align)
+    packages = "booktabs"
+    if len(table.columns) > _MOST_COLUMNS:
+        packages = "booktabs,graphicx"
+        lines = f"\\resizebox{{\\linewidth}}{{!}}{{%\n{lines.strip()}}}\n"
+    note = _CODE.sub(r"\\texttt{\1}", table.note.translate(_LATEX))
+    return (
+        f"% \\usepackage{{{packages}}}\n\\begin{{table}}\n\\centering\\small\n"
+        f"\\caption{{{table.title.translate(_LATEX)}}}\n\\label{{tab:{table.name}}}\n"
+        f"{lines}\\par\\smallskip\\footnotesize {note}\n\\end{{table}}\n"
+    )
+
+
+def _prose(text: str) -> Markup:
+    """Return plain text as HTML; what stands in backticks becomes code."""
+    return Markup(_CODE.sub(r"<code>\1</code>", str(escape(text))))  # noqa: S704 - escaped
+
+
+def _page(report: Report) -> str:
+    """Return the report as one HTML page that opens without a network."""
+    environment = templates(autoescape=True)
+    environment.filters |= {
+        "prose": _prose,
+        "base64": lambda text: base64.b64encode(text.encode()).decode(),
+        "url": quote,
+        "anchor": lambda title: re.sub(r"[^a-z0-9]+", "-", title.lower()),
+    }
+    environment.tests["table"] = lambda item: isinstance(item, Table)
+    return environment.get_template("report.html.j2").render(
+        report=report,
+        alignments=_alignments,
+        not_defined=NOT_DEFINED,
+        css=Markup((_FOLDER / "report.css").read_text("utf-8")),  # noqa: S704 - our own file
+        js=Markup((_FOLDER / "report.js").read_text("utf-8")),  # noqa: S704 - our own file
+    )
+
+
+def write(report: Report, folder: Path) -> None:
+    """Write the page, and the files of the tables and figures that it links to.
+
+    ``report.html``; ``tables/<name>.csv`` (all rows and columns), ``.md`` and ``.tex`` (as shown);
+    ``figures/<name>.svg`` and ``.png``.
+    """
+    files: dict[str, str | bytes] = {}
+    for table in report.tables:
+        files[f"tables/{table.name}.csv"] = table.frame.to_csv(index=False)
+        files[f"tables/{table.name}.md"] = markdown(table)
+        files[f"tables/{table.name}.tex"] = latex(table)
+    for figure in report.figures:
+        files[f"figures/{figure.name}.svg"] = figure.svg
+        files[f"figures/{figure.name}.png"] = figure.png
+    # The page is last, so that its links never lead to missing files.
+    files["report.html"] = _page(report)
+    for name, content in files.items():
+        with replacing(folder / name, lasting=False) as temporary:
+            temporary.write_bytes(content.encode() if isinstance(content, str) else content)

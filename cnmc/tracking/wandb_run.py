@@ -18,8 +18,9 @@ from hydra.core.hydra_config import HydraConfig
 from PIL import Image
 from pytorch_lightning.loggers import WandbLogger
 
+from cnmc.analysis.decision import sigmoid
 from cnmc.analysis.loading import load_run
-from cnmc.analysis.metrics import METRICS, evaluate, sigmoid
+from cnmc.analysis.metrics import METRICS, evaluate
 from cnmc.analysis.results import Group, Run, run_table
 from cnmc.analysis.statistics import mean_interval
 from cnmc.analysis.subjects import hardest_cells, persons

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import csv
-import errno
 import json
-import math
 import os
 import subprocess
 import sys
 import zipfile
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +18,7 @@ from PIL import Image
 import cnmc.deploy.screen as screen_module
 from cnmc.config import PredictConfig
 from cnmc.deploy.networks import open_network
-from cnmc.deploy.outputs import Entry, Journal, output_lock
+from cnmc.deploy.outputs import output_lock
 from cnmc.errors import CnmcError
 from cnmc.predict import predict
 from tests.conftest import ROOT
@@ -256,22 +253,6 @@ def test_an_ensemble_averages_log_odds(
     assert set(column(tmp_path, "views")) == {"16"}
 
 
-def test_disagreement_between_the_views_of_a_cell_is_reported(
-    tmp_path: Path, folder: Path, onnx: Path
-) -> None:
-    run(folder.parent, checkpoint=onnx)
-    views = probs_of(logits_of(onnx) / 2)
-    assert np.abs(floats(tmp_path, "spread") - views.std(axis=1)).max() < 1e-5
-    labels = np.array(column(tmp_path, "label"))[:, None] == "ALL"
-    against = ((views >= 0.4) != labels).sum(axis=1)
-    assert floats(tmp_path, "views_against").tolist() == against.tolist()
-    probs = floats(tmp_path, "probability")
-    near = np.abs(np.log(1.5 * probs / (1 - probs))) < math.log(2)
-    doubtful = np.array(column(tmp_path, "doubtful")) == "yes"
-    assert doubtful.tolist() == (near | (against >= 2)).tolist()
-    assert 0 < doubtful.sum() < 12
-
-
 def test_networks_that_do_not_fit_together_are_refused(
     tmp_path: Path, folder: Path, onnx: Path
 ) -> None:
@@ -369,29 +350,6 @@ def test_an_output_that_cannot_be_written_is_named(
         run(folder.parent, checkpoint=onnx)
 
 
-def test_a_full_disk_keeps_the_finished_cells(
-    tmp_path: Path, folder: Path, onnx: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    whole = Journal.add
-    added: list[int] = []
-
-    def add(self: Journal, entries: Mapping[str, Entry]) -> None:
-        if added:
-            with (tmp_path / "out" / "journal.jsonl").open("a") as file:
-                file.write('\n{"file": "half a li')
-            raise OSError(errno.ENOSPC, "No space left on device")
-        added.append(len(entries))
-        whole(self, entries)
-
-    monkeypatch.setattr(Journal, "add", add)
-    with pytest.raises(CnmcError, match=r"^output=.*No space left"):
-        run(folder.parent, checkpoint=onnx, num_threads=1)
-    monkeypatch.undo()
-    assert sum(added) == 8
-    run(folder.parent, checkpoint=onnx)
-    assert len(column(tmp_path, "file")) == 12
-
-
 def predict_process(*arguments: object) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "cnmc.predict", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
@@ -408,10 +366,6 @@ def test_exit_statuses(tmp_path: Path, folder: Path, onnx: Path) -> None:
         done = predict_process(*arguments)
     assert done.returncode == 2
     assert done.stderr.startswith(f"error: output={tmp_path / 'out'}: ")
-    assert done.stderr.count("\n") == 1
-    done = predict_process("-m", *arguments)
-    assert done.returncode == 2
-    assert done.stderr.startswith("error: -m: ")
     assert done.stderr.count("\n") == 1
 
 

@@ -9,8 +9,7 @@ import pytest
 
 from cnmc.analysis.loading import read_study
 from cnmc.reporting.assemble import assemble
-from cnmc.reporting.document import Report
-from cnmc.reporting.writing import write
+from cnmc.reporting.document import Report, write
 from tests.studies import Subjects, write_run
 
 NASTY = r"<b>A&_%$#{}\^~|`"

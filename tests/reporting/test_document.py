@@ -15,10 +15,9 @@ import pytest
 
 from cnmc.analysis.loading import read_study
 from cnmc.reporting import plots
-from cnmc.reporting.document import Cell, Report, Table
+from cnmc.reporting.document import Cell, Report, Table, latex, markdown, write
 from cnmc.reporting.findings import Findings
 from cnmc.reporting.paper import figure2
-from cnmc.reporting.writing import latex, markdown, write
 from tests.reporting.conftest import NASTY
 
 
