@@ -25,12 +25,11 @@ from omegaconf.errors import OmegaConfBaseException
 
 from cnmc.config import Config, to_config
 from cnmc.errors import CnmcError, one_line
-from cnmc.runs import sweep_agent
 from cnmc.runs.folder import RunFolder
 from cnmc.runs.identity import run_name
 from cnmc.runs.lifecycle import check_place
-from cnmc.signals import end_if_received, end_with_parent
-from cnmc.streams import never_fail_to_print
+from cnmc.runs.provenance import agent_parameters
+from cnmc.signals import end_if_received, end_with_parent, never_fail_to_print
 from cnmc.study.monitor import SUCCEEDED, Board, Monitor
 
 _OTHER_COMMANDS = ("-h", "--help", "--hydra-help", "-c", "--cfg", "-i", "--info", "-r", "--run")
@@ -58,7 +57,7 @@ def with_multirun(arguments: Sequence[str], study_id: str | None = None) -> list
     swept = [_key(item) for item in parsed if item.is_sweep_override()]
     flag = "-m" in arguments or "--multirun" in arguments
     several = flag or _STUDY_FILES in given
-    parameters = sweep_agent.parameters()
+    parameters = agent_parameters()
     if parameters is None:
         if not (swept or several):
             return list(arguments)
