@@ -73,8 +73,8 @@ def compare(stage: str, comparison: Comparison, repeats: int) -> Row:
     name, unit, baseline, ours = comparison
     pairs = np.array([(baseline(), ours()) for _ in range(repeats + 1)])[1:]
     ratios = pairs[:, 1] / pairs[:, 0]
-    medians = np.median(pairs, axis=0).tolist()
-    return Row(stage, name, unit, *medians, float(np.median(ratios)), float(np.ptp(ratios)) / 2)
+    first, second, ratio = (float(np.median(x)) for x in (*pairs.T, ratios))
+    return Row(stage, name, unit, first, second, ratio, spread=float(np.ptp(ratios)) / 2)
 
 
 def compare_all(stage: str, found: Iterable[Comparison | Row], repeats: int) -> list[Row]:

@@ -35,10 +35,9 @@ from cnmc.benchmarking.measure import EVALUATION, NUM_EVALUATED, TRAINING, Compa
 from cnmc.config import EXPORT_SUFFIXES, BenchmarkConfig, TrainerConfig
 from cnmc.data.datamodule import CellDataModule
 from cnmc.data.store import CellStore
-from cnmc.deploy.exported import Images
 from cnmc.deploy.formats import write_network
 from cnmc.deploy.graph import CellGraph, describe
-from cnmc.deploy.networks import open_network
+from cnmc.deploy.networks import Images, open_network
 from cnmc.errors import CnmcError
 from cnmc.model.module import CellClassifier
 from cnmc.model.tta import predict_logits
