@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from multiprocessing.context import BaseContext
 from multiprocessing.reduction import ForkingPickler
 from typing import Any, NamedTuple
 
@@ -142,8 +144,7 @@ class CellDataModule(pl.LightningDataModule):
             drop_last=True,
             num_workers=workers,
             persistent_workers=workers > 0,
-            # Named, because a process of joblib has another default.
-            multiprocessing_context="fork" if workers else None,
+            multiprocessing_context=_worker_context() if workers else None,
             collate_fn=lambda batch: batch,
             worker_init_fn=partial(_set_up_worker, os.getpid()),
             pin_memory=torch.cuda.is_available(),
@@ -170,6 +171,19 @@ class CellDataModule(pl.LightningDataModule):
         if batch.sources is None:
             return batch
         return batch._replace(images=warp(batch.images, batch.sources), sources=None)
+
+
+def _worker_context() -> BaseContext:
+    # Named, because a process of joblib has another default.
+    context = multiprocessing.get_context("fork")
+    try:
+        context.Lock()
+    except OSError as error:
+        raise CnmcError(
+            f"data.num_workers: /dev/shm has no room for the locks of these processes "
+            f"({error.strerror}); free some space there, or set data.num_workers=0"
+        ) from error
+    return context
 
 
 def _set_up_worker(parent: int, _worker: int) -> None:

@@ -150,8 +150,8 @@ class ProgressReporter(pl.Callback):
         share, left = 0.0, None
         if trainer.state.fn == "fit":
             # A trained image takes as long as three that only pass the network.
-            of_train = 3 * trainer.datamodule.batch_size
-            of_eval = len(self.recorder.columns) * trainer.datamodule.eval_batch_size
+            of_train = 3 * trainer.datamodule.config.data.batch_size
+            of_eval = len(self.recorder.columns) * trainer.datamodule.config.data.eval_batch_size
             whole = of_train * trainer.num_training_batches + of_eval * sum(trainer.num_val_batches)
             done = (of_train * trained + of_eval * evaluated) / whole
             share = (trainer.current_epoch + done) / trainer.max_epochs
