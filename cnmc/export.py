@@ -17,11 +17,10 @@ from omegaconf import DictConfig
 
 from cnmc.cli.app import run_app, user_errors
 from cnmc.config import ExportConfig, register, to_config
-from cnmc.deploy.formats import INT8, export_network
+from cnmc.deploy.formats import INT8, CellsOfRun, export_network, find_cells
 from cnmc.deploy.graph import TrainedNetwork, read_trained
 from cnmc.deploy.model_card import card_path, model_card
 from cnmc.deploy.networks import find_checkpoint
-from cnmc.deploy.run_cells import CellsOfRun, find_cells
 from cnmc.errors import CnmcError
 from cnmc.files import replacing
 
@@ -29,12 +28,7 @@ register()
 
 
 def export(config: ExportConfig) -> None:
-    """Write the file and its card, or neither.
-
-    Raises:
-        CnmcError: The checkpoint cannot be read, the file does not give what the network gives, or
-            it cannot be written.
-    """
+    """Write the file and its card, or neither."""
     trained = read_trained(find_checkpoint(Path(config.checkpoint)))
     output = Path(config.output)
     cells = _cells(trained, config)

@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 from scipy.optimize import minimize_scalar
 
-from cnmc.analysis.decision import PAPER_THRESHOLD, Decision
-from cnmc.analysis.metrics import FloatArray, IntArray, count_metrics, mean_logits, weighted_bce
+from cnmc.analysis.decision import PAPER_THRESHOLD, Decision, sigmoid
+from cnmc.analysis.metrics import FloatArray, IntArray, count_metrics, mean_logits
 
 NUM_BINS = 10
 CHOOSING_ROLE = "val"
@@ -28,9 +28,8 @@ _NEAR = 1e-12
 def reliability(labels: IntArray, probs: FloatArray) -> pd.DataFrame:
     """Compare predicted probabilities of ALL, shape (N,), with the fraction of ALL cells in bins.
 
-    Returns:
-        One row a bin of equal width: low, high, num_cells, mean_probability and fraction (of ALL
-        cells), NaN in an empty bin. A probability on an edge is in the bin above it.
+    Columns, one row a bin of equal width: low, high, num_cells, mean_probability and fraction (of
+    ALL cells), NaN in an empty bin. A probability on an edge is in the bin above it.
     """
     edges = np.linspace(0.0, 1.0, NUM_BINS + 1)
     number = np.clip(np.searchsorted(edges, probs, side="right") - 1, 0, NUM_BINS - 1)
@@ -72,9 +71,8 @@ def _has_roc(labels: IntArray, scores: FloatArray) -> bool:
 def mean_roc(labels: IntArray, scores: FloatArray) -> pd.DataFrame:
     """Average ROC curves over runs, at equal false positive rates, from scores of shape (R, N).
 
-    Returns:
-        fpr, and of the true positive rate tpr_mean, tpr_low and tpr_high (the extremes over runs);
-        no row where one class is missing.
+    Columns: fpr, and of the true positive rate tpr_mean, tpr_low and tpr_high (the extremes over
+    runs). There is no row if a class is missing.
     """
     names = ["fpr", "tpr_mean", "tpr_low", "tpr_high"]
     if not _has_roc(labels, scores):
@@ -97,15 +95,14 @@ def sensitivity_at(labels: IntArray, scores: FloatArray, specificity: float) -> 
 
 
 def fit_temperature(labels: IntArray, logits: FloatArray) -> float:
-    """Return the temperature with the lowest unweighted log loss (Guo et al. 2017).
+    """Return the divisor of the logits, (N,), with the lowest log loss (Guo et al. 2017).
 
-    Logits, shape (N,), are divided by it. It is within :data:`TEMPERATURES`, or NaN if a class is
-    missing.
+    The loss is not weighted. The result is in :data:`TEMPERATURES`, or NaN if a class is missing.
     """
     if len(np.unique(labels)) < 2:
         return float("nan")
     found = minimize_scalar(
-        lambda log: weighted_bce(labels, logits / np.exp(log), 1.0),
+        lambda log: _log_loss(labels, logits / np.exp(log)),
         bounds=tuple(np.log(TEMPERATURES)),
         method="bounded",
         options={"xatol": 1e-6},
@@ -113,25 +110,29 @@ def fit_temperature(labels: IntArray, logits: FloatArray) -> float:
     return float(np.exp(found.x))
 
 
+def _log_loss(labels: IntArray, logits: FloatArray) -> float:
+    return float(np.logaddexp(0.0, np.where(labels == 1, -logits, logits)).mean())
+
+
 def choose(labels: IntArray, logits: FloatArray, role: str) -> Decision:
     """Choose temperature and threshold by the mean logits of the cells of a role, shape (N,).
 
-    Returns:
-        The temperature with the lowest log loss (1 if there is no minimum), and the threshold with
-        the highest weighted F1, the nearest to the paper's among equals. The default decision if a
-        class is missing or a logit is not finite.
+    They have the lowest log loss (the temperature is 1 if there is no minimum) and the highest
+    weighted F1 (the nearest to the paper's among equals). The decision is the default one if a
+    class is missing or a logit is not finite.
     """
     if len(np.unique(labels)) < 2 or not np.isfinite(logits).all():
         return Decision()
     fitted = fit_temperature(labels, logits)
     # If the classes are separated at 0, the loss falls to a bound of the search without a minimum,
     # and every new cell would get a probability of 0 or 1.
-    loss, *at_bounds = (weighted_bce(labels, logits / t, 1.0) for t in (fitted, *TEMPERATURES))
+    loss, *at_bounds = (_log_loss(labels, logits / t) for t in (fitted, *TEMPERATURES))
     temperature = fitted if loss < min(at_bounds) else 1.0
-    probs = Decision(temperature=temperature).probabilities(logits)
-    thresholds = _thresholds(probs)
-    if len(thresholds) == 0:
-        return Decision()
+    probs = sigmoid(logits / temperature)
+    # Halfway between neighbours, so that the rounding of another runtime does not matter.
+    edges = np.unique(np.concatenate([[0.0], probs, [1.0]]))
+    thresholds = np.unique((edges[:-1] + edges[1:]) / 2)
+    thresholds = thresholds[(thresholds > 0.0) & (thresholds < 1.0)]
     positive, negative = np.sort(probs[labels == 1]), np.sort(probs[labels == 0])
     missed = np.searchsorted(positive, thresholds)
     right = np.searchsorted(negative, thresholds)
@@ -157,16 +158,3 @@ def choose_of_epoch(predictions: pd.DataFrame | None, epoch: int) -> Decision:
     of_epoch = predictions["epoch"] == epoch
     cells = predictions[of_epoch & (predictions["role"] == CHOOSING_ROLE)]
     return choose(cells["label"].to_numpy(dtype=np.int64), mean_logits(cells), CHOOSING_ROLE)
-
-
-def _thresholds(probs: FloatArray) -> FloatArray:
-    """Return thresholds in (0, 1) for all possible decisions, ascending.
-
-    They are halfway between neighbours, so that the rounding of another runtime does not matter.
-    """
-    edges = np.unique(np.concatenate([[0.0], probs, [1.0]]))
-    middles = (edges[:-1] + edges[1:]) / 2
-    # Adjacent floats have no middle.
-    middles = np.where(middles > edges[:-1], middles, edges[1:])
-    found: FloatArray = np.unique(middles[(middles > 0.0) & (middles < 1.0)])
-    return found

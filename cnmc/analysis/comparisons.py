@@ -1,18 +1,32 @@
-"""All comparisons of a report: groups, tests, and the correction for their number."""
+"""All comparisons of a report: groups, their tests, and the numbers of the paper."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import yaml
 
 from cnmc.analysis.bootstrap import SubjectBootstrap
 from cnmc.analysis.metrics import FloatArray, decision_metrics
 from cnmc.analysis.results import Group, Study
-from cnmc.analysis.selection import best_logits
+from cnmc.analysis.selection import best_upright_logits
 from cnmc.analysis.statistics import compare, holm, mean_interval
 
 MANN_WHITNEY, WILCOXON = "Mann-Whitney", "Wilcoxon signed-rank"
+PUBLISHED: dict[str, Any] = yaml.safe_load(Path(__file__).with_name("published.yaml").read_text())
+"""The numbers of Prellberg & Kramer (2019); the file describes them."""
+
+
+def published(experiment: str, protocol: str, metric: str) -> dict[str, float]:
+    """Return mean, std, and of PROPOSAL min and max, of a metric in the paper, in %.
+
+    It is empty if the paper does not have the metric. All its numbers are of protocol ``paper``.
+    """
+    runs = PUBLISHED["runs"] if protocol == "paper" else {}
+    found: dict[str, float] = runs.get(experiment, {}).get(metric, {})
+    return found
 
 
 def comparisons(
@@ -20,9 +34,7 @@ def comparisons(
 ) -> tuple[pd.DataFrame, list[str]]:
     """Compare the F1 of every group with the first on the same cells, and rotations with none.
 
-    Args:
-        study: The groups; the reference is the first of them.
-        bootstraps: By :attr:`Group.cells_key`, the resamples of the subjects.
+    ``bootstraps`` has the resamples of the subjects by :attr:`Group.cells_key`.
 
     Returns:
         The comparisons, and a line for each that is refused because the cells are not the same.
@@ -42,9 +54,7 @@ def comparisons(
             continue
         if group is not study.reference:
             pairs = zip(group.cells_key, study.reference.cells_key, strict=True)
-            differences = ", ".join(
-                f"{one} against {other}" for one, other in pairs if one != other
-            )
+            differences = ", ".join(f"{one} against {two}" for one, two in pairs if one != two)
             refused.append(f"{label} is not compared with {study.reference.label}: {differences}")
         if group.has_rotations:
             norot = "norot" if group.experiment == "proposal" else ""
@@ -52,12 +62,10 @@ def comparisons(
             first = {"first": f"{label}, no rotation (same checkpoints)"}
             found = _compared(group, group.upright, group.logits, bootstrap, paired=True)
             rows.append(first | names | found)
-            on_same = {
-                other.experiment for other in study.groups if other.cells_key == group.cells_key
-            }
+            on_same = {g.experiment for g in study.groups if g.cells_key == group.cells_key}
             if norot and group.protocol == "paper" and "norot" not in on_same:
                 first = {"first": f"{label}, no rotation (own epoch)"}
-                own = best_logits(group, rotations=False)
+                own = best_upright_logits(group)
                 rows.append(first | names | _compared(group, own, group.logits, bootstrap))
     table = pd.DataFrame(rows)
     return table.assign(p_holm=holm(table["p_two_sided"])) if rows else table, refused

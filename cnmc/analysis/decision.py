@@ -19,6 +19,12 @@ PAPER_THRESHOLD = 0.5
 _POINTS = ("sensitivity", "specificity")
 
 
+def sigmoid(logits: npt.ArrayLike) -> npt.NDArray[np.float64]:
+    """Return the probabilities of ALL, in double precision, of the same shape."""
+    # In logarithms, because a large logit would overflow.
+    return np.asarray(np.exp(-np.logaddexp(0.0, -np.asarray(logits, dtype=np.float64))))
+
+
 @dataclass(frozen=True)
 class Decision:
     """Temperature and threshold that turn a mean logit into a probability and a class."""
@@ -62,10 +68,7 @@ class Decision:
 
     def probabilities(self, mean_logits: npt.ArrayLike) -> npt.NDArray[np.float64]:
         """Return the probability of ALL of each mean logit, of the same shape."""
-        scaled = np.asarray(mean_logits, dtype=np.float64) / self.temperature
-        # In logarithms, because a large logit would overflow.
-        probs: npt.NDArray[np.float64] = np.exp(-np.logaddexp(0.0, -scaled))
-        return probs
+        return sigmoid(np.asarray(mean_logits, dtype=np.float64) / self.temperature)
 
     def threshold_for(self, wanted: str) -> float:
         """Return the probability from which a cell is called ALL.

@@ -61,10 +61,9 @@ def load_run(folder: RunFolder) -> Run:
     _expect(same, path / CONFIG, f"does not have the config_hash of {INFO}")
     best = info.best_epoch or info.epochs_done
     metrics = folder.read_metrics()
-    numbers = all(map(is_numeric_dtype, metrics.dtypes)) and is_integer_dtype(metrics["epoch"])
-    _expect(numbers, path / METRICS, "has a value that is not a number")
-    once = metrics["epoch"].is_unique and best in set(metrics["epoch"])
-    _expect(once, path / METRICS, f"has an epoch twice, or not the best epoch, {best}")
+    good = all(map(is_numeric_dtype, metrics.dtypes)) and is_integer_dtype(metrics["epoch"])
+    good = good and metrics["epoch"].is_unique and best in set(metrics["epoch"])
+    _expect(good, path / METRICS, f"has text, an epoch twice, or not the best epoch, {best}")
     predictions = folder.read_predictions()
     file = path / PREDICTIONS
     if predictions is None:
@@ -102,40 +101,34 @@ def load_study(folders: Sequence[RunFolder], reasons: Mapping[str, str] | None =
     A folder that is damaged, whose cells are not those of its group, or that has an entry in
     ``reasons`` (by its path) becomes a gap.
     """
-    reasons = reasons or {}
     runs: list[Run] = []
     gaps: dict[Path, str] = {}
     for folder in folders:
-        reason = reasons.get(str(folder.path))
+        path, reason = folder.path, (reasons or {}).get(str(folder.path))
         try:
-            if (name := printable(folder.path)) != str(folder.path):
+            if (name := printable(path)) != str(path):
                 raise CnmcError(f"{name}: the name is not UTF-8; rename the folder")
             info = folder.read_info()
             if info is None or info.status != "finished":
-                gaps[folder.path] = _unfinished(folder, info, reason)
+                gaps[path] = _unfinished(folder, info, reason)
             elif reason is not None:
-                gaps[folder.path] = f"left out: {folder.path}: {reason}"
+                raise CnmcError(f"{path}: {reason}")
             else:
                 runs.append(load_run(folder))
         except CnmcError as error:
-            gaps[folder.path] = f"left out: {error}"
+            gaps[path] = f"left out: {error}"
     groups = []
     for label, members in _by_variant(runs).items():
-        first, same = members[0], []
+        first = members[0]
         for run in members:
-            if _same_cells(run.reported, first.reported):
-                same.append(run)
-            else:
+            one, other = run.reported, first.reported
+            if one.columns != other.columns or not one.cells.equals(other.cells):
                 path = run.folder.path
                 gaps[path] = f"left out: {path}: other cells than {first.folder.path}"
-        groups.append(Group(label, tuple(same)))
+        groups.append(Group(label, tuple(run for run in members if run.folder.path not in gaps)))
     groups.sort(key=lambda group: group.experiment != REFERENCE)
     ordered = (gaps[folder.path] for folder in folders if folder.path in gaps)
     return Study(tuple(groups), tuple(ordered))
-
-
-def _same_cells(one: Logits, other: Logits) -> bool:
-    return one.columns == other.columns and one.cells.equals(other.cells)
 
 
 def _by_variant(runs: Sequence[Run]) -> dict[str, list[Run]]:
@@ -148,14 +141,14 @@ def _by_variant(runs: Sequence[Run]) -> dict[str, list[Run]]:
     for name, variants in named.items():
         described = [members[0].variant for members in variants.values()]
         keys = sorted({key for one in described for key in differing_keys(described[0], one)})
-        values = [[str(one.get(key, "absent")) for key in keys] for one in described]
+        texts = [{key: str(one.get(key, "absent")) for key in keys} for one in described]
         # Fingerprints are shown only where nothing else differs.
-        shown = [position for position, key in enumerate(keys) if key not in FINGERPRINTS]
-        if len({tuple(row[i] for i in shown) for row in values}) < len(values):
-            shown = list(range(len(keys)))
-        for members, row in zip(variants.values(), values, strict=True):
-            differing = [f"{keys[i]}={row[i][:12] if len(row[i]) == 64 else row[i]}" for i in shown]
-            groups[" ".join([name, *differing])] = members
+        shown = [key for key in keys if key not in FINGERPRINTS]
+        if len({tuple(text[key] for key in shown) for text in texts}) < len(texts):
+            shown = keys
+        for members, text in zip(variants.values(), texts, strict=True):
+            pairs = (f"{k}={text[k][:12] if len(text[k]) == 64 else text[k]}" for k in shown)
+            groups[" ".join([name, *pairs])] = members
     return groups
 
 
@@ -188,6 +181,6 @@ def existing_runs(root: Path, experiments: Sequence[str] | None = None) -> list[
     return folders
 
 
-def read_study(root: Path, experiments: Sequence[str] | None = None) -> Study:
-    """Read every run folder below ``root``, or those of some experiments."""
-    return load_study(find_runs(root, experiments))
+def read_study(root: Path) -> Study:
+    """Read every run folder below ``root``."""
+    return load_study(find_runs(root))

@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from scipy.special import expit
 from scipy.stats import rankdata
 
 from cnmc.runs.folder import logit_columns
@@ -89,16 +88,10 @@ METRICS = {
 ``metrics.csv``, in the tables and figures of the report, and at W&B."""
 
 
-def sigmoid(logits: FloatArray) -> FloatArray:
-    """Return the probabilities of ALL, in double precision, of the same shape."""
-    return np.asarray(expit(np.asarray(logits, dtype=np.float64)))
-
-
 def mean_logits(predictions: pd.DataFrame) -> FloatArray:
     """Return the mean of the ``logit_<k>`` columns of each row."""
     logits = predictions[logit_columns(predictions)].to_numpy(dtype=np.float64)
-    mean: FloatArray = logits.mean(axis=1)
-    return mean
+    return np.asarray(logits.mean(axis=1))
 
 
 def confusion(
@@ -151,14 +144,3 @@ def evaluate(labels: IntArray, logits: FloatArray) -> dict[str, float]:
     """Return every metric of one run, logits of shape (N,)."""
     scores = evaluate_each(labels, np.asarray(logits)[np.newaxis])
     return {name: float(values[0]) for name, values in scores.items()}
-
-
-def weighted_bce(labels: IntArray, logits: FloatArray, pos_weight: float) -> float:
-    """Return the paper's loss (section 4.1), averaged over cells.
-
-    ``-(w y ln s(x) + (1 - y) ln(1 - s(x)))`` with the sigmoid ``s``, without overflow.
-    """
-    x = np.asarray(logits, dtype=np.float64)
-    y = np.asarray(labels, dtype=np.float64)
-    loss = pos_weight * y * np.logaddexp(0.0, -x) + (1.0 - y) * np.logaddexp(0.0, x)
-    return float(loss.mean())

@@ -6,8 +6,8 @@ would make them optimistic.
 
 from __future__ import annotations
 
-import math
 import shlex
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,11 +22,7 @@ from cnmc.analysis.results import Logits, Run
 from cnmc.errors import CnmcError
 
 F1_NOROT = "f1_norot"
-_CELLS = {
-    "protocol": "protocol",
-    "manifest": "manifest_fingerprint",
-    "split": "split_fingerprint",
-}
+_CELLS = {"protocol": "protocol", "manifest": "manifest_fingerprint", "split": "split_fingerprint"}
 """Keys that must be equal for runs to be compared, and their names in an origin."""
 _NUM_DIGITS, _NUM_SHOWN = 12, 5
 
@@ -59,7 +55,7 @@ class Candidate:
 
     @property
     def cells(self) -> dict[str, str]:
-        """What runs must have in common to be compared: protocol, data and split."""
+        """Protocol, data and split, which must be equal for runs to be compared."""
         return cells_of(self.origin)
 
 
@@ -92,9 +88,8 @@ def candidates_in(root: Path, experiment: str | None) -> tuple[list[Candidate], 
 
 
 def _scores(run: Run, logits: Logits) -> dict[str, float]:
-    upright = logits.mean_at(run.best_epoch, rotations=False)
-    scores = evaluate(logits.labels, logits.mean_at(run.best_epoch))
-    return {**scores, F1_NOROT: evaluate(logits.labels, upright)["f1"]}
+    upright = evaluate(logits.labels, logits.mean(run.best_epoch, rotations=False))
+    return {**evaluate(logits.labels, logits.mean(run.best_epoch)), F1_NOROT: upright["f1"]}
 
 
 def rank(
@@ -117,19 +112,13 @@ def rank(
     ]
     if not chosen:
         asked = " ".join(f"{name}={start}" for name, start in wanted.items())
-        raise CnmcError(
-            f"{asked}: no finished run of these cells; there are {_listing(candidates)}"
-        )
-    kinds = list({tuple(run.cells.values()): run.cells for run in chosen}.values())
-    if len(kinds) > 1:
-        num_values = {name: len({kind[name] for kind in kinds}) for name in _CELLS}
-        differing = [name for name in _CELLS if num_values[name] > 1]
-        # One key is enough if it differs between all of them.
-        telling = [name for name in differing if num_values[name] == len(kinds)]
-        ways = [
-            " ".join(override(name, kind[name][:_NUM_DIGITS]) for name in telling[:1] or differing)
-            for kind in kinds
-        ]
+        there = _listing(candidates)
+        raise CnmcError(f"{asked}: no finished run of these cells; there are {there}")
+    values = {name: dict.fromkeys(run.cells[name] for run in chosen) for name in _CELLS}
+    differing = [name for name in _CELLS if len(values[name]) > 1]
+    if differing:
+        first = differing[0]
+        ways = [override(first, value[:_NUM_DIGITS]) for value in values[first]]
         raise CnmcError(
             f"these runs differ in {' and '.join(differing)}, and F1 on other cells cannot be "
             f"compared: {_listing(chosen)}; choose with {' or '.join(ways)}"
@@ -139,14 +128,13 @@ def rank(
 
 def _listing(candidates: Sequence[Candidate]) -> str:
     """Return the cells of the runs, with the number of runs of each experiment."""
-    experiments: dict[str, list[str]] = {}
+    counts: dict[str, Counter[str]] = {}
     for run in candidates:
-        experiments.setdefault(_words(run), []).append(str(run.origin["experiment"]))
-    parts = []
-    for words, names in experiments.items():
-        counts = (f"{name} ({_count(names.count(name))})" for name in dict.fromkeys(names))
-        parts.append(f"{words}: {', '.join(counts)}")
-    return "; ".join(parts)
+        counts.setdefault(_words(run), Counter())[run.origin["experiment"]] += 1
+    return "; ".join(
+        f"{words}: {', '.join(f'{name} ({_count(n)})' for name, n in experiments.items())}"
+        for words, experiments in counts.items()
+    )
 
 
 def _words(run: Candidate) -> str:
@@ -164,10 +152,10 @@ def describe(runs: Sequence[Candidate], num_left_out: int) -> str:
     reached = f"F1 {100 * best.f1:.2f} at epoch {best.epoch}"
     lines = [f"best of {count}: {best.label}, seed {best.origin['seed']}, {reached}"]
     lines += [f"  {_words(best)}", f"  checkpoint {best.checkpoint}", ""]
-    scores = [run.choosing for run in runs]
-    if best.cells["protocol"] == "honest":
-        lines += ["on the cells that chose epoch and run, in %", _table(runs, scores), ""]
-        scores = [run.reported for run in runs]
+    table, protocol = _table(runs, [run.choosing for run in runs]), best.cells["protocol"]
+    if protocol == "honest":
+        lines += ["on the cells that chose epoch and run, in %", _shown(table), ""]
+        table = _table(runs, [run.reported for run in runs])
         title = "on the reported cells, which chose nothing, in %"
         meaning = "the reported F1 is not optimistic"
     else:
@@ -175,25 +163,28 @@ def describe(runs: Sequence[Candidate], num_left_out: int) -> str:
         meaning = (
             f"the reported cells also chose this run among {len(runs)}, so its F1 is optimistic"
         )
-    f1 = 100 * np.array([row.get("f1", math.nan) for row in scores])
-    mean = f"mean F1 of {count}: {f1.mean():.2f} ± {f1.std():.2f}"
-    lines += [title, _table(runs, scores), ""]
-    lines += [f"protocol {best.cells['protocol']}: {meaning}; {mean}"]
+    f1 = table["F1"].to_numpy()
+    lines += [title, _shown(table), ""]
+    lines += [
+        f"protocol {protocol}: {meaning}; mean F1 of {count}: {f1.mean():.2f} ± {f1.std():.2f}"
+    ]
     if num_left_out:
         lines += [f"left out: {_count(num_left_out)} not finished or not readable"]
     return "\n".join(lines)
 
 
-def _table(runs: Sequence[Candidate], scores: Sequence[Mapping[str, float]]) -> str:
+def _table(runs: Sequence[Candidate], scores: Sequence[Mapping[str, float]]) -> pd.DataFrame:
     titles = {"f1": "F1", F1_NOROT: "no rotation"}
     titles |= {name: metric.title for name, metric in METRICS.items()}
-    numbers = 100 * pd.DataFrame(list(scores), dtype=float).reindex(columns=list(titles))
     known = [(run.label, run.origin["seed"], run.epoch) for run in runs]
-    frame = pd.DataFrame(known, columns=["run", "seed", "epoch"]).join(
-        numbers.rename(columns=titles)
-    )
-    frame.index += 1
-    return frame[:_NUM_SHOWN].to_string(float_format="{:.2f}".format, na_rep="n/a")
+    frame = pd.DataFrame(known, columns=["run", "seed", "epoch"], index=range(1, len(runs) + 1))
+    for name, title in titles.items():
+        frame[title] = [100 * row.get(name, np.nan) for row in scores]
+    return frame
+
+
+def _shown(table: pd.DataFrame) -> str:
+    return table[:_NUM_SHOWN].to_string(float_format="{:.2f}".format, na_rep="n/a")
 
 
 def _count(number: int) -> str:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, replace
+from functools import cached_property, reduce
 from typing import Any
 
 import numpy as np
@@ -30,7 +30,8 @@ class Logits:
     """The stored logits of one part of a run's cells.
 
     ``cells`` has cell_id, subject and label, sorted by cell_id; ``epochs`` is ascending; ``values``
-    has shape (E, N, V): epoch, cell, rotation; ``columns`` are the names of the rotations.
+    has shape (E, N, V): epoch, cell, rotation; ``columns`` are the names of the rotations, upright
+    first.
     """
 
     cells: pd.DataFrame
@@ -45,20 +46,13 @@ class Logits:
 
     def at(self, epoch: int) -> FloatArray:
         """Return the logits of an epoch, shape (N, V)."""
-        views: FloatArray = self.values[int(np.searchsorted(self.epochs, epoch))]
-        return views
+        return np.asarray(self.values[np.searchsorted(self.epochs, epoch)])
 
-    def mean(self, *, rotations: bool = True) -> FloatArray:
-        """Return the logits averaged over rotations, or upright ones, shape (E, N)."""
-        upright = self.columns.index(UPRIGHT)
-        chosen = self.values if rotations else self.values[..., [upright]]
-        mean: FloatArray = chosen.astype(np.float64).mean(axis=-1)
-        return mean
-
-    def mean_at(self, epoch: int, *, rotations: bool = True) -> FloatArray:
-        """Return :meth:`mean` of one epoch, shape (N,)."""
-        mean: FloatArray = self.mean(rotations=rotations)[int(np.searchsorted(self.epochs, epoch))]
-        return mean
+    def mean(self, epoch: int | None = None, *, rotations: bool = True) -> FloatArray:
+        """Return the mean over rotations, or upright logits, of an epoch, (N,), or all, (E, N)."""
+        values = self.values if epoch is None else self.at(epoch)
+        chosen = values if rotations else values[..., :1]
+        return np.asarray(chosen.astype(np.float64).mean(axis=-1))
 
 
 @dataclass(frozen=True)
@@ -87,7 +81,7 @@ class Run:
 
     def logits(self, *, rotations: bool = True) -> FloatArray:
         """Return the mean logits of the best checkpoint on the reported cells, shape (N,)."""
-        return self.reported.mean_at(self.best_epoch, rotations=rotations)
+        return self.reported.mean(self.best_epoch, rotations=rotations)
 
 
 @dataclass(frozen=True)
@@ -145,13 +139,10 @@ class Group:
 
     def by_epoch(self, *, rotations: bool = True) -> tuple[IntArray, FloatArray]:
         """Return the epochs that all runs stored, (E,), and the mean logits, (E, R, N)."""
-        stored = [set(run.reported.epochs.tolist()) for run in self.runs]
-        epochs = np.array(sorted(set.intersection(*stored)), dtype=np.int64)
-        stacks = [
-            run.reported.mean(rotations=rotations)[np.isin(run.reported.epochs, epochs)]
-            for run in self.runs
-        ]
-        return epochs, np.stack(stacks, axis=1)
+        parts = [run.reported for run in self.runs]
+        epochs = reduce(np.intersect1d, (part.epochs for part in parts))
+        means = [part.mean(rotations=rotations)[np.isin(part.epochs, epochs)] for part in parts]
+        return epochs, np.stack(means, axis=1)
 
     @property
     def cells_key(self) -> tuple[str, ...]:
@@ -188,7 +179,7 @@ def with_reference(study: Study, label: str) -> Study:
     if label not in labels:
         raise CnmcError(f"reference={label}: no such group of finished runs; expected {labels}")
     groups = sorted(study.groups, key=lambda group: group.label != label)
-    return Study(tuple(groups), study.gaps)
+    return replace(study, groups=tuple(groups))
 
 
 def missing_seeds(study: Study) -> dict[str, list[int]]:
@@ -201,12 +192,11 @@ def missing_seeds(study: Study) -> dict[str, list[int]]:
 
 
 def run_table(groups: Sequence[Group]) -> pd.DataFrame:
-    """Return one row a run and view: the metrics of its best epoch on the reported cells.
+    """Return one row a run and view: the metrics of its best epoch, as fractions of 1.
 
-    ``setting`` has the swept overrides without the seed, ``variant`` is a hash that is equal for
-    runs that differ only in their seed, ``majority_f1`` the weighted F1 if every cell gets the more
-    frequent class. Metrics are fractions of 1. A run that stored only the original orientation has
-    no row for the view ``rotations``.
+    ``variant`` is a hash that is equal for runs that differ only in their seed, ``majority_f1`` the
+    weighted F1 if every cell gets the more frequent class. A run that stored only the original
+    orientation has no row for the view ``rotations``.
     """
     rows: list[dict[str, Any]] = []
     for group in groups:
@@ -215,20 +205,21 @@ def run_table(groups: Sequence[Group]) -> pd.DataFrame:
         views = {ROTATIONS: group.logits} if group.has_rotations else {}
         views[NO_ROTATION] = group.upright
         for position, run in enumerate(group.runs):
+            info = run.info
             common = {
                 "group": group.label,
-                "experiment": run.info.experiment,
-                "setting": run.info.setting,
+                "experiment": info.experiment,
+                "setting": info.setting,
                 "variant": config_hash(run.variant),
-                "protocol": run.info.protocol,
-                "manifest": run.info.manifest_fingerprint,
-                "split": run.info.split_fingerprint,
-                "run": run.info.name,
-                "seed": run.info.seed,
+                "protocol": info.protocol,
+                "manifest": info.manifest_fingerprint,
+                "split": info.split_fingerprint,
+                "run": info.name,
+                "seed": info.seed,
                 "best_epoch": run.best_epoch,
                 "num_cells": len(labels),
                 "majority_f1": majority,
-                "seconds": run.info.seconds,
+                "seconds": info.seconds,
                 "checkpoint": str(run.folder.best_checkpoint),
             }
             rows += [

@@ -6,6 +6,7 @@ F1 (section 4.2), which is optimistic.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import combinations
 from math import comb
 from typing import NamedTuple
@@ -38,19 +39,18 @@ class Scheme(NamedTuple):
     note: str
 
 
-def best_logits(group: Group, *, rotations: bool = True) -> FloatArray:
-    """Return the logits of each run's epoch of the highest F1 on the reported cells, shape (R, N).
+def best_upright_logits(group: Group) -> FloatArray:
+    """Return the upright logits of each run's epoch of the highest upright F1, shape (R, N).
 
-    Without rotations this is the paper's NOROT (section 4.4): the training of PROPOSAL, and only
-    the original orientation in evaluation and choice of the epoch.
+    This is the paper's NOROT (section 4.4): the training of PROPOSAL, and only the original
+    orientation in evaluation and choice of the epoch.
     """
-    logits = _trained(group, rotations=rotations)
+    logits = _trained(group, rotations=False)
     chosen = np.argmax(decision_metrics(group.labels, logits)["f1"], axis=0)
-    best: FloatArray = logits[chosen, np.arange(logits.shape[1])]
-    return best
+    return np.asarray(logits[chosen, np.arange(logits.shape[1])])
 
 
-def _trained(group: Group, *, rotations: bool = True) -> FloatArray:
+def _trained(group: Group, *, rotations: bool) -> FloatArray:
     """Return the logits of the epochs after 0, or of all epochs if there is no other."""
     epochs, logits = group.by_epoch(rotations=rotations)
     return logits[epochs > 0] if (epochs > 0).any() else logits
@@ -65,14 +65,15 @@ def schemes(group: Group, others: tuple[Group, ...] = ()) -> list[Scheme]:
     if group.protocol == "honest":
         note = "subjects of the training part chose the epoch, so fewer cells trained"
         return [Scheme(HONEST, f1, note)]
-    counts = confusion(group.labels, _trained(group) > 0.0, group.subjects[1])
+    numbers = group.subjects[1]
+    counts = confusion(group.labels, _trained(group, rotations=True) > 0.0, numbers)
     last = count_metrics(counts[-1].sum(axis=1))["f1"]
     paper = "the paper's rule: the same cells choose and are reported"
     found = [
         Scheme("best epoch on the reported cells", f1, paper),
         Scheme("last epoch", last, "no choice at all"),
     ]
-    crossed = choose_on_other_subjects(counts, strata_of(group.labels, group.subjects[1]))
+    crossed = choose_on_other_subjects(counts, strata_of(group.labels, numbers))
     if crossed is not None:
         note = (
             "from the same runs: half of the subjects chooses the epoch of the other half, "
@@ -91,24 +92,18 @@ def is_honest_twin(group: Group, other: Group) -> bool:
     return only_split and group.cells.equals(other.cells)
 
 
-def choose_on_other_subjects(
-    counts: IntArray, strata: IntArray, *, num_divisions: int = NUM_DIVISIONS
-) -> FloatArray | None:
+def choose_on_other_subjects(counts: IntArray, strata: IntArray) -> FloatArray | None:
     """Return the F1 of each run if the epoch is chosen on other subjects, shape (R,).
 
     The subjects are divided into halves, class by class. Each half is scored at the epoch that is
     best on the other; both together give one F1, which is averaged over the divisions. It is None
-    if a class has only one subject.
-
-    Args:
-        counts: By epoch, run and subject, shape (E, R, S, 4).
-        strata: Stratum of each subject, shape (S,).
-        num_divisions: Divisions, D.
+    if a class has only one subject. The counts are by epoch, run and subject, shape (E, R, S, 4),
+    and the strata by subject.
     """
     if np.unique(strata, return_counts=True)[1].min() < 2:
         return None
     rng = np.random.default_rng(0)
-    halves = np.zeros((num_divisions, len(strata)))
+    halves = np.zeros((NUM_DIVISIONS, len(strata)))
     for stratum in np.unique(strata):
         members = np.flatnonzero(strata == stratum)
         for half in halves:
@@ -121,8 +116,7 @@ def choose_on_other_subjects(
     for chooser, scored in ((first, second), (second, first)):
         chosen = np.argmax(count_metrics(chooser)["f1"], axis=0)
         pooled += np.take_along_axis(scored, chosen[None, ..., None], axis=0)[0]
-    mean: FloatArray = count_metrics(pooled)["f1"].mean(axis=0)
-    return mean
+    return np.asarray(count_metrics(pooled)["f1"].mean(axis=0))
 
 
 def ensembles(labels: IntArray, logits: FloatArray) -> pd.DataFrame:
@@ -132,9 +126,13 @@ def ensembles(labels: IntArray, logits: FloatArray) -> pd.DataFrame:
     more), and of F1 and AUROC mean, low and high (the middle 95 % of the choices).
     """
     rng = np.random.default_rng(0)
-    rows = []
-    for size in range(1, len(logits) + 1):
-        chosen = _choices(len(logits), size, rng)
+    rows, number = [], len(logits)
+    for size in range(1, number + 1):
+        if comb(number, size) <= NUM_CHOICES:
+            chosen = _members(list(combinations(range(number), size)), number)
+        else:
+            drawn = [rng.permutation(number)[:size] for _ in range(NUM_CHOICES)]
+            chosen = _members(drawn, number)
         means = (chosen @ logits) / size
         scores = {"f1": decision_metrics(labels, means)["f1"], "auroc": aurocs(labels, means)}
         row: dict[str, float] = {"k": size, "num_choices": len(chosen)}
@@ -145,14 +143,10 @@ def ensembles(labels: IntArray, logits: FloatArray) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _choices(number: int, size: int, rng: np.random.Generator) -> FloatArray:
-    """Return subsets of ``size`` out of ``number`` as rows of zeros and ones."""
-    if comb(number, size) <= NUM_CHOICES:
-        subsets = np.array(list(combinations(range(number), size)))
-    else:
-        subsets = np.array([rng.permutation(number)[:size] for _ in range(NUM_CHOICES)])
+def _members(subsets: Sequence[Sequence[int] | IntArray], number: int) -> FloatArray:
+    """Return subsets of the first integers as rows of zeros and ones, shape (C, number)."""
     rows = np.zeros((len(subsets), number))
-    np.put_along_axis(rows, subsets, 1.0, axis=1)
+    np.put_along_axis(rows, np.array(subsets), 1.0, axis=1)
     return rows
 
 
@@ -167,10 +161,9 @@ def views(group: Group) -> pd.DataFrame:
     rows = []
     for size in range(1, stored + 1):
         subsets = list(combinations(range(stored), size))
-        weights = np.zeros((stored, len(subsets)))
-        np.put_along_axis(weights, np.array(subsets).T, 1 / size, axis=0)
+        weights = _members(subsets, stored).T / size
         logits = (run.reported.at(run.best_epoch) @ weights for run in group.runs)
-        f1 = np.stack([decision_metrics(group.labels, views.T)["f1"] for views in logits], axis=1).T
+        f1 = np.stack([decision_metrics(group.labels, each.T)["f1"] for each in logits], axis=1).T
         spaced = np.nan
         if stored % size == 0:
             spaced = f1[:, subsets.index(tuple(range(0, stored, stored // size)))].mean()

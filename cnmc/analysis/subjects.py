@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from cnmc.analysis.metrics import FloatArray, IntArray, sigmoid
+from cnmc.analysis.decision import sigmoid
+from cnmc.analysis.metrics import FloatArray, IntArray
 from cnmc.analysis.results import Group
 from cnmc.files import natural_key
 
@@ -23,8 +24,7 @@ def _by_row(values: FloatArray, rows: IntArray) -> FloatArray:
     """Average over the cells of each row: (..., N) to (..., S)."""
     members = np.zeros((values.shape[-1], int(rows.max()) + 1))
     members[np.arange(len(rows)), rows] = 1.0
-    mean: FloatArray = values @ (members / members.sum(axis=0))
-    return mean
+    return np.asarray(values @ (members / members.sum(axis=0)))
 
 
 def persons(group: Group) -> pd.DataFrame:
@@ -63,7 +63,7 @@ def best_and_last(group: Group, position: int) -> pd.DataFrame:
     table["best"] = _by_row(((run.logits() > 0.0) == truth).astype(float), rows)
     table["last"] = np.nan
     if run.info.epochs_done in run.reported.epochs:
-        last = run.reported.mean_at(run.info.epochs_done)
+        last = run.reported.mean(run.info.epochs_done)
         table["last"] = _by_row(((last > 0.0) == truth).astype(float), rows)
     return table
 

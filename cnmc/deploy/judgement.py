@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from cnmc.analysis.decision import Decision
+from cnmc.analysis.decision import Decision, sigmoid
 from cnmc.data.names import parse_uid
 from cnmc.deploy.outputs import Entry
 from cnmc.files import natural_key
@@ -19,8 +19,6 @@ MOST_AGAINST = 0.25
 
 LEAST_ODDS = 2.0
 """A cell is doubtful where its odds are within this factor of the threshold's."""
-
-_sigmoid = Decision().probabilities
 
 
 class Cell(NamedTuple):
@@ -63,7 +61,7 @@ def judge(seen: Mapping[str, Entry], decisions: Sequence[Decision], threshold: f
     logits = [np.array(rows) for rows in zip(*(e.logits for e in seen.values()), strict=True)]
     views = [rows / item.temperature for rows, item in zip(logits, decisions, strict=True)]
     log_odds = np.mean([rows.mean(axis=1) for rows in views], axis=0)
-    probs, probs_of_views = _sigmoid(log_odds), _sigmoid(np.concatenate(views, axis=1))
+    probs, probs_of_views = sigmoid(log_odds), sigmoid(np.concatenate(views, axis=1))
     is_all = probs >= threshold
     margins = log_odds - _log_odds(threshold)
     is_against = (probs_of_views >= threshold) != is_all[:, None]
@@ -95,8 +93,7 @@ def by_subject(cells: Sequence[Cell]) -> list[Subject]:
     for name in sorted({c.subject for c in cells}, key=lambda name: (not name, natural_key(name))):
         mine = [cell for cell in cells if cell.subject == name]
         probs = np.array([cell.probability for cell in mine])
-        num_all = sum(cell.label == "ALL" for cell in mine)
-        num_doubtful = sum(cell.doubtful for cell in mine)
+        num_all, num_doubtful = sum(c.label == "ALL" for c in mine), sum(c.doubtful for c in mine)
         ends = [None, None]
         if len(mine) > 1:
             rng = np.random.default_rng(0)
@@ -116,7 +113,7 @@ def threshold_of(decisions: Sequence[Decision], wanted: str) -> float:
     thresholds = [decision.threshold_for(wanted) for decision in decisions]
     if len(set(thresholds)) == 1:
         return thresholds[0]
-    return float(_sigmoid(np.mean([_log_odds(threshold) for threshold in thresholds])))
+    return float(sigmoid(np.mean([_log_odds(threshold) for threshold in thresholds])))
 
 
 def _log_odds(probability: float) -> float:

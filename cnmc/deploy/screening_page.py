@@ -15,9 +15,8 @@ from PIL import Image
 
 from cnmc.data.images import Pixels, crop_and_resize, decode, read_file
 from cnmc.deploy.judgement import LEAST_ODDS, MOST_AGAINST, Cell
-from cnmc.deploy.networks import Network
-from cnmc.errors import CnmcError
-from cnmc.extras import needs
+from cnmc.deploy.networks import EXPORTED, Network
+from cnmc.errors import CnmcError, needs
 
 
 def screening_page(
@@ -102,17 +101,14 @@ def most_decisive(cells: Sequence[Cell], limit: int) -> list[Cell]:
 def _maps(networks: Sequence[Network], cells: Sequence[Cell], images: list[Pixels]) -> list[Pixels]:
     """Return images with Grad-CAM; an error says why there is none."""
     for network in networks:
-        if not network.is_checkpoint:
-            raise CnmcError(
-                f"it needs a checkpoint, and {network.path.name} is an exported network"
-            )
+        if network.path.suffix in EXPORTED:
+            raise CnmcError(f"it needs a checkpoint; {network.path.name} is an exported network")
     if not cells:
         return []
     with needs("explain", "it"):
         from cnmc.deploy.explain import decision_maps, overlay  # noqa: PLC0415 (torch)
     is_all = [cell.label == "ALL" for cell in cells]
-    paths = [network.path for network in networks]
-    maps = decision_maps(paths, np.stack(images), is_all)
+    maps = decision_maps([network.path for network in networks], np.stack(images), is_all)
     return [overlay(image, heat) for image, heat in zip(images, maps, strict=True)]
 
 

@@ -9,8 +9,9 @@ import numpy as np
 import pandas as pd
 
 from cnmc.analysis import calibration, subjects
-from cnmc.analysis.metrics import FloatArray, aurocs, decision_metrics, sigmoid
-from cnmc.analysis.published import published
+from cnmc.analysis.comparisons import published
+from cnmc.analysis.decision import sigmoid
+from cnmc.analysis.metrics import FloatArray, aurocs, decision_metrics
 from cnmc.analysis.results import Group
 from cnmc.data.names import CLASS_NAMES
 from cnmc.reporting import plots
@@ -91,7 +92,7 @@ def _measure(group: Group) -> tuple[dict[str, Any], pd.DataFrame]:
         names = ("temperature_mean", "temperature_std", "calibrated_ece_mean", "calibrated_ece_std")
         return row | dict.fromkeys(names, np.nan), diagram
     fit = calibration.fit_temperature
-    fitted = [fit(r.choosing.labels, r.choosing.mean_at(r.best_epoch)) for r in group.runs]
+    fitted = [fit(r.choosing.labels, r.choosing.mean(r.best_epoch)) for r in group.runs]
     row |= {"temperature_mean": np.mean(fitted), "temperature_std": np.std(fitted)}
     after = sigmoid(group.logits / np.array(fitted)[:, None])
     calibrated = calibration.reliability(repeated, after.ravel())

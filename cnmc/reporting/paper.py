@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
+from cnmc.analysis.comparisons import PUBLISHED, published
 from cnmc.analysis.metrics import METRICS, decision_metrics
-from cnmc.analysis.published import VALUES, published
 from cnmc.analysis.statistics import SIGNIFICANCE
 from cnmc.analysis.subjects import best_and_last
 from cnmc.data.names import CLASS_NAMES
@@ -45,7 +45,7 @@ def table2(findings: Findings) -> Table:
         return text.format_map(row)
 
     frame = pd.DataFrame(rows)
-    return table("table2", frame, {"published": of_paper}, seeds=VALUES["num_seeds"])
+    return table("table2", frame, {"published": of_paper}, seeds=PUBLISHED["num_seeds"])
 
 
 def figure2(findings: Findings) -> Figure:
@@ -58,7 +58,7 @@ def figure2(findings: Findings) -> Figure:
         left.plot(curve["epoch"], curve[f"{key}/loss"], label=label, **plots.marks(position))
     left.set(title="Loss", ylabel="weighted cross-entropy")
     style: plots.Style = {"color": plots.GREY, "linewidth": 0.9, "marker": "D", "markersize": 3}
-    right.plot(100 * np.array(VALUES["curve_f1"]), label="published run", **style)
+    right.plot(100 * np.array(PUBLISHED["curve_f1"]), label="published run", **style)
     right.plot(curve["epoch"], 100 * curve[F1], **plots.marks(1))
     reached = 100 * curve.loc[curve["epoch"] == run.best_epoch, F1].max()
     right.set(title=f"F1: {reached:.2f} % at epoch {run.best_epoch}", ylabel="F1 in %")
@@ -73,9 +73,9 @@ def figure3(findings: Findings) -> list[Item]:
     group = findings.study.reference
     best = int(np.argmax(f1_of(group)))
     subjects = best_and_last(group, best)
-    is_prelim = set(subjects["subject"]) <= set(VALUES["subject_accuracy"])
+    is_prelim = set(subjects["subject"]) <= set(PUBLISHED["subject_accuracy"])
     if is_prelim and not findings.is_generated:
-        subjects["published"] = subjects["subject"].map(VALUES["subject_accuracy"])
+        subjects["published"] = subjects["subject"].map(PUBLISHED["subject_accuracy"])
     subjects = in_percent(subjects, "best", "last", "published")
     classes = [label for label in (1, 0) if label in set(subjects["label"])]
     height = 0.7 + 0.19 * subjects["label"].value_counts().max()
@@ -136,6 +136,8 @@ def _draw_by_epoch(frame: pd.DataFrame, metrics: list[str]) -> Figure:
         title = METRICS[metric].title
         axes.set(title=title[0].upper() + title[1:], ylabel="mean in %")
         plots.count_along(axes, "epoch")
+    for axes in panels[len(metrics) :]:
+        axes.remove()
     return plots.finish(drawing, "figure4")
 
 
@@ -154,7 +156,7 @@ def comparisons(findings: Findings) -> list[Item]:
         names = "first second protocol test num_first num_second mean_first mean_second difference "
         names += "seeds_low seeds_high subjects_low subjects_high superiority superiority_low "
         names += "superiority_high p_one_sided p_two_sided p_holm published_p num_needed"
-        published_p = found["experiment"].map(VALUES["p_values"]).fillna("")
+        published_p = found["experiment"].map(PUBLISHED["p_values"]).fillna("")
         frame = in_percent(found.assign(published_p=published_p), *names.split()[6:13])
         items = [table("comparisons", frame[names.split()], {"seeds needed": needed})]
     items += [say("refused", reason=reason) for reason in refused]

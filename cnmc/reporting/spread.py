@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from cnmc.analysis.comparisons import published
 from cnmc.analysis.metrics import METRICS, evaluate_each
-from cnmc.analysis.published import published
 from cnmc.analysis.results import Group, Study
 from cnmc.analysis.selection import HONEST, is_honest_twin, schemes, views
 from cnmc.analysis.selection import ensembles as score_ensembles

@@ -18,15 +18,16 @@ from hydra.core.hydra_config import HydraConfig
 from PIL import Image
 from pytorch_lightning.loggers import WandbLogger
 
+from cnmc.analysis.decision import sigmoid
 from cnmc.analysis.loading import load_run
-from cnmc.analysis.metrics import METRICS, evaluate, sigmoid
+from cnmc.analysis.metrics import METRICS, evaluate
 from cnmc.analysis.results import Group, Run, run_table
 from cnmc.analysis.statistics import mean_interval
 from cnmc.analysis.subjects import hardest_cells, persons
 from cnmc.config import CONFIG_DIR, LoggerConfig
-from cnmc.runs import sweep_agent
 from cnmc.runs.folder import RunFolder, RunInfo
 from cnmc.runs.identity import without_folders
+from cnmc.runs.provenance import agent_run_id
 from cnmc.tracking import keys
 from cnmc.tracking.loggers import Guard, GuardedLogger, Pixels, Tracker
 
@@ -166,7 +167,7 @@ def tracked_at_wandb(
     """Yield the W&B logger of a run; see :func:`cnmc.tracking.loggers.tracked`."""
     run: wandb.Run | None = None
     with guard:
-        names = {"run_id": sweep_agent.run_id() or info.run_id, "name": info.label}
+        names = {"run_id": agent_run_id() or info.run_id, "name": info.label}
         run = start(options, folder.path, info, config, job_type=keys.TRAIN, **names)
     if run is None:
         yield Tracker()

@@ -28,7 +28,7 @@ from cnmc.analysis.metrics import aurocs, confusion, count_metrics, evaluate
 from cnmc.analysis.results import Group
 from cnmc.analysis.selection import (
     HONEST,
-    best_logits,
+    best_upright_logits,
     choose_on_other_subjects,
     ensembles,
     schemes,
@@ -66,7 +66,7 @@ def test_the_rules_that_choose_an_epoch_report_what_they_say(group: Group) -> No
 
 
 def test_norot_by_its_own_epoch_is_the_best_without_rotations(group: Group) -> None:
-    logits = best_logits(group, rotations=False)
+    logits = best_upright_logits(group)
     for position, run in enumerate(group.runs):
         course = run.reported.mean(rotations=False)[1:]
         assert _f1(group.labels, logits[position]) == max(_f1(group.labels, x) for x in course)
@@ -89,7 +89,7 @@ def test_choosing_among_equal_epochs_flatters_and_choosing_elsewhere_does_not() 
     counts = confusion(labels, right == (labels == 1), subjects)
     whole = count_metrics(counts.sum(axis=2))["f1"]
     strata = np.repeat([1, 2], 10)
-    crossed = choose_on_other_subjects(counts, strata, num_divisions=20)
+    crossed = choose_on_other_subjects(counts, strata)
     assert crossed is not None
     assert whole.max(axis=0).mean() > 0.815
     assert crossed.mean() == pytest.approx(0.8, abs=0.005)

@@ -8,18 +8,11 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from sklearn import metrics as sk
 
-from cnmc.analysis.metrics import (
-    auroc,
-    confusion,
-    evaluate,
-    mean_logits,
-    weighted_bce,
-)
+from cnmc.analysis.metrics import auroc, confusion, evaluate, mean_logits
 
 Case = tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]
 
@@ -78,23 +71,6 @@ def test_a_logit_of_zero_is_negative() -> None:
 
 def test_constant_scores_have_an_auroc_of_one_half() -> None:
     assert auroc(np.array([0, 1, 1]), np.zeros(3)) == 0.5
-
-
-def test_loss_is_the_papers_formula() -> None:
-    labels, logits, weight = np.array([1, 0, 1]), np.array([0.3, -1.2, 2.0]), 0.466
-    p = 1 / (1 + np.exp(-logits))
-    by_hand = -(weight * labels * np.log(p) + (1 - labels) * np.log(1 - p)).mean()
-    assert weighted_bce(labels, logits, weight) == pytest.approx(by_hand, rel=1e-12)
-
-
-def test_loss_equals_pytorch_and_does_not_overflow() -> None:
-    labels, logits = np.array([1, 0, 1, 0]), np.array([-900.0, 900.0, 30.0, -30.0])
-    expected = torch.nn.functional.binary_cross_entropy_with_logits(
-        torch.tensor(logits),
-        torch.tensor(labels, dtype=torch.float64),
-        pos_weight=torch.tensor(0.5),
-    )
-    assert weighted_bce(labels, logits, 0.5) == pytest.approx(float(expected))
 
 
 def test_rotations_are_averaged_as_logits() -> None:
