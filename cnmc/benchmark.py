@@ -8,8 +8,6 @@ if __name__ == "__main__":
     start()
 
 import json
-import logging
-import warnings
 from dataclasses import asdict
 from pathlib import Path
 
@@ -34,9 +32,6 @@ def benchmark(config: BenchmarkConfig) -> list[Row]:
     Raises:
         CnmcError: The output folder cannot be written.
     """
-    # Lightning's advice would drown the rows.
-    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
-    warnings.filterwarnings("ignore", module="pytorch_lightning")
     output = Path(config.output)
     rows: list[Row] = []
     try:

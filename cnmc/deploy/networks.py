@@ -19,8 +19,7 @@ from numpy.typing import NDArray
 
 from cnmc.analysis.decision import Decision
 from cnmc.devices import num_cores
-from cnmc.errors import CnmcError
-from cnmc.extras import needs
+from cnmc.errors import CnmcError, needs
 
 Images = NDArray[np.uint8]
 """Cropped RGB cells of shape (cells, size, size, 3)."""

@@ -16,8 +16,7 @@ from PIL import Image
 from cnmc.data.images import Pixels, crop_and_resize, decode, read_file
 from cnmc.deploy.judgement import LEAST_ODDS, MOST_AGAINST, Cell
 from cnmc.deploy.networks import EXPORTED, Network
-from cnmc.errors import CnmcError
-from cnmc.extras import needs
+from cnmc.errors import CnmcError, needs
 
 
 def screening_page(

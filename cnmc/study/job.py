@@ -48,15 +48,27 @@ def run_job(node: DictConfig, train: Train) -> None:
     """
     board = Board(Path(node.run.root), node.study.id)
     state = JobState(int(HydraConfig.get().job.num), "running", time.time())
+    # The jobs of these launchers print to a file of their own.
+    launcher = HydraConfig.get().launcher._target_
+    own_log = RunDisplay() if "submitit" in launcher or "ray" in launcher else None
+
+    def report(progress: RunProgress) -> None:
+        if state.progress is None and progress.epoch > 0:
+            state.first_share = progress.epoch / progress.max_epochs
+        state.progress = progress
+        board.write(state)
+        if own_log is not None:
+            own_log.update(progress)
+
     try:
         config, resolved, folder = described(node)
-        failed = board.first_failure() if config.study.fail_fast else None
-        if failed is not None and not folder.is_finished():
+        bad = [other for other in board.states() if other.status in ("failed", "refused")]
+        if config.study.fail_fast and bad and not folder.is_finished():
             state.status = "left out"
-            state.error = f"study.fail_fast=true, and run {failed.num + 1} {failed.status}"
+            state.error = f"study.fail_fast=true, and run {bad[0].num + 1} {bad[0].status}"
             return
         board.write(state)
-        outcome = train(config, resolved, folder, _reporter(board, state))
+        outcome = train(config, resolved, folder, report)
         state.status = "skipped" if outcome == "skipped" else "finished"
     except CnmcError as error:
         state.status = "refused" if isinstance(error, RefusedError) else "failed"
@@ -76,20 +88,3 @@ def run_job(node: DictConfig, train: Train) -> None:
         raise
     finally:
         board.write(state)
-
-
-def _reporter(board: Board, state: JobState) -> Report:
-    """Return a function that reports the progress of a run on the board."""
-    # The jobs of these launchers print to a file of their own.
-    launcher = HydraConfig.get().launcher._target_
-    own_log = RunDisplay() if "submitit" in launcher or "ray" in launcher else None
-
-    def report(progress: RunProgress) -> None:
-        if state.progress is None and progress.epoch > 0:
-            state.first_share = progress.epoch / progress.max_epochs
-        state.progress = progress
-        board.write(state)
-        if own_log is not None:
-            own_log.update(progress)
-
-    return report

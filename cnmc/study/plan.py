@@ -25,20 +25,18 @@ from omegaconf.errors import OmegaConfBaseException
 
 from cnmc.config import Config, to_config
 from cnmc.errors import CnmcError, one_line
-from cnmc.runs import sweep_agent
 from cnmc.runs.folder import RunFolder
 from cnmc.runs.identity import run_name
 from cnmc.runs.lifecycle import check_place
-from cnmc.signals import end_if_received, end_with_parent
-from cnmc.streams import never_fail_to_print
+from cnmc.runs.provenance import agent_parameters
+from cnmc.signals import end_if_received, end_with_parent, never_fail_to_print
 from cnmc.study.monitor import SUCCEEDED, Board, Monitor
 
 _OTHER_COMMANDS = ("-h", "--help", "--hydra-help", "-c", "--cfg", "-i", "--info", "-r", "--run")
-_STUDY_FILES = "sweep"
-"""The config group of study files (``sweeps/hydra/sweep``); choosing one asks for a multirun."""
+_STUDY_FILES = "sweep"  # the config group of study files; choosing one asks for a multirun
 
+# The study that this process launched: the configuration of its first run, and its monitor.
 _launched: list[tuple[Config, Monitor]] = []
-"""The study that this process launched: the configuration of its first run, and its monitor."""
 
 
 def with_multirun(arguments: Sequence[str], study_id: str | None = None) -> list[str]:
@@ -59,7 +57,7 @@ def with_multirun(arguments: Sequence[str], study_id: str | None = None) -> list
     swept = [_key(item) for item in parsed if item.is_sweep_override()]
     flag = "-m" in arguments or "--multirun" in arguments
     several = flag or _STUDY_FILES in given
-    parameters = sweep_agent.parameters()
+    parameters = agent_parameters()
     if parameters is None:
         if not (swept or several):
             return list(arguments)
@@ -143,23 +141,20 @@ def _launch(config: DictConfig, config_name: str | None) -> None:
 def close_study() -> tuple[Config, list[RunFolder], dict[str, str]] | None:
     """End the study that this process launched; return None if there was none.
 
-    Returns:
-        The configuration of its first run, the run folders, and by path of the folder the reason
-        why a run is not finished.
+    Otherwise return the configuration of its first run, the run folders, and the reason why a run
+    is not finished by the path of its folder.
     """
     if not _launched:
         return None
     config, monitor = _launched.pop()
     monitor.stop()
-    states = {state.num: state for state in monitor.board.states()}
+    reasons = {str(folder.path): "its job did not start" for folder in monitor.folders}
+    for state in monitor.board.states():
+        path = str(monitor.folders[state.num].path)
+        reasons[path] = state.error or state.status
+        if state.status in SUCCEEDED:
+            del reasons[path]
     monitor.board.close()
-    reasons = {}
-    for num, folder in enumerate(monitor.folders):
-        state = states.get(num)
-        if state is None:
-            reasons[str(folder.path)] = "its job did not start"
-        elif state.status not in SUCCEEDED:
-            reasons[str(folder.path)] = state.error or state.status
     return config, monitor.folders, reasons
 
 
@@ -209,10 +204,8 @@ def job_folder(
 ) -> RunFolder:
     """Return the run folder of a job.
 
-    Args:
-        config: The configuration of a job of the same setting.
-        overrides: The job's own overrides, one value for each key.
-        params: ``hydra.sweeper.params`` of a study file.
+    ``config`` may be of another job of the same setting. ``overrides`` are the job's own, one value
+    for each key, and ``params`` is ``hydra.sweeper.params`` of a study file.
     """
     values = {_key(item): item.get_value_element_as_str() for item in _parse(overrides)}
     swept = {key: values[key] for key in (*config.run.swept, *(params or {})) if key in values}

@@ -25,9 +25,9 @@ from cnmc.analysis.results import Group, Run, run_table
 from cnmc.analysis.statistics import mean_interval
 from cnmc.analysis.subjects import hardest_cells, persons
 from cnmc.config import CONFIG_DIR, LoggerConfig
-from cnmc.runs import sweep_agent
 from cnmc.runs.folder import RunFolder, RunInfo
 from cnmc.runs.identity import without_folders
+from cnmc.runs.provenance import agent_run_id
 from cnmc.tracking import keys
 from cnmc.tracking.loggers import Guard, GuardedLogger, Pixels, Tracker
 
@@ -186,7 +186,7 @@ def tracked_at_wandb(
     """
     run: wandb.Run | None = None
     with guard:
-        run_id = sweep_agent.run_id() or info.run_id
+        run_id = agent_run_id() or info.run_id
         more = {"job_type": keys.TRAIN, "run_id": run_id, "name": info.label}
         run = start(options, folder.path, info, config, **more)
     if run is None:

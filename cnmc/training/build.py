@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import warnings
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
@@ -76,15 +78,16 @@ def build_trainer(
     Raises:
         CnmcError: This machine does not have the accelerator.
     """
+    # Lightning's advice would drown the lines about the runs.
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", module="pytorch_lightning")
     trainer = config.trainer
-    options: dict[str, Any] = {
-        "accelerator": trainer.accelerator,
-        "devices": 1 if gpu is None else [gpu],
-        "precision": lightning_precision(trainer),
-    }
+    precision: Any = lightning_precision(trainer)
     try:
         return pl.Trainer(
-            **options,
+            accelerator=trainer.accelerator,
+            devices=1 if gpu is None else [gpu],
+            precision=precision,
             deterministic=trainer.deterministic,
             max_epochs=trainer.max_epochs,
             limit_train_batches=trainer.limit_train_batches,

@@ -35,12 +35,8 @@ class RunRecorder(pl.Callback):
     after every epoch, then ``best.ckpt`` if the F1 in ``metrics.csv`` is the highest so far. If the
     process dies between the two, the resumed run writes ``best.ckpt`` from ``last.ckpt``.
 
-    Args:
-        folder: The run folder.
-        info: The run's identity and progress; the progress is stored after every epoch.
-        config: The resolved configuration, which is stored in the checkpoints.
-        cells: By role (``val``, ``test``): cell_id, subject, label in the order of evaluation.
-        num_rotations: Number of logits of an evaluated cell.
+    ``cells`` has the cell_id, subject and label of the cells of each role (``val``, ``test``), in
+    the order of evaluation, and an evaluated cell has ``num_rotations`` logits.
     """
 
     def __init__(
@@ -56,8 +52,8 @@ class RunRecorder(pl.Callback):
         self.config = without_folders(config)
         self.cells = cells
         self.columns = [logit_column(eighths) for eighths in rotation_columns(num_rotations)]
+        # F1 of the last stored epoch, with all rotations and without.
         self.last_f1: tuple[float | None, float | None] = (None, None)
-        """F1 of the last stored epoch, with all rotations and without."""
         self._error: BaseException | None = None
         self._batches: list[tuple[Tensor, Tensor]] = []
         self._rates: dict[str, float] = {}
@@ -103,9 +99,7 @@ class RunRecorder(pl.Callback):
         """Collect the logits of a batch."""
         self._batches.append((batch.positions.cpu(), outputs.cpu()))
 
-    def on_test_batch_end(self, *args: Any) -> None:
-        """Collect the logits of a batch."""
-        self.on_validation_batch_end(*args)
+    on_test_batch_end = on_validation_batch_end  # type: ignore[assignment]
 
     def on_validation_end(self, trainer: pl.Trainer, _module: pl.LightningModule) -> None:
         """Store the logits of this epoch, and the metrics of the network before training."""
@@ -132,9 +126,8 @@ class RunRecorder(pl.Callback):
         checkpoint["cnmc"] = self._origin()
 
     def _store_logits(self, role: str, epoch: int) -> None:
-        batches, self._batches = self._batches, []
-        index = torch.cat([index for index, _ in batches]).numpy()
-        logits = torch.cat([logits for _, logits in batches]).numpy()
+        index, logits = (torch.cat(parts).numpy() for parts in zip(*self._batches, strict=True))
+        self._batches = []
         table = self.cells[role].iloc[index].reset_index(drop=True).astype({"label": "int8"})
         table.insert(0, "epoch", epoch)
         table.insert(1, "role", role)
@@ -148,8 +141,8 @@ class RunRecorder(pl.Callback):
         seconds, self._clock = now - self._clock, now
         # Lightning keeps float32, which hold seven digits.
         logged = {name: float(f"{value:.7g}") for name, value in trainer.callback_metrics.items()}
-        row: dict[str, float] = {"epoch": epoch}
-        row["train/loss"] = logged.get("train/loss", math.nan) if epoch else math.nan
+        loss = logged.get("train/loss", math.nan) if epoch else math.nan
+        row: dict[str, float] = {"epoch": epoch, "train/loss": loss}
         row |= {name: value for name, value in logged.items() if name.startswith("val/")}
         # The classifier logs the paper's metrics; any other comes from the stored logits.
         for name, value in self._scores.items():

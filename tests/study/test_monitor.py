@@ -31,15 +31,13 @@ def _running(epoch: int, share: float, doing: str | None = None) -> JobState:
     return JobState(1, "running", began=0.0, progress=progress)
 
 
-def test_the_first_failure_is_found_among_the_states(tmp_path: Path) -> None:
+def test_states_are_read_in_the_order_of_the_jobs(tmp_path: Path) -> None:
     board = Board(tmp_path, "a")
     board.open()
     states = [JobState(10, "refused", began=0.0), _running(1, 0.25), JobState(0, "finished", 0.0)]
     for state in states:
         board.write(state)
-    read = Board(tmp_path, "a")
-    assert read.states() == states[::-1]
-    assert read.first_failure() == states[0]
+    assert Board(tmp_path, "a").states() == states[::-1]
     assert [state.share for state in states] == [0.0, 0.25, 1.0]
 
 
