@@ -27,11 +27,7 @@ register()
 
 
 def benchmark(config: BenchmarkConfig) -> list[Row]:
-    """Measure the chosen stages, and write ``benchmark.json`` after each.
-
-    Raises:
-        CnmcError: The output folder cannot be written.
-    """
+    """Measure the chosen stages, and write ``benchmark.json`` after each."""
     output = Path(config.output)
     rows: list[Row] = []
     try:

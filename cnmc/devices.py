@@ -58,9 +58,6 @@ def claim_gpu(accelerator: str = "auto") -> Iterator[int | None]:
 
     A claim is a lock on a file in the temporary folder, named by the GPU's UUID; the system
     releases it when the process ends. Yields None without a GPU or for another accelerator.
-
-    Raises:
-        CnmcError: The lock cannot be created.
     """
     import torch  # noqa: PLC0415 - takes seconds
 

@@ -13,12 +13,8 @@ import torch
 
 from cnmc.errors import CnmcError
 
-SECONDS = 2.0
-"""Least duration of one measurement."""
-
-NUM_EVALUATED = 1_867
-"""Cells of the preliminary test part (Table 1 of the paper)."""
-
+SECONDS = 2.0  # least duration of one measurement
+NUM_EVALUATED = 1_867  # cells of the preliminary test part (Table 1 of the paper)
 TRAINING = "training, against the published way"
 EVALUATION = "evaluation, against the published way"
 

@@ -27,8 +27,9 @@ import pytorch_lightning as pl
 import torch
 from PIL import Image
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 from torchvision import transforms
+from torchvision.datasets.folder import default_loader
 
 from cnmc.benchmarking import measure
 from cnmc.benchmarking.measure import EVALUATION, NUM_EVALUATED, TRAINING, Comparison, Row, timed
@@ -43,25 +44,9 @@ from cnmc.model.module import CellClassifier
 from cnmc.model.tta import predict_logits
 from cnmc.training.build import build_classifier, build_trainer
 
-LIMIT_GB = 6.0
-"""Largest accepted host memory."""
+LIMIT_GB = 6.0  # largest accepted host memory
 
 Measurements = Iterator[Comparison | Row]
-
-
-@dataclass(frozen=True)
-class ImageFiles(Dataset[Tensor]):
-    """The baseline's images, opened each time they are used."""
-
-    files: list[Path]
-    transform: Callable[[Image.Image], Tensor]
-
-    def __len__(self) -> int:
-        return len(self.files)
-
-    def __getitem__(self, position: int) -> Tensor:
-        with Image.open(self.files[position]) as image:
-            return self.transform(image.convert("RGB"))
 
 
 def _rotations(image: Image.Image) -> Tensor:
@@ -75,8 +60,7 @@ class Bench:
 
     config: BenchmarkConfig
     store: CellStore
-    gpu: int | None = None
-    """Index of the GPU to use; None uses the CPU."""
+    gpu: int | None = None  # index of the GPU to use; None uses the CPU
 
     @property
     def device(self) -> torch.device:
@@ -95,15 +79,14 @@ class Bench:
         return CellDataModule(replace(self.config, data=data), self.store).train_dataloader()
 
     def baseline_loader(self, role: str, batch_size: int, num_workers: int) -> DataLoader[Any]:
-        """Return the baseline's batches of floats.
+        """Return batches of augmented ``train`` cells, or of ``val`` cells in eight rotations.
 
-        These are augmented ``train`` cells (B x 3 x S x S), or ``val`` cells in eight rotations
-        (B x 8 x 3 x S x S).
+        These are floats, B x 3 x S x S or B x 8 x 3 x S x S.
         """
         split = self.store.split.cells
         paths = self.store.cells.set_index("cell_id")["path"]
         chosen = paths.loc[split.loc[split["role"] == role, "cell_id"]]
-        files = [self.store.manifest.root / path for path in chosen]
+        files = [str(self.store.manifest.root / path) for path in chosen]
         data = self.config.data
         side = data.resize or data.crop
         augmentation = [
@@ -113,9 +96,10 @@ class Bench:
             transforms.ToTensor(),
         ]
         crop = [transforms.CenterCrop(data.crop), transforms.Resize((side, side))]
-        steps = [*crop, _rotations] if role == "val" else [*crop, *augmentation]
+        convert = transforms.Compose([*crop, *([_rotations] if role == "val" else augmentation)])
         return DataLoader(
-            ImageFiles(files, transforms.Compose(steps)),
+            files,  # type: ignore[arg-type]
+            collate_fn=lambda some: torch.stack([convert(default_loader(file)) for file in some]),
             batch_size=min(batch_size, len(files)),
             shuffle=True,
             drop_last=True,

@@ -165,9 +165,7 @@ class Monitor:
         return "  ".join(words)
 
 
-def seconds_left(
-    states: Sequence[JobState], num_runs: int, now: float | None = None
-) -> float | None:
+def seconds_left(states: Sequence[JobState], num_runs: int) -> float | None:
     """Estimate how long a study will still take; None if this command trained nothing yet."""
     trained = [state for state in states if state.status != "skipped"]
     worked = sum(max(0.0, state.share - state.first_share) for state in trained)
@@ -175,5 +173,5 @@ def seconds_left(
         return None
     running = [state for state in trained if state.status == "running"]
     left = num_runs - len(states) + sum(1.0 - state.share for state in running)
-    elapsed = (now or time.time()) - min(state.began for state in trained)
+    elapsed = time.time() - min(state.began for state in trained)
     return elapsed / worked * left

@@ -37,11 +37,7 @@ def build_trainer(
     loggers: Sequence[Logger] = (),
     gpu: int | None = None,
 ) -> pl.Trainer:
-    """Return the trainer of a run, on one device; ``gpu=None`` leaves the choice to Lightning.
-
-    Raises:
-        CnmcError: This machine does not have the accelerator.
-    """
+    """Return the trainer of a run, on one device; ``gpu=None`` leaves the choice to Lightning."""
     # Lightning's advice would drown the lines about the runs.
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", module="pytorch_lightning")

@@ -5,17 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
-import pytorch_lightning as pl
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
-from cnmc.training.recorder import RunRecorder
-
-# Within an epoch: lines where there is no terminal, and reports, each of which waits for the GPU.
 SECONDS_BETWEEN_LINES = 60.0
-_SECONDS_BETWEEN_REPORTS = 1.0
+"""How often a line is printed within an epoch where there is no terminal."""
 
 
 def clock(seconds: float) -> str:
@@ -99,64 +94,3 @@ class RunDisplay:
         if (is_new and not title) if terminal else (is_new or is_late):
             self._printed[title] = (epoch if progress.f1 is None else progress.epoch, now)
             self.print("  ".join(filter(None, [title, progress.line()])) + note)
-
-
-class ProgressReporter(pl.Callback):
-    """Report the progress of a run after every epoch, and every second within it.
-
-    ``recorder`` has the metrics of the last epoch; it comes before this in the trainer's list.
-    """
-
-    def __init__(self, recorder: RunRecorder, report: Report) -> None:
-        self.recorder = recorder
-        self.report = report
-        self._start = self._last = time.monotonic()
-        self._first_share = 0.0
-
-    def on_train_start(self, trainer: Any, _module: pl.LightningModule) -> None:
-        """Start the clock."""
-        self._start = time.monotonic()
-        self._first_share = trainer.current_epoch / trainer.max_epochs
-
-    def on_train_batch_end(
-        self, trainer: Any, _module: Any, outputs: Any, _batch: Any, batch_idx: int
-    ) -> None:
-        """Report a batch if the last report is old."""
-        if time.monotonic() - self._last >= _SECONDS_BETWEEN_REPORTS:
-            done = f"{batch_idx + 1}/{trainer.num_training_batches}"
-            doing = f"training batch {done} loss {float(outputs['loss']):.4f}"
-            self._send(trainer, batch_idx + 1, 0, doing)
-
-    def on_validation_batch_end(
-        self, trainer: Any, _module: Any, _outputs: Any, _batch: Any, batch_idx: int, *_: Any
-    ) -> None:
-        """Report a batch if the last report is old."""
-        if time.monotonic() - self._last >= _SECONDS_BETWEEN_REPORTS:
-            doing = f"evaluated batch {batch_idx + 1}/{sum(trainer.num_val_batches)}"
-            self._send(trainer, trainer.num_training_batches, batch_idx + 1, doing)
-
-    def on_validation_end(self, trainer: Any, _module: pl.LightningModule) -> None:
-        """Report the metrics of the network before training."""
-        if trainer.state.fn != "fit":
-            self._send(trainer, 0, 0)
-
-    def on_train_epoch_end(self, trainer: Any, _module: pl.LightningModule) -> None:
-        """Report the metrics of the epoch."""
-        self._send(trainer, trainer.num_training_batches, sum(trainer.num_val_batches))
-
-    def _send(self, trainer: Any, trained: int, evaluated: int, doing: str | None = None) -> None:
-        """Report after so many training and evaluation batches of the current epoch."""
-        self._last = time.monotonic()
-        share, left = 0.0, None
-        if trainer.state.fn == "fit":
-            # A trained image takes as long as three that only pass the network.
-            of_train = 3 * trainer.datamodule.config.data.batch_size
-            of_eval = len(self.recorder.columns) * trainer.datamodule.config.data.eval_batch_size
-            whole = of_train * trainer.num_training_batches + of_eval * sum(trainer.num_val_batches)
-            done = (of_train * trained + of_eval * evaluated) / whole
-            share = (trainer.current_epoch + done) / trainer.max_epochs
-            pace = (time.monotonic() - self._start) / max(share - self._first_share, 1e-9)
-            left = pace * (1.0 - share)
-        info, last_f1 = self.recorder.info, self.recorder.last_f1
-        moment = (info.label, info.epochs_done, trainer.max_epochs, share)
-        self.report(RunProgress(*moment, *last_f1, info.best_f1, left, doing))
