@@ -34,8 +34,8 @@ from cnmc.devices import claim_gpu
 from cnmc.errors import CnmcError, is_interruption
 from cnmc.model.checkpoint import load_checkpoint
 from cnmc.runs.folder import RunFolder, RunInfo
+from cnmc.runs.identity import agent_run_id
 from cnmc.runs.lifecycle import (
-    Origin,
     begin_run,
     check_origin,
     check_place,
@@ -44,7 +44,6 @@ from cnmc.runs.lifecycle import (
     find_run,
     start_over,
 )
-from cnmc.runs.provenance import agent_run_id
 from cnmc.study.job import described, run_job
 from cnmc.study.plan import close_study, with_multirun
 from cnmc.tracking.loggers import Tracker, log_study, tracked
@@ -154,7 +153,7 @@ def _tracked(
             folder.write_info(info)
 
 
-def _origin(config: Config, cells: CellSplit) -> Origin:
+def _origin(config: Config, cells: CellSplit) -> dict[str, str | None]:
     return {
         "protocol": cells.split.protocol,
         "manifest_fingerprint": cells.manifest.fingerprint,

@@ -26,7 +26,8 @@ from torch.utils.data import DataLoader
 from cnmc.benchmarking import measure
 from cnmc.benchmarking.baselines import ImageFiles, train_steps
 from cnmc.benchmarking.measure import EVALUATION, NUM_EVALUATED, TRAINING, Comparison, Row, timed
-from cnmc.config import EXPORT_SUFFIXES, BenchmarkConfig, TrainerConfig
+from cnmc.config import EXPORT_SUFFIXES, BenchmarkConfig
+from cnmc.config.groups import TrainerConfig
 from cnmc.data.store import CellStore
 from cnmc.deploy.formats import write_network
 from cnmc.deploy.graph import CellGraph, describe

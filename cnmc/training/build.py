@@ -12,7 +12,7 @@ from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.loggers import Logger
 
-from cnmc.config import Config, TrainerConfig
+from cnmc.config.groups import Config, TrainerConfig
 from cnmc.data.augment import CellAugmentation
 from cnmc.data.datamodule import CellDataModule
 from cnmc.data.store import CellStore
@@ -48,7 +48,7 @@ def build_classifier(config: Config, pos_weight: float) -> CellClassifier:
             drop_rate=model.drop_rate,
         ),
         optimizer=OptimizerOptions(
-            stages=asdict(model.stages),
+            stages=model.stages,
             rates=optimizer.rates,
             decay_every=optimizer.decay_every,
             decay_factor=optimizer.decay_factor,
