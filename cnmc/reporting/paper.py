@@ -136,6 +136,8 @@ def _draw_by_epoch(frame: pd.DataFrame, metrics: list[str]) -> Figure:
         title = TITLES[metric]
         axes.set(title=title[0].upper() + title[1:], ylabel="mean in %")
         plots.count_along(axes, "epoch")
+    for axes in panels[len(metrics) :]:
+        axes.remove()
     return plots.finish(drawing, "figure4")
 
 
