@@ -25,9 +25,6 @@ from cnmc.model.tta import rotate, rotation_columns
 
 Maps = NDArray[np.float32]
 
-_STRENGTH = 0.8
-"""Share of the colour where a map is 1."""
-
 
 def decision_maps(checkpoints: Sequence[Path], images: Images, is_all: Sequence[bool]) -> Maps:
     """Return where networks find evidence for the class of each cell.
@@ -54,7 +51,7 @@ def overlay(pixels: Pixels, heat: Maps) -> Pixels:
     levels = (255 * heat).round().astype(np.uint8)
     colours = cv2.cvtColor(cv2.applyColorMap(levels, cv2.COLORMAP_INFERNO), cv2.COLOR_BGR2RGB)
     grey = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)[..., None]
-    share = _STRENGTH * heat[..., None]
+    share = 0.8 * heat[..., None]  # of the colour
     mixed: Pixels = ((1 - share) * grey + share * colours).round().astype(np.uint8)
     return mixed
 

@@ -130,14 +130,12 @@ class Check(NamedTuple):
 def export_network(
     trained: TrainedNetwork, kind: str, path: Path, cells: CellsOfRun | None
 ) -> Check:
-    """Write a network to a file and check it on cells of its run, or on generated cells."""
+    """Write a network to a file and check it on cells of its run, or on generated cells.
+
+    ``openvino_int8`` needs cells of the run.
+    """
     number, calibration = _CHECKED, None
-    if kind == INT8:
-        if cells is None:
-            raise CnmcError(
-                f"format={kind}: needs training cells to find the ranges of 8-bit numbers; give "
-                "data.root=DIR of the data set that the network was trained on"
-            )
+    if kind == INT8 and cells is not None:
         number, (calibration, _) = _CHECKED_INT8, cells.read("train", _CALIBRATED, trained.info)
     images, labels, origin = cells_to_check(trained, cells, number)
     write_network(trained.graph, kind, path, calibration)
@@ -196,7 +194,7 @@ def write_network(
         with without_telemetry():
             model = openvino.convert_model(file)
     info = graph.info
-    if calibration is not None:
+    if kind == INT8 and calibration is not None:
         model = _quantized(model, calibration)
         info = replace(info, precision="int8")
     model.set_rt_info(info.to_json(), [METADATA])
