@@ -94,10 +94,7 @@ def without_hydra(whole: DictConfig) -> DictConfig:
 
 
 def compose(overrides: Sequence[str], config_name: str = "config") -> tuple[Any, dict[str, Any]]:
-    """Return the typed configuration of a command, and the same as resolved plain values.
-
-    ``config_name`` is ``config`` for training, else the name of the command.
-    """
+    """Return the typed configuration of a command (``config``: training), and its plain values."""
     register()
     arguments = quoted(overrides, SCHEMAS[config_name])
     with (

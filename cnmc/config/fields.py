@@ -36,7 +36,7 @@ def choice(*options: Any, default: Any = MISSING) -> Any:
 
 
 def path(default: Any = MISSING, *, swept: bool = False) -> Any:
-    """Declare a path or another text that Hydra must not interpret, and whether a study can sweep it."""
+    """Declare a path or another text that Hydra must not interpret; a study can sweep some."""
     return field(default=default, metadata={"path": True, "swept": swept})
 
 
