@@ -6,7 +6,7 @@ from typing import Literal
 
 import pandas as pd
 
-from cnmc.config import DataConfig
+from cnmc.config.groups import DataConfig
 from cnmc.data.manifest import Manifest
 from cnmc.data.names import PARTS
 from cnmc.data.sources import Finding

@@ -23,7 +23,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from cnmc.config import AugmentConfig
+from cnmc.config.groups import AugmentConfig
 from cnmc.data.images import Pixels
 
 _BITS = 10

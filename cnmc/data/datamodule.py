@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from cnmc.config import Config
+from cnmc.config.groups import Config
 from cnmc.data.augment import CellAugmentation, warp
 from cnmc.data.store import CellCache, CellStore
 from cnmc.errors import CnmcError

@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 from filelock import FileLock
 
-from cnmc.config import DataConfig, SplitConfig
+from cnmc.config.groups import DataConfig, SplitConfig
 from cnmc.data.audit import usable_cells
 from cnmc.data.images import Pixels, UnreadableImageError, crop_and_resize, decode, read_file
 from cnmc.data.manifest import Manifest, load_manifest, writing_to

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from fnmatch import fnmatchcase
 from functools import partial
 from typing import Any
@@ -16,7 +15,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from torchmetrics import MeanMetric, MetricCollection, classification
 from torchmetrics.utilities import dim_zero_cat
 
-from cnmc.config import Config
+from cnmc.config.groups import Config
 from cnmc.errors import CnmcError
 from cnmc.model.tta import images_at_once, predict_logits, to_float
 
@@ -43,7 +42,7 @@ class CellClassifier(pl.LightningModule):
             # Compiled in place, so that the names of the parameters stay the same.
             network.compile(dynamic=False)
         self.optimizer_config = config.optimizer
-        self.groups = parameter_groups(network, asdict(model.stages), config.optimizer.rates)
+        self.groups = parameter_groups(network, model.stages, config.optimizer.rates)
         self.pos_weight = pos_weight
         self.num_rotations = config.tta.num_rotations
         self.seed = config.seed

@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from cnmc.config import DataConfig
+from cnmc.config.groups import DataConfig
 from cnmc.data.audit import audit, usable_cells
 from cnmc.data.manifest import Manifest, load_manifest
 from cnmc.data.sources import Finding

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pytest
 from scipy import stats
 
-from cnmc.config import AugmentConfig
+from cnmc.config.groups import AugmentConfig
 from cnmc.data.augment import CellAugmentation, Motion, move
 
 Image = npt.NDArray[np.uint8]

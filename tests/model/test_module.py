@@ -12,8 +12,7 @@ from sklearn import metrics as sk
 from torch import Tensor, nn
 
 from cnmc.cli.app import compose
-from cnmc.config import STAGES
-from cnmc.config.groups import StagesConfig, TTAConfig
+from cnmc.config.groups import STAGES, TTAConfig
 from cnmc.model.module import CellClassifier
 from cnmc.model.tta import images_at_once
 from cnmc.training.build import build_classifier
@@ -40,7 +39,7 @@ def _classifier(
     num_rotations: int = 8, pos_weight: float = 0.466, *, fused: bool = False
 ) -> CellClassifier:
     config, _ = compose(["optimizer.lr.head=1e-2", f"optimizer.fused={fused}"])
-    stages = StagesConfig(["body"], [], [], [], [], ["head"])
+    stages = {"stage1": ["body"], "head": ["head"]}
     config = replace(
         config, model=replace(config.model, stages=stages), tta=TTAConfig(num_rotations)
     )
