@@ -6,7 +6,7 @@ import io
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache, partial
 from itertools import takewhile
 from pathlib import Path
@@ -180,11 +180,12 @@ def tracked_at_wandb(
     *,
     quiet: bool,
 ) -> Iterator[Tracker]:
-    """Yield the W&B logger of a run, and finish the W&B run at the end.
+    """Yield the W&B logger of a run; finish the W&B run and store if it is complete at the end.
 
     See :func:`cnmc.tracking.loggers.tracked`.
     """
     run: wandb.Run | None = None
+    concluded = False
     with guard:
         run_id = agent_run_id() or info.run_id
         more = {"job_type": keys.TRAIN, "run_id": run_id, "name": info.label}
@@ -202,7 +203,8 @@ def tracked_at_wandb(
                 run.log(_charts(results, options.num_images, pixels))
             if options.log_model:
                 _log_checkpoints(run, folder, info, summary, log_last=options.log_last)
-        tracker.complete = True
+        nonlocal concluded
+        concluded = True
 
     tracker = Tracker(conclude=conclude)
     files = Path(run.dir).parent
@@ -219,7 +221,10 @@ def tracked_at_wandb(
             # A failure after the training is not a failure of the run.
             run.finish(exit_code=0 if info.status == "finished" else 1)
             address = f"logged offline; wandb sync {files} sends it" if run.offline else run.url
-        tracker.complete = tracker.complete and not guard.failed
+        if concluded and not guard.failed:
+            info.logged = True
+            with suppress(OSError):
+                folder.write_info(info)
         if not quiet:
             print(f"W&B: {address}")
 
