@@ -23,7 +23,7 @@ import wandb
 from pydantic import TypeAdapter
 
 from cnmc.analysis.metrics import METRICS
-from cnmc.config import STAGES, LoggerConfig
+from cnmc.config.groups import STAGES, LoggerConfig
 from cnmc.errors import CnmcError
 from cnmc.runs.folder import F1, F1_NOROT
 from cnmc.tracking import keys
@@ -164,7 +164,7 @@ def _sections(protocol: Protocol) -> list[ws.Section]:
             wr.WeavePanelSummaryTable(table_name=keys.METRICS_TABLE),
             wr.MediaBrowser(
                 title="The report's figures of each study",
-                media_keys=[keys.figure(name) for name in FIGURES],
+                media_keys=["figures/" + name for name in FIGURES],
                 num_columns=2,
             ),
         ],
