@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 import wandb
 
-from cnmc.analysis.ranking import Candidate, cells_of
+from cnmc.analysis.ranking import CELLS, Candidate
 from cnmc.errors import CnmcError
 from cnmc.tracking import keys
 
@@ -91,7 +91,8 @@ class Project:
                 artifact.save()
             for other in self._trainings(experiment):
                 origin = other.config[keys.ORIGIN]
-                if origin["run_id"] == run.origin["run_id"] or cells_of(origin) != run.cells:
+                is_comparable = all(origin.get(k) == run.origin.get(k) for k in CELLS.values())
+                if origin["run_id"] == run.origin["run_id"] or not is_comparable:
                     continue
                 if (holder := self._artifact(origin, keys.BEST_OF_STUDY)) is not None:
                     kept = [alias for alias in holder.aliases if alias != keys.BEST_OF_STUDY]
