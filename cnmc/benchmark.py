@@ -8,8 +8,6 @@ if __name__ == "__main__":
     start()
 
 import json
-import logging
-import warnings
 from dataclasses import asdict
 from pathlib import Path
 
@@ -29,14 +27,7 @@ register()
 
 
 def benchmark(config: BenchmarkConfig) -> list[Row]:
-    """Measure the chosen stages, and write ``benchmark.json`` after each.
-
-    Raises:
-        CnmcError: The output folder cannot be written.
-    """
-    # Lightning's advice would drown the rows.
-    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
-    warnings.filterwarnings("ignore", module="pytorch_lightning")
+    """Measure the chosen stages, and write ``benchmark.json`` after each."""
     output = Path(config.output)
     rows: list[Row] = []
     try:

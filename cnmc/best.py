@@ -30,14 +30,10 @@ register()
 
 
 def best(config: BestConfig) -> None:
-    """Print the best run; copy or promote its checkpoint if wanted.
-
-    Raises:
-        CnmcError: There is no run, the runs cannot be compared, the checkpoint is missing or cannot
-            be written, or W&B cannot be asked.
-    """
-    project = _project(config.project, config.entity) if config.source == "wandb" else None
-    if project is not None:
+    """Print the best run; copy or promote its checkpoint if wanted."""
+    project: Project | None = None
+    if config.source == "wandb":
+        project = _project(config.project, config.entity)
         candidates, num_left_out = project.candidates(config.experiment)
     else:
         candidates, num_left_out = candidates_in(Path(config.runs), config.experiment)
@@ -86,7 +82,7 @@ def _download(run: Candidate, project: Project | None, output: Path) -> Path:
     from cnmc.model.checkpoint import load_checkpoint  # noqa: PLC0415 - torch takes seconds
 
     path = output / run.label.replace("/", "-") / "best.ckpt"
-    expected = {"run_id": run.origin["run_id"], "epoch": run.epoch}
+    expected = (run.origin["run_id"], run.epoch)
     try:
         with replacing(path) as temporary:
             if project is not None:
@@ -94,9 +90,11 @@ def _download(run: Candidate, project: Project | None, output: Path) -> Path:
             else:
                 shutil.copyfile(run.checkpoint, temporary)
             origin = load_checkpoint(temporary, lazy=True)["cnmc"]
-            found = {"run_id": origin["run"]["run_id"], "epoch": origin["epoch"]}
+            found = (origin["run"]["run_id"], origin["epoch"])
             if found != expected:
-                raise CnmcError(f"{run.checkpoint}: it is of {found}, expected {expected}")
+                raise CnmcError(
+                    f"{run.checkpoint}: run_id and epoch are {found}, expected {expected}"
+                )
     except OSError as error:
         raise CnmcError(
             f"output={output}: the checkpoint cannot be written ({error.filename or path}: "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
 
@@ -33,10 +33,9 @@ def num_jobs() -> int:
 
 
 def cores_per_job(gpus_per_job: float = 0) -> int:
-    """Return the cores of one of the runs that share this machine.
+    """Return the cores of one run, if each uses that share of a GPU.
 
-    Args:
-        gpus_per_job: Share of a GPU that a run uses; 0 if :func:`num_jobs` runs share the cores.
+    With 0, :func:`num_jobs` runs share the cores.
     """
     gpus = num_gpus() if gpus_per_job > 0 else 0
     # 1 / 0.1 may be less than 10.
@@ -59,9 +58,6 @@ def claim_gpu(accelerator: str = "auto") -> Iterator[int | None]:
 
     A claim is a lock on a file in the temporary folder, named by the GPU's UUID; the system
     releases it when the process ends. Yields None without a GPU or for another accelerator.
-
-    Raises:
-        CnmcError: The lock cannot be created.
     """
     import torch  # noqa: PLC0415 - takes seconds
 
@@ -73,9 +69,12 @@ def claim_gpu(accelerator: str = "auto") -> Iterator[int | None]:
     try:
         folder.mkdir(mode=0o700, exist_ok=True)
         # Slot 0 of every GPU, then slot 1 of every GPU, and so on.
-        slots = ((index, slot) for slot in count() for index in range(num_gpus()))
-        locks = ((i, FileLock(folder / f"{uuids[i]}-{slot}.lock")) for i, slot in slots)
-        index, lock = next((index, lock) for index, lock in locks if _acquired(lock))
+        for number in count():
+            slot, index = divmod(number, len(uuids))
+            lock = FileLock(folder / f"{uuids[index]}-{slot}.lock")
+            with suppress(Timeout):
+                lock.acquire(timeout=0)
+                break
     except OSError as error:
         raise CnmcError(
             f"{folder}: cannot create a lock to claim a GPU ({error}); "
@@ -85,11 +84,3 @@ def claim_gpu(accelerator: str = "auto") -> Iterator[int | None]:
         yield index
     finally:
         lock.release()
-
-
-def _acquired(lock: FileLock) -> bool:
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        return False
-    return True

@@ -1,6 +1,8 @@
 """The errors whose messages are written for users."""
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from cnmc.signals import status_of_signal
 
@@ -21,8 +23,7 @@ _HINTS = {
 class CnmcError(ValueError):
     """Bad input. The message names the file, key or value, what was expected and what to do.
 
-    Commands print it as one line, without a traceback, and exit with status 2. Any other error is a
-    defect of the program and keeps its traceback.
+    Commands print it as one line and exit with status 2. Any other error keeps its traceback.
     """
 
 
@@ -33,10 +34,23 @@ class RefusedError(CnmcError):
 def is_interruption(error: BaseException) -> bool:
     """Return whether a signal or a scheduler ended a run, not a mistake or a defect.
 
-    After a signal any error counts, since libraries that are interrupted may raise their own.
-    submitit raises ``UncompletedJobError`` in a job whose time is up for the last time.
+    After a signal any error counts. submitit raises ``UncompletedJobError`` when the time is up.
     """
     return type(error).__name__ == "UncompletedJobError" or status_of_signal() is not None
+
+
+@contextmanager
+def needs(extra: str, what: str) -> Iterator[None]:
+    """Name the extra to install if an import in the block fails; ``what`` begins the message."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        # A missing module of this package is a defect.
+        if error.name is None or error.name.partition(".")[0] == "cnmc":
+            raise
+        raise CnmcError(
+            f"{what} needs {error.name}, which is not installed: pip install 'cnmc[{extra}]'"
+        ) from error
 
 
 def one_line(error: BaseException) -> str:

@@ -17,11 +17,10 @@ from omegaconf import DictConfig
 
 from cnmc.cli.app import run_app, user_errors
 from cnmc.config import ExportConfig, register, to_config
-from cnmc.deploy.formats import INT8, export_network
-from cnmc.deploy.graph import TrainedNetwork, read_trained
+from cnmc.deploy.formats import INT8, export_network, find_cells
+from cnmc.deploy.graph import read_trained
 from cnmc.deploy.model_card import card_path, model_card
 from cnmc.deploy.networks import find_checkpoint
-from cnmc.deploy.run_cells import CellsOfRun, find_cells
 from cnmc.errors import CnmcError
 from cnmc.files import replacing
 
@@ -29,15 +28,16 @@ register()
 
 
 def export(config: ExportConfig) -> None:
-    """Write the file and its card, or neither.
-
-    Raises:
-        CnmcError: The checkpoint cannot be read, the file does not give what the network gives, or
-            it cannot be written.
-    """
+    """Write the file and its card, or neither."""
     trained = read_trained(find_checkpoint(Path(config.checkpoint)))
-    output = Path(config.output)
-    cells = _cells(trained, config)
+    output, cells = Path(config.output), None
+    root = Path(config.data.root) if config.data.root else None
+    try:
+        cells = find_cells(trained, root)
+    except CnmcError as error:
+        if root or config.format == INT8:
+            raise
+        print(f"the cells of its run are not available ({error}); give their folder: data.root=DIR")
     try:
         with TemporaryDirectory() as folder, ExitStack() as stack:
             file, card = Path(folder) / output.name, card_path(output)
@@ -49,18 +49,6 @@ def export(config: ExportConfig) -> None:
     except OSError as error:
         raise CnmcError(f"output={output}: cannot be written ({error})") from error
     print(f"written: {output}, {card.name}\n{check.line}")
-
-
-def _cells(trained: TrainedNetwork, config: ExportConfig) -> CellsOfRun | None:
-    """Return the cells of the network's run; None where they are missing and not required."""
-    root = config.data.root
-    try:
-        return find_cells(trained, Path(root) if root else None)
-    except CnmcError as error:
-        if root or config.format == INT8:
-            raise
-        print(f"the cells of its run are not available ({error}); give their folder: data.root=DIR")
-        return None
 
 
 @hydra.main(version_base="1.3", config_path=None, config_name="export")

@@ -21,16 +21,11 @@ def replacing(path: Path, *, lasting: bool = True) -> Iterator[Path]:
     try:
         yield temporary
         if lasting:
-            to_disk(temporary)
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
-
-
-def to_disk(path: Path) -> None:
-    """Wait until a file is on the disk."""
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
 
 
 def natural_key(name: str) -> tuple[str | int, ...]:

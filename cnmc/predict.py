@@ -16,10 +16,9 @@ from omegaconf import DictConfig
 from cnmc.cli.app import run_app, user_errors
 from cnmc.config import PredictConfig, register, to_config
 from cnmc.deploy import outputs
-from cnmc.deploy.gather import gather
 from cnmc.deploy.judgement import Cell, Subject, by_subject, judge, threshold_of
 from cnmc.deploy.networks import best_runs, open_networks
-from cnmc.deploy.screen import screen
+from cnmc.deploy.screen import gather, screen
 from cnmc.deploy.screening_page import screening_page
 from cnmc.devices import num_cores
 

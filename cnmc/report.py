@@ -1,4 +1,4 @@
-"""``python -m cnmc.report``: what the run folders show, also while the study is at work."""
+"""``python -m cnmc.report``: what the run folders show, also while the study is running."""
 
 from __future__ import annotations
 
@@ -26,12 +26,7 @@ register()
 
 
 def report(config: ReportConfig) -> None:
-    """Print the summary of the runs, and write the report: page, tables, figures.
-
-    Raises:
-        CnmcError: There is no run, no group of runs of a name that was given, or the report cannot
-            be written.
-    """
+    """Print the summary of the runs, and write the report: page, tables, figures."""
     root = Path(config.runs)
     study = load_study(existing_runs(root, config.experiments or None))
     if config.reference is not None:
@@ -43,7 +38,7 @@ def report(config: ReportConfig) -> None:
     output = Path(config.output)
     data = Path(config.data.root) if config.data.root is not None else None
     try:
-        # First, so that a folder that cannot be written is told of before the work.
+        # First, so that a folder that cannot be written fails before the work.
         with replacing(output / "tables" / "runs.csv", lasting=False) as temporary:
             run_table(study.groups).to_csv(temporary, index=False)
         write(assemble(study, root=root, data=data), output)

@@ -8,9 +8,7 @@ if __name__ == "__main__":
     start()
 
 import gc
-import logging
 import sys
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from importlib import import_module
@@ -33,7 +31,6 @@ from cnmc.data.store import CellSplit, CellStore, open_cells, open_split
 from cnmc.devices import claim_gpu
 from cnmc.errors import CnmcError, is_interruption
 from cnmc.model.checkpoint import load_checkpoint
-from cnmc.runs import sweep_agent
 from cnmc.runs.folder import RunFolder, RunInfo
 from cnmc.runs.lifecycle import (
     Origin,
@@ -45,11 +42,11 @@ from cnmc.runs.lifecycle import (
     find_run,
     start_over,
 )
-from cnmc.study.job import described, run_job
-from cnmc.study.plan import close_study, with_multirun
+from cnmc.runs.provenance import agent_run_id
+from cnmc.study.plan import close_study, described, run_job, with_multirun
 from cnmc.tracking.loggers import Tracker, log_study, tracked
 from cnmc.training.build import build_classifier, build_datamodule, build_trainer, device_name
-from cnmc.training.progress import ProgressReporter, Report, RunDisplay
+from cnmc.training.progress import Report, RunDisplay
 from cnmc.training.recorder import RunRecorder, defined, tidy
 
 register()
@@ -60,18 +57,10 @@ def train(
 ) -> Literal["trained", "skipped"]:
     """Train and evaluate one run, resume it, or skip it if it is finished.
 
-    Args:
-        config: The configuration.
-        resolved: The same as plain values.
-        folder: The run folder, which receives all results.
-        report: Receives the progress; by default it is shown on standard output.
-
-    Raises:
-        CnmcError: The configuration or data are at fault, or the folder belongs to another run.
+    ``resolved`` is the configuration as plain values. Without ``report``, the progress is shown on
+    standard output. Raises CnmcError if the configuration or data are at fault, or the folder
+    belongs to another run.
     """
-    # Lightning's advice would drown the lines about the runs.
-    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
-    warnings.filterwarnings("ignore", module="pytorch_lightning")
     check_place(folder)
     # The data are opened before the folder is locked: a mistake in them leaves no files behind.
     needed = config.run.overwrite or not folder.is_finished()
@@ -120,13 +109,17 @@ def _run(
                 torch.set_num_threads(config.trainer.num_threads)
             data = build_datamodule(config, store)
             module = build_classifier(config, data.pos_weight)
-            recorder = RunRecorder(folder, info, resolved, data.evaluated, config.tta.num_rotations)
-            callbacks: list[pl.Callback] = [recorder]
             display = RunDisplay()
-            if report is not None or config.trainer.progress_bar:
-                callbacks.append(ProgressReporter(recorder, report or display.update))
+            recorder = RunRecorder(
+                folder,
+                info,
+                resolved,
+                data.evaluated,
+                num_rotations=config.tta.num_rotations,
+                report=report or (display.update if config.trainer.progress_bar else None),
+            )
             with claim_gpu(config.trainer.accelerator) as gpu, display.bars, recorder.first_error():
-                trainer = build_trainer(config, callbacks, tracker.loggers, gpu)
+                trainer = build_trainer(config, [recorder], tracker.loggers, gpu)
                 info.hardware["accelerator"] = device_name(trainer)
                 if epochs == 0:
                     trainer.validate(module, data, verbose=False)
@@ -155,12 +148,12 @@ def _tracked(
 
 
 def _origin(config: Config, cells: CellSplit) -> Origin:
-    return Origin(
-        cells.split.protocol,
-        cells.manifest.fingerprint,
-        cells.split.fingerprint,
-        file_digest(config.model.weights),
-    )
+    return {
+        "protocol": cells.split.protocol,
+        "manifest_fingerprint": cells.manifest.fingerprint,
+        "split_fingerprint": cells.split.fingerprint,
+        "weights_sha256": file_digest(config.model.weights),
+    }
 
 
 def _revisit(
@@ -174,7 +167,7 @@ def _revisit(
     else:
         check_origin(folder, info, _origin(config, found))
     tidy(folder)
-    if config.logger.kind != "wandb" or (info.logged and sweep_agent.run_id() is None):
+    if config.logger.kind != "wandb" or (info.logged and agent_run_id() is None):
         return
     with _tracked(config, resolved, folder, info, quiet=quiet) as tracker:
         for row in folder.read_metrics().to_dict(orient="records"):
@@ -193,11 +186,7 @@ def study_figures(group: Group, root: Path, show_cells: bool) -> list[Any]:
 
 
 def close() -> bool:
-    """Print and log the results of the study that this process launched, if it did.
-
-    Returns:
-        Whether every planned run is finished.
-    """
+    """Print and log the results of a study, and return whether every planned run is finished."""
     launched = close_study()
     if launched is None:
         return True

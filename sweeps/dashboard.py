@@ -164,7 +164,7 @@ def _sections(protocol: Protocol) -> list[ws.Section]:
             wr.WeavePanelSummaryTable(table_name=keys.METRICS_TABLE),
             wr.MediaBrowser(
                 title="The report's figures of each study",
-                media_keys=[keys.figure(name) for name in FIGURES],
+                media_keys=["figures/" + name for name in FIGURES],
                 num_columns=2,
             ),
         ],

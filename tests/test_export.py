@@ -11,11 +11,10 @@ import pytest
 import torch
 
 from cnmc.config import ExportConfig, check
-from cnmc.deploy.formats import Check
+from cnmc.deploy.formats import CellsOfRun, Check
 from cnmc.deploy.graph import read_trained
 from cnmc.deploy.model_card import card_path, model_card
 from cnmc.deploy.networks import open_network
-from cnmc.deploy.run_cells import CellsOfRun
 from cnmc.errors import CnmcError
 from cnmc.export import export
 from cnmc.runs.folder import RunFolder
@@ -145,7 +144,7 @@ def test_a_card_replaces_only_its_own(tmp_path: Path) -> None:
 
 def test_a_card_of_eight_bits_and_of_training_cells(folder: RunFolder, tmp_path: Path) -> None:
     rows = [("train", 1, "2"), ("train", 1, "2"), ("train", 0, "H1"), ("val", 0, "H2")]
-    found = CellsOfRun(tmp_path, pd.DataFrame(rows, columns=["role", "label", "subject"]), False)
+    found = CellsOfRun(tmp_path, pd.DataFrame(rows, columns=["role", "label", "subject"]))
     trained = read_trained(folder.best_checkpoint)
     result = Check("checked", -0.0008)
     card = model_card(trained, result, "a.xml", found)

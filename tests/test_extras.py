@@ -11,7 +11,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from cnmc.extras import TRAIN
+from cnmc.cli.app import TRAIN
 from tests.conftest import ROOT
 
 HIDDEN = (*TRAIN, "torchvision", "pyarrow", "scipy", "matplotlib", "safetensors", "sklearn")

@@ -11,17 +11,15 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "cnmc"
 
-FOUNDATION = {"errors", "files", "devices", "extras", "signals", "streams", "config"}
+FOUNDATION = {"errors", "files", "devices", "signals", "config"}
 """Small modules that every room may import."""
 
 ALLOWED: dict[str, set[str]] = {
     "errors": {"signals"},
     "signals": set(),
-    "streams": set(),
     "files": {"errors"},
     "devices": {"errors"},
-    "extras": {"errors"},
-    "config": {"errors", "files", "devices", "extras"},
+    "config": {"errors", "files", "devices"},
     "runs": FOUNDATION,
     "data": FOUNDATION,
     "model": FOUNDATION,

@@ -7,6 +7,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from importlib.util import find_spec
 from typing import Any
 
 from hydra import compose as hydra_compose
@@ -20,9 +21,10 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from cnmc.config import CONFIG_DIR, SCHEMAS, STANDALONE, is_mistake, path_keys, register, to_config
 from cnmc.errors import CnmcError, one_line
-from cnmc.extras import absent
-from cnmc.signals import TERMINATED, listen, status_of_signal
-from cnmc.streams import never_fail_to_print
+from cnmc.signals import TERMINATED, listen, never_fail_to_print, status_of_signal
+
+TRAIN = ("torch", "pytorch_lightning", "torchmetrics", "timm", "albumentations", "wandb", "pandas")
+"""Modules that the extra ``train`` brings, among others."""
 
 _OF_LAUNCHERS = {
     "TerminatedWorkerError": "a training process was killed (out of memory?)",
@@ -35,11 +37,10 @@ _OF_LAUNCHERS = {
 
 def start(*, trains: bool = True) -> None:
     """Prepare this process for PyTorch; end it if the command ``trains`` and PyTorch is missing."""
-    if trains and (missing := absent()):
-        sys.stderr.write(
-            f"error: {', '.join(missing)} not installed, which this command needs: "
-            "pip install 'cnmc[train]'\n"
-        )
+    missing = [name for name in TRAIN if find_spec(name) is None] if trains else []
+    if missing:
+        install = "pip install 'cnmc[train]'"
+        sys.stderr.write(f"error: this command needs {', '.join(missing)}: {install}\n")
         sys.exit(2)
     # Large tensors in pages of 2 MB make training on a CPU a third faster. PyTorch reads this once,
     # at its first tensor, which importing it makes.
@@ -51,10 +52,9 @@ def start(*, trains: bool = True) -> None:
 def quoted(arguments: Sequence[str], schema: type) -> list[str]:
     """Return a command line on which Hydra reads every path as it was typed.
 
-    A value in quotes is left to Hydra. The value of a path key is one path, whatever characters it
-    has, or a list of paths. For the few path keys that training can sweep, ``data.root=A,B`` is a
-    sweep unless something of that name exists. The value of any other key is quoted only if Hydra
-    cannot parse it.
+    A value in quotes stays unchanged. The value of a path key is one path or a list of paths. For
+    path keys that training can sweep, ``data.root=A,B`` is a sweep unless that path exists. The
+    value of any other key is quoted only if Hydra cannot parse it.
     """
     keys = path_keys(schema)
     return [_quoted(argument, keys) for argument in arguments]
@@ -101,7 +101,7 @@ def without_hydra(whole: DictConfig) -> DictConfig:
 def compose(overrides: Sequence[str], config_name: str = "config") -> tuple[Any, dict[str, Any]]:
     """Return the typed configuration of a command, and the same as resolved plain values.
 
-    For notebooks and tests. ``config_name`` is ``config`` for training, else the command's name.
+    ``config_name`` is ``config`` for training, else the name of the command.
     """
     register()
     arguments = quoted(overrides, SCHEMAS[config_name])
@@ -136,10 +136,10 @@ def run_app(
     arguments: Callable[[list[str]], list[str]] = list,
     close: Callable[[], bool] = lambda: True,
 ) -> None:
-    """Run a function that ``hydra.main`` made as a command, and exit.
+    """Run a function of ``hydra.main`` as a command, and exit.
 
-    ``arguments`` completes the command line. ``close`` is called at the end, also if jobs failed,
-    and returns whether all results are complete.
+    ``arguments`` completes the command line. ``close`` ends it, also if jobs failed, and returns
+    whether all results are complete.
     """
     never_fail_to_print()
     listen()
@@ -169,13 +169,9 @@ def run_app(
 def _print_error(error: Exception) -> int:
     """Print an error, in one line if it is a mistake, and return the exit status."""
     meaning = _OF_LAUNCHERS.get(type(error).__name__)
-    if is_mistake(error):
-        sys.stderr.write(f"error: {one_line(error)}\n")
-    elif meaning is not None:
-        sys.stderr.write(
-            f"error: {meaning}; the same command continues with the missing runs "
-            f"({one_line(error)})\n"
-        )
-    else:
+    if meaning is None and not is_mistake(error):
         traceback.print_exception(error)
+    else:
+        advice = f"{meaning}; the same command continues with the missing runs: " if meaning else ""
+        sys.stderr.write(f"error: {advice}{one_line(error)}\n")
     return 2 if is_mistake(error) else 1

@@ -13,7 +13,7 @@ import zlib
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -102,11 +102,12 @@ def read_cells(
     key = hashlib.sha256(made_from.encode()).hexdigest()[:12]
     path = Path(data.work_dir, f"images-{key}.npy")
     files = [manifest.root / name for name in cells["path"]]
-    num_verified = len(files) if verify_all else min(_NUM_SAMPLED, len(files))
-    if not _is_intact(path, num_verified, data):
+    rows = np.random.default_rng().permutation(len(files))
+    rows = np.sort(rows if verify_all else rows[:_NUM_SAMPLED])
+    if not _is_intact(path, rows, data):
         with writing_to(path.parent), FileLock(path.with_name("images.lock")):
             # Another process may have built the cache while this one waited.
-            if not _is_intact(path, num_verified, data):
+            if not _is_intact(path, rows, data, log=True):
                 _write(path, files, data)
     images: Pixels = np.load(path, mmap_mode="r")["pixels"]
     return cells, CellCache(path, images, {cell_id: row for row, cell_id in enumerate(ids)})
@@ -117,26 +118,27 @@ def _labelled(manifest: Manifest, data: DataConfig) -> pd.DataFrame:
     return cells[cells["label"].notna()]
 
 
-def _is_intact(path: Path, num_verified: int, data: DataConfig) -> bool:
-    """Return whether a whole cache exists and the verified cells are unchanged."""
+def _is_intact(
+    path: Path, rows: np.ndarray[Any, Any], data: DataConfig, *, log: bool = False
+) -> bool:
+    """Return whether a whole cache exists and these of its cells are unchanged."""
     try:
         table = np.load(path, mmap_mode="r")
     except (OSError, ValueError, EOFError):
         return False
-    rows = np.sort(np.random.default_rng().permutation(len(table))[:num_verified])
     found = map_threads(
         lambda row: zlib.crc32(table["pixels"][row].tobytes()),
         rows.tolist(),
         num_workers=data.num_workers,
         description="Verifying cached cells",
-        show_progress=num_verified > _NUM_SAMPLED,
+        show_progress=len(rows) > _NUM_SAMPLED,
     )
     num_changed = int((np.array(found) != table["crc32"][rows]).sum())
-    if num_changed:
+    if num_changed and log:
         text = (
             "%s: %d of %d verified cells have changed since the cache was built; building it again"
         )
-        logging.getLogger(__name__).warning(text, path, num_changed, num_verified)
+        logging.getLogger(__name__).warning(text, path, num_changed, len(rows))
     return not num_changed
 
 

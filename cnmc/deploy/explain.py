@@ -18,15 +18,12 @@ from torch import Tensor, nn
 
 from cnmc.data.images import Pixels
 from cnmc.data.parallel import progress
-from cnmc.deploy.exported import Images
 from cnmc.deploy.graph import CellGraph, read_trained
+from cnmc.deploy.networks import Images
 from cnmc.errors import CnmcError
 from cnmc.model.tta import rotate, rotation_columns
 
 Maps = NDArray[np.float32]
-
-_STRENGTH = 0.8
-"""Share of the colour where a map is 1."""
 
 
 def decision_maps(checkpoints: Sequence[Path], images: Images, is_all: Sequence[bool]) -> Maps:
@@ -34,15 +31,11 @@ def decision_maps(checkpoints: Sequence[Path], images: Images, is_all: Sequence[
 
     Maps are the mean over the networks, 0 (no evidence) to 1 (the most in this cell), of shape
     (N, size, size).
-
-    Raises:
-        CnmcError: A checkpoint cannot be read, or its network has no convolutional stage.
     """
     sign = [1.0 if value else -1.0 for value in is_all]
     cells = torch.from_numpy(np.array(images)).permute(0, 3, 1, 2)
     maps = torch.zeros(len(images), 1, *images.shape[1:3])
-    total = len(checkpoints) * len(cells)
-    with progress("Grad-CAM", total) as advance:
+    with progress("Grad-CAM", len(checkpoints) * len(cells)) as advance:
         for graph in (read_trained(path).graph for path in checkpoints):
             # One cell at a time, because the gradient keeps the activations of all layers.
             for number, cell in enumerate(cells):
@@ -58,7 +51,7 @@ def overlay(pixels: Pixels, heat: Maps) -> Pixels:
     levels = (255 * heat).round().astype(np.uint8)
     colours = cv2.cvtColor(cv2.applyColorMap(levels, cv2.COLORMAP_INFERNO), cv2.COLOR_BGR2RGB)
     grey = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)[..., None]
-    share = _STRENGTH * heat[..., None]
+    share = 0.8 * heat[..., None]  # of the colour
     mixed: Pixels = ((1 - share) * grey + share * colours).round().astype(np.uint8)
     return mixed
 
@@ -80,9 +73,7 @@ def evidence(graph: CellGraph, cell: Tensor) -> Tensor:
         coarse = gradcam.attribute(view, relu_attributions=False).detach()
         if coarse.ndim != 4 or coarse.shape[1] != 1:
             raise CnmcError(f"{graph.info.network} has no last convolutional stage for Grad-CAM")
-        fine = nn.functional.interpolate(
-            coarse, size=(size, size), mode="bilinear", align_corners=False
-        )
+        fine = nn.functional.interpolate(coarse, size=(size, size), mode="bilinear")
         valid = rotate(rotate(torch.ones(1, 1, size, size), eighths), -eighths)
         total += rotate(fine, -eighths) * valid
         num_valid += valid

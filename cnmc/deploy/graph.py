@@ -13,17 +13,11 @@ from torch import Tensor, nn
 
 from cnmc.analysis.calibration import choose_of_epoch
 from cnmc.analysis.decision import Decision
-from cnmc.deploy.exported import GraphInfo, Images, Logits
+from cnmc.deploy.networks import GraphInfo, Images, Logits
 from cnmc.errors import CnmcError
 from cnmc.model.backbone import build_network
 from cnmc.model.checkpoint import load_checkpoint
-from cnmc.model.tta import (
-    images_at_once,
-    predict_logits,
-    rotate,
-    rotation_columns,
-    to_float,
-)
+from cnmc.model.tta import images_at_once, predict_logits, rotate, rotation_columns, to_float
 from cnmc.runs.folder import RunFolder
 
 _PREFIX = "network."
@@ -32,11 +26,8 @@ _PREFIX = "network."
 class CellGraph(nn.Module):
     """Rotate cells, scale them, and compute the logits of all rotations in one batch.
 
-    Nothing in it depends on the number of cells, so that an exporter can record it.
-
-    Args:
-        network: B x 3 x S x S floats to B x 1 logits; it is put into evaluation mode.
-        info: Its description.
+    Nothing in it depends on the number of cells, so that an exporter can record it. The network
+    maps B x 3 x S x S floats to B x 1 logits; it is put into evaluation mode.
     """
 
     sources: Tensor
@@ -94,11 +85,7 @@ class TrainedNetwork:
 
 
 def read_trained(path: Path) -> TrainedNetwork:
-    """Read ``best.ckpt`` or ``last.ckpt`` of a run; no code in the file is executed.
-
-    Raises:
-        CnmcError: The file is damaged or does not describe its network.
-    """
+    """Read ``best.ckpt`` or ``last.ckpt`` of a run; no code in the file is executed."""
     checkpoint = load_checkpoint(path)
     origin = checkpoint["cnmc"]
     try:

@@ -93,8 +93,7 @@ def by_subject(cells: Sequence[Cell]) -> list[Subject]:
     for name in sorted({c.subject for c in cells}, key=lambda name: (not name, natural_key(name))):
         mine = [cell for cell in cells if cell.subject == name]
         probs = np.array([cell.probability for cell in mine])
-        num_all = sum(cell.label == "ALL" for cell in mine)
-        num_doubtful = sum(cell.doubtful for cell in mine)
+        num_all, num_doubtful = sum(c.label == "ALL" for c in mine), sum(c.doubtful for c in mine)
         ends = [None, None]
         if len(mine) > 1:
             rng = np.random.default_rng(0)

@@ -18,19 +18,15 @@ from cnmc.analysis.decision import Decision
 from cnmc.analysis.metrics import METRICS, evaluate, mean_logits
 from cnmc.analysis.statistics import proportion_interval
 from cnmc.data.names import CLASS_NAMES
-from cnmc.deploy.formats import Check
+from cnmc.deploy.formats import CellsOfRun, Check
 from cnmc.deploy.graph import TrainedNetwork
-from cnmc.deploy.run_cells import CellsOfRun
 from cnmc.errors import CnmcError
 from cnmc.files import natural_key
 from cnmc.runs.identity import identity, without_folders
 from cnmc.runs.provenance import versions
 
 _NAME = "model_card.md"
-_ROLES = {
-    "val": "cells that chose the epoch",
-    "test": "cells that chose nothing (honest protocol)",
-}
+_ROLES = {"val": "cells that chose the epoch", "test": "cells that chose nothing (honest protocol)"}
 _POINTS = ("checkpoint", "paper", "sensitivity:0.95", "specificity:0.95")
 _NOT_SHOWN = ("model.stages.", "split.", "data.synthetic")
 
@@ -70,7 +66,7 @@ def model_card(trained: TrainedNetwork, check: Check, name: str, cells: CellsOfR
         file=name,
         info=info,
         check=check,
-        generated=trained.config["data"].get("synthetic") is not None,
+        generated=trained.config["data"].get("synthetic"),
         recipe=_recipe(trained, parts, cells),
         protocol=info.run.get("protocol"),
         parts={title: _results(part, info.decision) for title, part in parts.items()},
@@ -126,15 +122,8 @@ def _results(part: pd.DataFrame, decision: Decision) -> dict[str, Any]:
     bootstrap = SubjectBootstrap(labels, np.unique(part["subject"], return_inverse=True)[1])
     scores, upright = evaluate(labels, logits), evaluate(labels, part["logit_0"].to_numpy())
     resampled = bootstrap.all_metrics(logits[np.newaxis])
-    metrics = [
-        (
-            metric.title,
-            scores[name],
-            bootstrap.interval_of_run(resampled[name][:, 0]),
-            upright[name],
-        )
-        for name, metric in METRICS.items()
-    ]
+    ranges = {name: bootstrap.interval_of_run(draws[:, 0]) for name, draws in resampled.items()}
+    metrics = [(m.title, scores[name], ranges[name], upright[name]) for name, m in METRICS.items()]
     right = part.assign(right=(logits > 0) == (labels == 1)).groupby(["label", "subject"])["right"]
     counts = right.agg(["sum", "size"]).reset_index().to_numpy().tolist()
     counts.sort(key=lambda row: (-row[0], natural_key(row[1])))
@@ -150,8 +139,6 @@ def _results(part: pd.DataFrame, decision: Decision) -> dict[str, Any]:
             called = evaluate(labels, np.where(probabilities >= threshold, 1.0, -1.0))
             shown = (called[name] for name in ("sensitivity", "specificity", "f1"))
             points.append((wanted, f"{threshold:.4f}", *shown))
-    errors = [
-        expected_calibration_error(labels, probs)
-        for probs in (Decision().probabilities(logits), probabilities)
-    ]
+    both = Decision().probabilities(logits), probabilities
+    errors = [expected_calibration_error(labels, probs) for probs in both]
     return {"metrics": metrics, "subjects": subjects, "points": points, "errors": errors}

@@ -1,12 +1,13 @@
-"""Open trained networks for prediction on the CPU; an exported one needs no torch."""
+"""Describe and open trained networks for prediction on the CPU; an exported one needs no torch."""
 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -14,14 +15,74 @@ from typing import Any
 from unittest.mock import patch
 
 import numpy as np
+from numpy.typing import NDArray
 
-from cnmc.deploy.exported import INPUT, METADATA, OUTPUT, GraphInfo, Images, Logits
+from cnmc.analysis.decision import Decision
 from cnmc.devices import num_cores
-from cnmc.errors import CnmcError
-from cnmc.extras import needs
+from cnmc.errors import CnmcError, needs
 
-_BEST = Path("checkpoints") / "best.ckpt"
-_EXPORTED = (".onnx", ".xml")
+Images = NDArray[np.uint8]
+"""Cropped RGB cells of shape (cells, size, size, 3)."""
+
+Logits = NDArray[np.float32]
+"""One logit per rotation, of shape (cells, rotations)."""
+
+FORMAT = 2
+"""Version of exported files; raise it when an older reader would misread them."""
+
+METADATA = "cnmc"
+"""Name of the metadata entry, which holds a :class:`GraphInfo` as JSON."""
+
+INPUT, OUTPUT, PROBABILITY = "images", "logits", "probability"
+EXPORTED = (".onnx", ".xml")
+"""Suffixes of exported networks; a file of another name is a checkpoint of training."""
+
+
+@dataclass(frozen=True)
+class GraphInfo:
+    """Description of a network, which an exported file stores."""
+
+    network: str
+    """Name in timm."""
+    crop: int
+    """Side in pixels of the central square that is cut out of an image."""
+    resize: int | None = None
+    """Side in pixels to which the square is resized; None keeps it."""
+    num_rotations: int = 8
+    mean: tuple[float, ...] | None = None
+    """Mean of the normalisation, RGB in [0, 1]; None keeps pixels in [0, 1]."""
+    std: tuple[float, ...] | None = None
+    run: Mapping[str, Any] = field(default_factory=dict)
+    """Identity of the run that trained it: experiment, name, seed, fingerprints."""
+    epoch: int = 0
+    """Epoch of the run; 0 before training."""
+    precision: str = "float32"
+    """``float32`` or ``int8``."""
+    decision: Decision = field(default_factory=Decision)
+
+    @property
+    def size(self) -> int:
+        """Side in pixels of the images that the network takes."""
+        return self.resize or self.crop
+
+    @property
+    def label(self) -> str:
+        """Experiment, name and epoch of its run."""
+        return f"{self.run.get('experiment')}/{self.run.get('name')}, epoch {self.epoch}"
+
+    def to_json(self) -> str:
+        """Return the text that a file stores."""
+        return json.dumps({"format": FORMAT} | asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str | None) -> GraphInfo:
+        """Read the text that a file stores; ValueError if it does not describe a network."""
+        values = json.loads(text or "{}")
+        if values.pop("format", None) != FORMAT:
+            raise ValueError(f"no {METADATA} metadata of format {FORMAT}")
+        for name in ("mean", "std"):
+            values[name] = values[name] and tuple(values[name])
+        return cls(**values | {"decision": Decision.from_values(values["decision"])})
 
 
 @dataclass(frozen=True)
@@ -33,22 +94,12 @@ class Network:
     """32 hexadecimal digits of the file's content."""
     info: GraphInfo
     logits: Callable[[Images], Logits]
-    """Maps at least one cell, uint8 of shape (cells, size, size, 3), to one logit per rotation,
-    float32 of shape (cells, rotations)."""
-
-    @property
-    def is_checkpoint(self) -> bool:
-        """Whether it is a checkpoint of training, which Grad-CAM needs."""
-        return self.path.suffix not in _EXPORTED
+    """Maps at least one cell to its logits."""
 
 
 def find_checkpoint(path: Path) -> Path:
-    """Return the file of a network; for a run folder, its best checkpoint.
-
-    Raises:
-        CnmcError: There is no such file.
-    """
-    file = path / _BEST if path.is_dir() else path
+    """Return the file of a network; for a run folder, its best checkpoint."""
+    file = path / "checkpoints" / "best.ckpt" if path.is_dir() else path
     if not file.is_file():
         raise CnmcError(
             f"{file}: no such file; give a run folder, a checkpoint, or a file of python -m "
@@ -70,7 +121,7 @@ def open_network(path: Path, num_threads: int | None = None) -> Network:
     digest = hashlib.blake2b(file.read_bytes(), digest_size=16)
     if file.suffix == ".xml" and file.with_suffix(".bin").is_file():
         digest.update(file.with_suffix(".bin").read_bytes())  # the weights
-    if file.suffix in _EXPORTED:
+    if file.suffix in EXPORTED:
         info, logits = _open_exported(file, num_threads or num_cores())
     else:
         with needs("train", f"{path}: a checkpoint"):
@@ -142,11 +193,7 @@ def without_telemetry() -> Any:
 
 
 def require(package: str) -> Any:
-    """Import a package that runs or writes exported networks.
-
-    Raises:
-        CnmcError: It is not installed; the message names the extra that contains it.
-    """
+    """Import a package that runs or writes exported networks; CnmcError if it is missing."""
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     extra = "screen" if package in ("onnxruntime", "openvino") else "export"
     with without_telemetry(), needs(extra, "an exported network"):
@@ -164,11 +211,7 @@ def openvino_core() -> Any:
 
 
 def open_networks(paths: Sequence[Path], num_threads: int | None = None) -> list[Network]:
-    """Open networks that take the same images; see :func:`open_network`.
-
-    Raises:
-        CnmcError: One cannot be opened, is given twice, or takes other images than the first.
-    """
+    """Open different networks that take the same images; see :func:`open_network`."""
     networks = [open_network(path, num_threads) for path in paths]
     for number, network in enumerate(networks):
         for other in networks[:number]:
@@ -185,11 +228,7 @@ def open_networks(paths: Sequence[Path], num_threads: int | None = None) -> list
 
 
 def best_runs(root: Path, experiment: str, top: int) -> list[Path]:
-    """Return the folders of the best runs of an experiment, by the F1 that ``cnmc.best`` uses.
-
-    Raises:
-        CnmcError: There are too few runs, or they cannot be compared.
-    """
+    """Return the folders of the ``top`` runs of an experiment by the F1 that ``cnmc.best`` uses."""
     with needs("train", f"experiment={experiment}: ranking its runs"):
         from cnmc.analysis.ranking import candidates_in, rank  # noqa: PLC0415 (pandas)
 

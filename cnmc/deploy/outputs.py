@@ -29,11 +29,7 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 @contextmanager
 def output_lock(folder: Path) -> Iterator[None]:
-    """Create an output folder and keep other processes out of it.
-
-    Raises:
-        CnmcError: Another process is using it, or it cannot be written, now or later.
-    """
+    """Create an output folder and keep other processes out of it."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / ".screening.lock", timeout=0):
@@ -57,11 +53,8 @@ class Journal:
 
     Entries are found by the digest of a file's content, so a renamed file is not computed again and
     a replaced file is. Every line has a checksum over itself and the networks; a line that was
-    edited or damaged is ignored. Where a new journal begins, the results in its folder are removed.
-
-    Raises:
-        CnmcError: Without ``overwrite``: the folder has a journal of networks with other digests,
-            or a damaged one.
+    edited or damaged is ignored. A foreign or damaged journal is only replaced with ``overwrite``.
+    Where a new journal begins, the results in its folder are removed.
     """
 
     def __init__(self, folder: Path, networks: Sequence[str], *, overwrite: bool) -> None:
@@ -141,9 +134,8 @@ def check_submission(names: Collection[str], skipped: Collection[str]) -> None:
 def submission(labels: Iterable[str]) -> bytes:
     """Return the challenge's submission: a zipped file with one label per line, 1 ALL and 0 HEM."""
     content = io.BytesIO()
+    text = "".join(f"{int(label == 'ALL')}\n" for label in labels)
     with zipfile.ZipFile(content, "w") as archive:
         # ZipInfo has a fixed date, so the same labels give the same file.
-        info = zipfile.ZipInfo("isbi_valid.predict")
-        text = "".join(f"{int(label == 'ALL')}\n" for label in labels)
-        archive.writestr(info, text, zipfile.ZIP_DEFLATED)
+        archive.writestr(zipfile.ZipInfo("isbi_valid.predict"), text, zipfile.ZIP_DEFLATED)
     return content.getvalue()

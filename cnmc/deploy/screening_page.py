@@ -15,9 +15,8 @@ from PIL import Image
 
 from cnmc.data.images import Pixels, crop_and_resize, decode, read_file
 from cnmc.deploy.judgement import LEAST_ODDS, MOST_AGAINST, Cell
-from cnmc.deploy.networks import Network
-from cnmc.errors import CnmcError
-from cnmc.extras import needs
+from cnmc.deploy.networks import EXPORTED, Network
+from cnmc.errors import CnmcError, needs
 
 
 def screening_page(
@@ -42,12 +41,19 @@ def screening_page(
 
     doubtful, others = cells_to_show(cells, num_cells)
     decisive = most_decisive(cells, num_maps)
+    exported = [network.path.name for network in networks if network.path.suffix in EXPORTED]
+    no_maps = f"it needs a checkpoint, and {exported[0]} is an exported network" if exported else ""
     maps: list[Pixels] = []
-    no_maps = ""
-    try:
-        maps = _maps(networks, decisive, list(map(image_of, decisive)))
-    except CnmcError as error:
-        no_maps = str(error)
+    if decisive and not exported:
+        images = np.stack([image_of(cell) for cell in decisive])
+        try:
+            with needs("explain", "it"):
+                from cnmc.deploy.explain import decision_maps, overlay  # noqa: PLC0415 (torch)
+            is_all = [cell.label == "ALL" for cell in decisive]
+            heats = decision_maps([network.path for network in networks], images, is_all)
+            maps = [overlay(*pair) for pair in zip(images, heats, strict=True)]
+        except CnmcError as error:
+            no_maps = str(error)
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -97,23 +103,6 @@ def most_decisive(cells: Sequence[Cell], limit: int) -> list[Cell]:
     called_hem = [cell for cell in sure if cell.label == "HEM"]
     num_all = min(len(called_all), max((limit + 1) // 2, limit - len(called_hem)))
     return called_all[:num_all] + called_hem[: limit - num_all]
-
-
-def _maps(networks: Sequence[Network], cells: Sequence[Cell], images: list[Pixels]) -> list[Pixels]:
-    """Return images with Grad-CAM; an error says why there is none."""
-    for network in networks:
-        if not network.is_checkpoint:
-            raise CnmcError(
-                f"it needs a checkpoint, and {network.path.name} is an exported network"
-            )
-    if not cells:
-        return []
-    with needs("explain", "it"):
-        from cnmc.deploy.explain import decision_maps, overlay  # noqa: PLC0415 (torch)
-    is_all = [cell.label == "ALL" for cell in cells]
-    paths = [network.path for network in networks]
-    maps = decision_maps(paths, np.stack(images), is_all)
-    return [overlay(image, heat) for image, heat in zip(images, maps, strict=True)]
 
 
 def _address(pixels: Pixels, side: int) -> str:

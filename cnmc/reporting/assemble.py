@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import matplotlib as mpl
 import numpy as np
 
 from cnmc.analysis.results import NO_ROTATION, ROTATIONS, Study, missing_seeds
@@ -37,27 +38,23 @@ def assemble(study: Study, *, root: Path, data: Path | None = None) -> Report:
     found them.
     """
     findings = Findings(study, data)
-    with plots.styled():
-        sections: dict[str, Sequence[Item]] = {
-            title: [item for make in makers for item in _items(make(findings), study)]
-            for title, makers in SECTIONS.items()
-        }
+    protocols = ", ".join(f"{group.label} ({group.protocol})" for group in study.groups)
+    sections: dict[str, Sequence[Item]] = {}
+    with mpl.rc_context(fname=plots.STYLE):
+        for title, makers in SECTIONS.items():
+            made = [make(findings) for make in makers]
+            items = [item for part in made for item in (part if isinstance(part, list) else [part])]
+            sections[title] = [
+                replace(item, note=f"{item.note} Protocols: {protocols}.")
+                if isinstance(item, Figure)
+                else item
+                for item in items
+                if item
+            ]
     if study.gaps:
         sections["Runs that are not in this report"] = study.gaps
     facts = {"Run folders": str(root), **_facts(study)}
     return Report(say("title"), facts, _warnings(findings), sections, _runs(findings))
-
-
-def _items(made: Item | list[Item], study: Study) -> list[Item]:
-    """Return the items of a function, with the protocols below each figure."""
-    protocols = ", ".join(f"{group.label} ({group.protocol})" for group in study.groups)
-    return [
-        replace(item, note=f"{item.note} Protocols: {protocols}.")
-        if isinstance(item, Figure)
-        else item
-        for item in (made if isinstance(made, list) else [made])
-        if item
-    ]
 
 
 def _facts(study: Study) -> dict[str, str]:

@@ -18,23 +18,19 @@ from cnmc.reporting import plots
 from cnmc.reporting.document import Figure, Item, say, table
 from cnmc.reporting.findings import Findings, head, in_percent, moments
 
-SPECIFICITIES = (80, 90, 95)
-"""In %."""
-Point = tuple[Any, Any]
-"""False and true positive rates in percent, of one or of several runs."""
-
 
 def roc(findings: Findings) -> list[Item]:
     """Return ROC curves, operating points, and sensitivity at fixed specificity."""
     rows, curves = [], []
-    points: dict[str, Point] = {}
+    # False and true positive rates in percent, of one or of several runs.
+    points: dict[str, tuple[Any, Any]] = {}
     for group in findings.study.groups:
         labels, logits = group.labels, group.logits
         scores = evaluate_each(labels, logits)
         row = head(group) | moments("auroc_", scores["auroc"])
         for name in ("sensitivity", "specificity"):
             row |= moments(f"{name}_", scores[name])
-        for target in SPECIFICITIES:
+        for target in (80, 90, 95):
             at_target = [calibration.sensitivity_at(labels, run, target / 100) for run in logits]
             row |= moments(f"sensitivity_at_{target}_", at_target)
         rows.append(row)
@@ -42,15 +38,13 @@ def roc(findings: Findings) -> list[Item]:
         if len(curve):
             curves.append(curve.assign(experiment=group.label))
             points[group.label] = 100 * (1 - scores["specificity"]), 100 * scores["sensitivity"]
-    shown = _draw_roc(pd.concat(curves), points) if curves else say("no_roc")
-    return [shown, table("roc", pd.DataFrame(rows))]
+    figure = _draw_roc(pd.concat(curves), points) if curves else say("no_roc")
+    return [figure, table("roc", pd.DataFrame(rows))]
 
 
-def _draw_roc(curves: pd.DataFrame, points: dict[str, Point]) -> Figure:
-    rates = [
-        published("proposal", "paper", name)["mean"] for name in ("specificity", "sensitivity")
-    ]
-    paper: Point = 100 - rates[0], rates[1]
+def _draw_roc(curves: pd.DataFrame, points: dict[str, tuple[Any, Any]]) -> Figure:
+    specificity = published("proposal", "paper", "specificity")["mean"]
+    paper = 100 - specificity, published("proposal", "paper", "sensitivity")["mean"]
     farthest = max(np.max([fpr, 100 - tpr]) for fpr, tpr in (paper, *points.values()))
     side = min(100, 10 * math.ceil(farthest / 10 + 0.3))
     drawing, (whole, enlarged) = plots.panels(3.0, columns=2)
@@ -99,9 +93,8 @@ def _measure(group: Group) -> tuple[dict[str, Any], pd.DataFrame]:
         return row | dict.fromkeys(names, np.nan), diagram
     fit = calibration.fit_temperature
     fitted = [fit(r.choosing.labels, r.choosing.mean(r.best_epoch)) for r in group.runs]
-    pairs = zip(group.logits, fitted, strict=True)
-    after = np.stack([sigmoid(logits / t) for logits, t in pairs])
     row |= {"temperature_mean": np.mean(fitted), "temperature_std": np.std(fitted)}
+    after = sigmoid(group.logits / np.array(fitted)[:, None])
     calibrated = calibration.reliability(repeated, after.ravel())
     diagram["calibrated_probability"] = calibrated["mean_probability"]
     diagram["calibrated_fraction"] = calibrated["fraction"]
@@ -115,13 +108,15 @@ def _draw_reliability(bins: pd.DataFrame) -> Figure:
     drawing, panels = plots.panels(2.4 * down, sharex=True, **size)
     for axes in panels:
         axes.set_axis_off()
-    kinds = {"as predicted": ("mean_probability", "fraction")}
-    kinds["calibrated"] = ("calibrated_probability", "calibrated_fraction")
+    kinds = {
+        "as predicted": ("mean_probability", "fraction"),
+        "calibrated": ("calibrated_probability", "calibrated_fraction"),
+    }
     for position, (title, frame) in enumerate(parts):
         place = position // across * 2 * across + position % across
         upper, lower = panels[place], panels[place + across]
-        upper.set_axis_on()
-        lower.set_axis_on()
+        for axes in (upper, lower):
+            axes.set_axis_on()
         upper.set_title(plots.wrapped(title, 60 // across))
         upper.plot([0, 100], [0, 100], label="perfect calibration", **plots.LINE)
         for kind, (label, (x, y)) in enumerate(kinds.items()):
@@ -150,12 +145,11 @@ def persons(findings: Findings) -> list[Item]:
     order = by_person.assign(away=away).sort_values(
         ["wrong_share", "away"], ascending=False, kind="stable", ignore_index=True
     )
-    values: dict[str, Any] = {"group": group.label, "protocol": group.protocol}
     curve = calibration.mean_roc(*results.person_scores(group))
     return [
         _draw_persons(by_person, 100 * curve),
         table("person_roc", pd.DataFrame(rows)),
-        table("subjects", order.drop(columns="away"), runs=len(group.runs), **values),
+        table("subjects", order.drop(columns="away"), **_about(group)),
     ]
 
 
@@ -180,17 +174,14 @@ def _draw_persons(by_person: pd.DataFrame, curve: pd.DataFrame) -> Figure:
     return plots.finish(drawing, "persons")
 
 
+def _about(group: Group) -> dict[str, Any]:
+    return {"group": group.label, "protocol": group.protocol, "runs": len(group.runs)}
+
+
 def errors(findings: Findings) -> list[Item]:
     """Return the cells that at least one run gets wrong."""
     group = findings.study.reference
     cells = results.hardest_cells(group)
-    words = say(
-        "errors",
-        cells=len(group.labels),
-        most=(cells["wrong_share"] > 0.5).sum(),
-        runs=len(group.runs),
-        group=group.label,
-        protocol=group.protocol,
-        any=len(cells),
-    )
+    counts = {"most": (cells["wrong_share"] > 0.5).sum(), "any": len(cells)}
+    words = say("errors", cells=len(group.labels), **counts, **_about(group))
     return [words, table("errors", in_percent(cells, "wrong_share"))] if len(cells) else [words]

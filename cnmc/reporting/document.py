@@ -7,7 +7,6 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 from urllib.parse import quote
 
@@ -110,14 +109,11 @@ class Table:
 
 
 def table(
-    name: str,
-    frame: pd.DataFrame,
-    columns: Mapping[str, Cell] = MappingProxyType({}),
-    **values: Any,
+    name: str, frame: pd.DataFrame, columns: Mapping[str, Cell] | None = None, **values: Any
 ) -> Table:
     """Return a table with its words from ``report.yaml``, and more columns at its end."""
     words = {"note": "", **_WORDS["tables"][name]}
-    words["columns"] = {**words["columns"], **columns}
+    words["columns"] = words["columns"] | (columns or {})
     words["note"] = words["note"].format(**values)
     return Table(name, frame=frame, **words)
 

@@ -13,13 +13,11 @@ import numpy as np
 import pandas as pd
 
 from cnmc.analysis.bootstrap import SubjectBootstrap
-from cnmc.analysis.metrics import METRICS, FloatArray, decision_metrics
+from cnmc.analysis.metrics import FloatArray, decision_metrics
 from cnmc.analysis.results import Group, Study, run_table
 from cnmc.analysis.summary import comparisons
 from cnmc.data.manifest import Manifest, load_manifest
 
-TITLES = {name: metric.title for name, metric in METRICS.items()}
-"""Names of the metrics in tables and figures."""
 MAX_READS = 4000
 """A report reads at most this many files to identify the cells: about ten seconds. It reads none
 if the manifest of the training is available."""
@@ -97,10 +95,8 @@ def head(group: Group) -> dict[str, Any]:
 
 def moments(prefix: str, values: FloatArray | Sequence[float]) -> dict[str, float]:
     """Return mean and standard deviation (ddof 0) in percent: ``<prefix>mean``, ``<prefix>std``."""
-    return {
-        f"{prefix}mean": 100 * float(np.mean(values)),
-        f"{prefix}std": 100 * float(np.std(values)),
-    }
+    mean, std = 100 * float(np.mean(values)), 100 * float(np.std(values))
+    return {f"{prefix}mean": mean, f"{prefix}std": std}
 
 
 def ends(prefix: str, interval: tuple[float, float]) -> dict[str, float]:
@@ -115,5 +111,4 @@ def in_percent(frame: pd.DataFrame, *names: str) -> pd.DataFrame:
 
 def f1_of(group: Group, *, rotations: bool = True) -> FloatArray:
     """Return the F1 of each run at its best epoch as fractions of 1, shape (R,)."""
-    logits = group.logits if rotations else group.upright
-    return decision_metrics(group.labels, logits)["f1"]
+    return decision_metrics(group.labels, group.logits if rotations else group.upright)["f1"]

@@ -15,7 +15,7 @@ from cnmc.analysis.summary import PUBLISHED, published
 from cnmc.data.names import CLASS_NAMES
 from cnmc.reporting import plots
 from cnmc.reporting.document import Figure, Item, Row, Table, say, shown, table
-from cnmc.reporting.findings import TITLES, Findings, f1_of, in_percent, moments
+from cnmc.reporting.findings import Findings, f1_of, in_percent, moments
 from cnmc.runs.folder import F1
 
 _LARGEST_NUMBER = 10_000
@@ -121,7 +121,7 @@ def figure4(findings: Findings) -> list[Item]:
         return words
     frame = pd.DataFrame(rows)
     metrics = [metric for metric in METRICS if f"{metric}_mean" in frame]
-    columns = {TITLES[m]: f"{{{m}_mean:.2f}} ± {{{m}_std:.2f}}" for m in metrics}
+    columns = {METRICS[m].title: f"{{{m}_mean:.2f}} ± {{{m}_std:.2f}}" for m in metrics}
     return [_draw_by_epoch(frame, metrics), table("figure4", frame, columns), *words]
 
 
@@ -133,9 +133,11 @@ def _draw_by_epoch(frame: pd.DataFrame, metrics: list[str]) -> Figure:
     for axes, metric in zip(panels, metrics, strict=False):
         for style, rows in plots.by_experiment(trained):
             plots.line(axes, rows, style, "epoch", f"{metric}_")
-        title = TITLES[metric]
+        title = METRICS[metric].title
         axes.set(title=title[0].upper() + title[1:], ylabel="mean in %")
         plots.count_along(axes, "epoch")
+    for axes in panels[len(metrics) :]:
+        axes.remove()
     return plots.finish(drawing, "figure4")
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import textwrap
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from matplotlib.ticker import MaxNLocator
 from cnmc.reporting import document
 
 STYLE = Path(__file__).with_name("report.mplstyle")
+"""Matplotlib settings of the figures, independent of the user's."""
 Style = dict[str, Any]
 """Arguments of a function of matplotlib."""
 GREY, INK = "#6b7280", "#1b1e23"
@@ -29,14 +29,6 @@ CLASS_MARKS: dict[int, Style] = {
 }
 """Marks of ALL and HEM."""
 _WIDTH = 6.4
-
-
-@contextmanager
-def styled() -> Iterator[None]:
-    """Draw in the style of the report, independent of the user's matplotlib settings."""
-    with mpl.rc_context():
-        mpl.rc_file(STYLE)
-        yield
 
 
 def panels(

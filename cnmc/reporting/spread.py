@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import permutations
 from typing import Any
 
 import numpy as np
@@ -69,12 +70,7 @@ def _draw_intervals(frame: pd.DataFrame, study: Study) -> Figure:
 def selection(findings: Findings) -> list[Item]:
     """Return F1 by the rule that chooses the epoch."""
     groups = findings.study.groups
-    twins = {
-        other.label
-        for group in groups
-        for other in groups
-        if group is not other and is_honest_twin(group, other)
-    }
+    twins = {twin.label for group, twin in permutations(groups, 2) if is_honest_twin(group, twin)}
     rows = [row for group in groups if group.label not in twins for row in _rules(group, groups)]
     frame = pd.DataFrame(rows)
     items: list[Item] = [say("selection"), _draw_rules(frame), table("selection", frame)]

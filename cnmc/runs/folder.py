@@ -3,14 +3,14 @@
 ``config.yaml`` holds the resolved configuration, ``run.json`` a :class:`RunInfo`, ``metrics.csv``
 one row per epoch with epoch 0 (before training) first, ``predictions.parquet`` one logit per epoch,
 cell and rotation, and ``checkpoints`` the files ``best.ckpt`` and ``last.ckpt``. Every file is
-written under a temporary name and then renamed, so it is complete or absent.
+complete or absent.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -23,9 +23,6 @@ from cnmc.errors import CnmcError, RefusedError
 from cnmc.files import natural_key, replacing
 
 CONFIG, INFO, METRICS, PREDICTIONS = "config.yaml", "run.json", "metrics.csv", "predictions.parquet"
-
-PREDICTION_KEYS = ("epoch", "role", "cell_id", "subject", "label")
-"""Columns of the predictions before the logits."""
 
 F1, F1_NOROT = "val/f1", "val/f1_norot"
 """Columns of the metrics: weighted F1 of the mean logit, and of the original orientation only."""
@@ -56,8 +53,7 @@ class RunInfo:
     seed: int
     config_hash: str
     started: str  # when its first process started, ISO 8601 with the time zone
-    # The swept overrides except experiment and seed, as in the name of the folder. Runs of one
-    # experiment and setting are repetitions of each other.
+    # The swept overrides except experiment and seed; runs of the same are repetitions.
     setting: str = ""
     protocol: str | None = None  # "paper" or "honest"; None until the data were read
     manifest_fingerprint: str | None = None
@@ -107,8 +103,7 @@ class RunFolder:
 
     def is_finished(self) -> bool:
         """Return whether the run is finished."""
-        info = self.read_info()
-        return info is not None and info.status == "finished"
+        return (info := self.read_info()) is not None and info.status == "finished"
 
     def has_results(self) -> bool:
         """Return whether anything was trained or evaluated in this folder."""
@@ -120,26 +115,19 @@ class RunFolder:
         for path in self.path.rglob(".*.tmp"):
             path.unlink(missing_ok=True)
 
-    @contextmanager
-    def lock(self) -> Iterator[None]:
-        """Keep other processes from training this run; the system frees the lock of a dead process.
+    def lock(self) -> AbstractContextManager[object]:
+        """Keep other processes from training this run until the context ends.
 
         Raises:
             RefusedError: Another process trains it.
         """
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(self.lock_path)
         try:
-            lock.acquire(timeout=LOCK_PATIENCE)
+            return FileLock(self.lock_path).acquire(timeout=LOCK_PATIENCE)
         except Timeout:
             raise RefusedError(
-                f"{self.path}: another process is training this run; repeat the command when it "
-                "has ended"
+                f"{self.path}: another process trains this run; repeat the command when it ended"
             ) from None
-        try:
-            yield
-        finally:
-            lock.release()
 
     def is_locked(self) -> bool:
         """Return whether a process is training this run."""
@@ -168,10 +156,10 @@ class RunFolder:
         """Return the content of ``run.json``; None if there is no such file."""
         if not (self.path / INFO).is_file():
             return None
-        known = {item.name for item in fields(RunInfo)}
         with self._reading(INFO) as path:
             values = json.loads(path.read_text())
-            info = RunInfo(**{key: value for key, value in values.items() if key in known})
+            names = (item.name for item in fields(RunInfo) if item.name in values)
+            info = RunInfo(**{name: values[name] for name in names})
             if info.status not in get_args(Status):
                 raise ValueError(f"status is {info.status}")
         return info
@@ -207,8 +195,7 @@ class RunFolder:
     def add_predictions(self, rows: pd.DataFrame) -> None:
         """Add predictions; they replace earlier ones of the same epochs and roles.
 
-        Args:
-            rows: Columns :data:`PREDICTION_KEYS`, then ``logit_<k>`` (float32).
+        Columns: epoch, role, cell_id, subject, label, then ``logit_<k>`` (float32).
         """
         before = self.read_predictions()
         if before is not None:
@@ -225,10 +212,7 @@ class RunFolder:
             self._write_predictions(predictions[predictions["epoch"] <= epoch])
 
     def best_epoch(self) -> tuple[int, float] | None:
-        """Return the trained epoch with the highest F1, and that F1; the earliest of equals.
-
-        None before the first trained epoch.
-        """
+        """Return the first trained epoch with the highest F1, and that F1; None without one."""
         metrics = self.read_metrics()
         trained = metrics[metrics["epoch"] > 0]
         if trained.empty or trained[F1].isna().all():
@@ -250,11 +234,9 @@ class RunFolder:
             yield self.path / name
         # Damaged bytes raise many kinds of errors.
         except Exception as error:
-            # The words of these errors are about Python, not about the file.
-            is_foreign = isinstance(
-                error, TypeError | AttributeError | LookupError | RecursionError
-            )
-            reason = "damaged or incomplete" if is_foreign else " ".join(str(error).split())
+            # The messages of other errors are about Python, not about the file.
+            is_clear = isinstance(error, OSError | ValueError | yaml.YAMLError)
+            reason = " ".join(str(error).split()) if is_clear else "damaged or incomplete"
             raise CnmcError(
                 f"{self.path / name} cannot be read ({reason}); "
                 "run.overwrite=true starts this run over, or remove its folder"
@@ -264,6 +246,6 @@ class RunFolder:
 def find_runs(root: Path, experiments: Sequence[str] | None = None) -> list[RunFolder]:
     """Return the run folders below ``root``, in natural order of experiment and name."""
     found = [path.parent for path in root.glob(f"*/*/{INFO}")]
-    found.sort(key=lambda path: (path.parent.name, natural_key(path.name)))
     wanted = [path for path in found if experiments is None or path.parent.name in experiments]
+    wanted.sort(key=lambda path: (path.parent.name, natural_key(path.name)))
     return [RunFolder(path) for path in wanted]

@@ -42,11 +42,11 @@ def config_hash(config: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def differing_keys(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
-    """Return the keys of the :func:`identity` in which two configurations differ, sorted."""
+def differing_keys(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Return the sorted keys in which the :func:`identity` differs, and the two values of each."""
     a, b = identity(one), identity(other)
-    missing = object()
-    return sorted(key for key in a.keys() | b.keys() if a.get(key, missing) != b.get(key, missing))
+    pairs = {key: (a.get(key, "absent"), b.get(key, "absent")) for key in sorted(a | b)}
+    return {key: (old, new) for key, (old, new) in pairs.items() if old != new}
 
 
 def run_name(seed: int | str, swept: Mapping[str, str]) -> str:

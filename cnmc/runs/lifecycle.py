@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import platform
 import secrets
 import shutil
 import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import NamedTemporaryFile
@@ -17,20 +19,20 @@ from typing import Any
 from cnmc.config import Config
 from cnmc.errors import CnmcError, RefusedError, is_interruption
 from cnmc.runs.folder import CONFIG, INFO, RunFolder, RunInfo
-from cnmc.runs.identity import config_hash, differing_keys, identity
-from cnmc.runs.provenance import git_commit, hardware, versions
+from cnmc.runs.identity import config_hash, differing_keys
+from cnmc.runs.provenance import git_commit, versions
 
 _WAYS_OUT = "choose another run.name or run.root, or start over with run.overwrite=true"
 
+_ORIGIN = {
+    "data.root": "manifest_fingerprint",
+    "split": "split_fingerprint",
+    "model.weights": "weights_sha256",
+}
+"""The field of the run's description that identifies the content behind a key."""
 
-@dataclass(frozen=True)
-class Origin:
-    """What a run is trained on; for the fields see :class:`cnmc.runs.folder.RunInfo`."""
-
-    protocol: str
-    manifest_fingerprint: str
-    split_fingerprint: str
-    weights_sha256: str | None
+Origin = Mapping[str, str | None]
+"""Fields of :class:`cnmc.runs.folder.RunInfo`: the protocol and those of ``_ORIGIN``."""
 
 
 def file_digest(path: str | None) -> str | None:
@@ -60,16 +62,20 @@ def check_place(folder: RunFolder) -> None:
 def find_run(folder: RunFolder, config: Config, resolved: Mapping[str, Any]) -> RunInfo:
     """Return the description of a run before its data are read; needs the lock.
 
-    This is the stored one of a finished run. That of an interrupted run keeps identity and progress
+    That of a finished run is the stored one. That of an interrupted run keeps identity and progress
     and has the versions and the machine of this process.
 
     Raises:
-        RefusedError: The folder holds results of another configuration. The message names the keys
-            that differ.
+        RefusedError: The folder holds results of another configuration.
     """
     # A run without results, such as one that failed by a mistake, can be replaced.
-    if folder.has_results():
-        _check_same_config(folder, resolved)
+    differing = differing_keys(folder.read_config(), resolved) if folder.has_results() else {}
+    if differing:
+        values = (f"{key} (there {old}, now {new})" for key, (old, new) in differing.items())
+        raise RefusedError(
+            f"{folder.path} holds a run of another configuration: {', '.join(values)}; sweep "
+            f"the key so that it names the folder, {_WAYS_OUT}"
+        )
     digest, name, seed = config_hash(resolved), folder.path.name, f"seed={config.seed},"
     info = RunInfo(
         status="running",
@@ -85,7 +91,7 @@ def find_run(folder: RunFolder, config: Config, resolved: Mapping[str, Any]) -> 
         max_epochs=config.trainer.max_epochs,
         git_commit=git_commit(),
         versions=versions(),
-        hardware=hardware(),
+        hardware={"machine": platform.machine(), "cores": os.cpu_count()},
     )
     before = folder.read_info()
     if before is None or before.config_hash != digest:
@@ -94,20 +100,6 @@ def find_run(folder: RunFolder, config: Config, resolved: Mapping[str, Any]) -> 
         return before
     of_this_process = ("name", "setting", "study_id", "git_commit", "versions", "hardware")
     return replace(before, **{name: getattr(info, name) for name in of_this_process})
-
-
-def _check_same_config(folder: RunFolder, resolved: Mapping[str, Any]) -> None:
-    stored = folder.read_config()
-    old, new = identity(stored), identity(resolved)
-    differing = [
-        f"{key} (there {old.get(key, 'absent')}, now {new.get(key, 'absent')})"
-        for key in differing_keys(stored, resolved)
-    ]
-    if differing:
-        raise RefusedError(
-            f"{folder.path} holds a run of another configuration: {', '.join(differing)}; sweep "
-            f"the key so that it names the folder, {_WAYS_OUT}"
-        )
 
 
 def begin_run(
@@ -123,7 +115,7 @@ def begin_run(
     folder.write_config(resolved)
     folder.forget_after(epochs_done if epochs_done else -1)
     metrics = folder.read_metrics()
-    vars(info).update(vars(origin))
+    vars(info).update(origin)
     info.epochs_done = epochs_done
     info.seconds = float(metrics["seconds"].sum()) if len(metrics) else 0.0
     info.best_epoch, info.best_f1 = folder.best_epoch() or (None, None)
@@ -137,14 +129,8 @@ def check_origin(folder: RunFolder, info: RunInfo, origin: Origin) -> None:
     Raises:
         RefusedError: One of them differs; the message names its key.
     """
-    if info.manifest_fingerprint is None:
-        return
-    for key, name in (
-        ("data.root", "manifest_fingerprint"),
-        ("split", "split_fingerprint"),
-        ("model.weights", "weights_sha256"),
-    ):
-        old, new = (str(getattr(one, name))[:12] for one in (info, origin))
+    for key, name in _ORIGIN.items() if info.manifest_fingerprint is not None else ():
+        old, new = str(getattr(info, name))[:12], str(origin[name])[:12]
         if old != new:
             raise RefusedError(
                 f"{key}: {folder.path} was begun with another ({name} {old}, now {new}); use that, "
@@ -176,21 +162,17 @@ def failure_recorded(folder: RunFolder, info: RunInfo) -> Iterator[None]:
 
 
 def start_over(folder: RunFolder, study_id: str | None) -> None:
-    """Remove a run folder, as ``run.overwrite=true`` asks.
-
-    A folder that this study began is kept: a cluster restarts a job whose time was up, and its run
-    is then resumed.
+    """Remove a run folder, except one that this study began and that a restarted job resumes.
 
     Raises:
         RefusedError: The folder is not a run folder.
     """
     if not folder.path.exists():
         return
-    files = (folder.path / CONFIG, folder.path / INFO)
-    if not (folder.has_results() or any(file.is_file() for file in files)):
+    if not (folder.has_results() or any((folder.path / name).is_file() for name in (CONFIG, INFO))):
         raise RefusedError(
-            f"run.overwrite=true: {folder.path} exists and is not a run folder; remove it "
-            "yourself, or choose another run.name or run.root"
+            f"run.overwrite=true: {folder.path} is not a run folder; remove it yourself, or choose "
+            "another run.name or run.root"
         )
     info = folder.read_info() if study_id is not None else None
     if info is None or info.study_id != study_id:

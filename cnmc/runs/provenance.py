@@ -1,4 +1,4 @@
-"""Where a result comes from: code, packages, machine."""
+"""Where a run comes from: its code, its packages, and the W&B agent that started it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import platform
 import subprocess
 from importlib.metadata import distributions
 from pathlib import Path
-from typing import Any
+
+import yaml
 
 _PACKAGES = (
     *("cnmc", "torch", "pytorch-lightning", "torchmetrics", "timm", "albumentations"),
@@ -17,21 +18,16 @@ _PACKAGES = (
 
 
 def git_commit() -> str | None:
-    """Return the commit of the checkout that runs, ``-dirty`` appended if it has changes.
-
-    None if the package does not run from a git checkout (an installed wheel).
-    """
+    """Return the commit of the checkout, with ``-dirty`` if it has changes; None of a wheel."""
     root = Path(__file__).parents[2]
     command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40"]
+    command += ["--exclude=*"]
     if not (root / ".git").exists():
         return None
     try:
-        done = subprocess.run(
-            [*command, "--exclude=*"], capture_output=True, text=True, timeout=10, check=True
-        )
+        return subprocess.check_output(command, text=True, stderr=subprocess.PIPE).strip()
     except (OSError, subprocess.SubprocessError):
         return None
-    return done.stdout.strip()
 
 
 def versions() -> dict[str, str]:
@@ -41,6 +37,14 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version(), **installed}
 
 
-def hardware() -> dict[str, Any]:
-    """Return the machine's architecture and its number of cores."""
-    return {"machine": platform.machine(), "cores": os.cpu_count()}
+def agent_run_id() -> str | None:
+    """Return the id that a W&B agent gave to this run; None if no agent started this process."""
+    return os.environ.get("WANDB_RUN_ID") or None if agent_parameters() is not None else None
+
+
+def agent_parameters() -> list[str] | None:
+    """Return the keys that a W&B sweep sets; None if no agent started this process."""
+    path = os.environ.get("WANDB_SWEEP_PARAM_PATH")
+    if not path or not os.environ.get("WANDB_SWEEP_ID"):
+        return None
+    return [key for key in yaml.safe_load(Path(path).read_text()) if key != "wandb_version"]

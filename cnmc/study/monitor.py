@@ -26,23 +26,17 @@ JobStatus = Literal[
 ]
 SUCCEEDED: tuple[JobStatus, ...] = ("finished", "skipped")
 
-_SECONDS_BETWEEN_LOOKS = 0.5
-
 
 @dataclass
 class JobState:
     """The state of a job."""
 
-    num: int
-    """Position among the jobs of the study, from 0."""
+    num: int  # position among the jobs of the study, from 0
     status: JobStatus
-    began: float
-    """Seconds since 1970."""
-    first_share: float = 0.0
-    """Share of the run that was finished when this job resumed it, 0 to 1."""
+    began: float  # seconds since 1970
+    first_share: float = 0.0  # of the run, finished when this job resumed it, 0 to 1
     progress: RunProgress | None = None
-    error: str | None = None
-    """Why the run is not finished, in one line."""
+    error: str | None = None  # why the run is not finished, in one line
 
     @property
     def share(self) -> float:
@@ -96,18 +90,11 @@ class Board:
                 states.append(JobState(**values))
         return sorted(states, key=lambda state: state.num)
 
-    def first_failure(self) -> JobState | None:
-        """Return the first job that failed or was refused."""
-        return next((one for one in self.states() if one.status in ("failed", "refused")), None)
-
 
 class Monitor:
-    """Reads the board of a study regularly, in a thread, and shows what has changed.
+    """Reads the board of a study regularly, in a thread, and shows the changes.
 
-    Args:
-        board: The board.
-        folders: The run folders, in the order of the jobs.
-        console: Where to print; standard output by default.
+    ``folders`` are the run folders in the order of the jobs.
     """
 
     def __init__(
@@ -139,7 +126,7 @@ class Monitor:
             atexit.unregister(self.stop)
 
     def _watch(self) -> None:
-        while not self._stop.wait(_SECONDS_BETWEEN_LOOKS):
+        while not self._stop.wait(0.5):
             self.look()
 
     def look(self) -> None:
@@ -178,18 +165,13 @@ class Monitor:
         return "  ".join(words)
 
 
-def seconds_left(
-    states: Sequence[JobState], num_runs: int, now: float | None = None
-) -> float | None:
-    """Estimate how many seconds a study will still take, at the pace of this command so far.
-
-    Returns None if nothing was trained yet.
-    """
+def seconds_left(states: Sequence[JobState], num_runs: int) -> float | None:
+    """Estimate how long a study will still take; None if this command trained nothing yet."""
     trained = [state for state in states if state.status != "skipped"]
     worked = sum(max(0.0, state.share - state.first_share) for state in trained)
     if worked <= 0.0:
         return None
     running = [state for state in trained if state.status == "running"]
     left = num_runs - len(states) + sum(1.0 - state.share for state in running)
-    elapsed = (now or time.time()) - min(state.began for state in trained)
+    elapsed = time.time() - min(state.began for state in trained)
     return elapsed / worked * left

@@ -1,12 +1,14 @@
-"""From a command line to the runs of a study: the process that plans, launches and shows them."""
+"""From a command line to the runs of a study: planned and launched, and run as its jobs."""
 
 from __future__ import annotations
 
 import os
 import secrets
 import sys
+import time
 import traceback
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from importlib import import_module
 from itertools import product
@@ -20,36 +22,32 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from cnmc.config import Config, to_config
-from cnmc.errors import CnmcError, one_line
-from cnmc.runs import sweep_agent
+from cnmc.errors import CnmcError, RefusedError, is_interruption, one_line
 from cnmc.runs.folder import RunFolder
 from cnmc.runs.identity import run_name
 from cnmc.runs.lifecycle import check_place
-from cnmc.signals import end_if_received, end_with_parent
-from cnmc.streams import never_fail_to_print
-from cnmc.study.monitor import SUCCEEDED, Board, Monitor
+from cnmc.runs.provenance import agent_parameters
+from cnmc.signals import end_if_received, end_with_parent, never_fail_to_print
+from cnmc.study.monitor import SUCCEEDED, Board, JobState, Monitor
+from cnmc.training.progress import Report, RunDisplay, RunProgress
 
 _OTHER_COMMANDS = ("-h", "--help", "--hydra-help", "-c", "--cfg", "-i", "--info", "-r", "--run")
-_STUDY_FILES = "sweep"
-"""The config group of study files (``sweeps/hydra/sweep``); choosing one asks for a multirun."""
+_STUDY_FILES = "sweep"  # the config group of study files; choosing one asks for a multirun
 
+# The study that this process launched: the configuration of its first run, and its monitor.
 _launched: list[tuple[Config, Monitor]] = []
-"""The study that this process launched: the configuration of its first run, and its monitor."""
 
 
 def with_multirun(arguments: Sequence[str], study_id: str | None = None) -> list[str]:
     """Complete a command line that sweeps, chooses a study file, or was made by W&B's agent.
 
     ``run.swept`` gives the swept keys to the jobs, which see only their own values, to name the run
-    folders. ``study.id``, random by default, names the board of the study.
-
-    Raises:
-        CnmcError: The runs would share a folder, or the agent's command asks for several runs.
-        HydraException: An override cannot be parsed.
+    folders. ``study.id``, random by default, names the board of the study. Raises CnmcError if the
+    runs would share a folder, or the agent's command asks for several runs.
     """
     if any(argument.split("=")[0] in _OTHER_COMMANDS for argument in arguments):
         return list(arguments)
@@ -59,13 +57,19 @@ def with_multirun(arguments: Sequence[str], study_id: str | None = None) -> list
     swept = [_key(item) for item in parsed if item.is_sweep_override()]
     flag = "-m" in arguments or "--multirun" in arguments
     several = flag or _STUDY_FILES in given
-    parameters = sweep_agent.parameters()
+    parameters = agent_parameters()
     if parameters is None:
         if not (swept or several):
             return list(arguments)
         own = [f"run.swept=[{','.join(swept)}]", f"study.id={study_id or secrets.token_hex(4)}"]
     else:
-        _check_trial(parameters, given, swept or ["multirun"] * several)
+        missing = [key for key in parameters if key not in given]
+        if wrong := swept or ["multirun"] * several or missing:
+            raise CnmcError(
+                f"{', '.join(wrong)}: W&B's agent trains one run at a time, with every parameter "
+                "of the W&B sweep; list the values in the sweep file (values: [0, 1]), and add "
+                "${args_no_hyphens} to its command"
+            )
         own = [f"run.swept=[{','.join(parameters)}]"]
     if "run.name" in given and (swept or parameters or _STUDY_FILES in given):
         raise CnmcError(
@@ -78,21 +82,6 @@ def with_multirun(arguments: Sequence[str], study_id: str | None = None) -> list
     end = len(arguments) - is_override[::-1].index(True) if any(is_override) else 0
     flags = [] if flag or parameters is not None else ["--multirun"]
     return [*arguments[:end], *own, *arguments[end:], *flags]
-
-
-def _check_trial(parameters: Sequence[str], given: set[str], several: Sequence[str]) -> None:
-    """Refuse a command of W&B's agent unless it asks for one run with all parameters."""
-    if several:
-        raise CnmcError(
-            f"{', '.join(several)}: W&B's agent trains one run at a time; list the values in the "
-            "sweep file (values: [0, 1]), from which the agent chooses"
-        )
-    missing = ", ".join(key for key in parameters if key not in given)
-    if missing:
-        raise CnmcError(
-            f"{missing}: a parameter of the W&B sweep that its command does not pass on; add "
-            "${args_no_hyphens} to the command of the sweep file"
-        )
 
 
 class StudyCallback(Callback):
@@ -143,23 +132,20 @@ def _launch(config: DictConfig, config_name: str | None) -> None:
 def close_study() -> tuple[Config, list[RunFolder], dict[str, str]] | None:
     """End the study that this process launched; return None if there was none.
 
-    Returns:
-        The configuration of its first run, the run folders, and by path of the folder the reason
-        why a run is not finished.
+    Otherwise return the configuration of its first run, the run folders, and the reason why a run
+    is not finished by the path of its folder.
     """
     if not _launched:
         return None
     config, monitor = _launched.pop()
     monitor.stop()
-    states = {state.num: state for state in monitor.board.states()}
+    reasons = {str(folder.path): "its job did not start" for folder in monitor.folders}
+    for state in monitor.board.states():
+        path = str(monitor.folders[state.num].path)
+        reasons[path] = state.error or state.status
+        if state.status in SUCCEEDED:
+            del reasons[path]
     monitor.board.close()
-    reasons = {}
-    for num, folder in enumerate(monitor.folders):
-        state = states.get(num)
-        if state is None:
-            reasons[str(folder.path)] = "its job did not start"
-        elif state.status not in SUCCEEDED:
-            reasons[str(folder.path)] = state.error or state.status
     return config, monitor.folders, reasons
 
 
@@ -182,12 +168,7 @@ def setting(job: Sequence[str]) -> tuple[str, ...]:
 def compose_settings(
     jobs: Sequence[list[str]], config_name: str | None
 ) -> dict[tuple[str, ...], Config]:
-    """Compose one job of each setting, so that mistakes are found before the first run begins.
-
-    Raises:
-        CnmcError: A value is out of range.
-        HydraException: Hydra refuses a key or value.
-    """
+    """Compose one job of each setting, so that mistakes are found before the first run begins."""
     loader = GlobalHydra.instance().config_loader()
     configs: dict[tuple[str, ...], Config] = {}
     before = HydraConfig.instance().cfg
@@ -209,15 +190,74 @@ def job_folder(
 ) -> RunFolder:
     """Return the run folder of a job.
 
-    Args:
-        config: The configuration of a job of the same setting.
-        overrides: The job's own overrides, one value for each key.
-        params: ``hydra.sweeper.params`` of a study file.
+    ``config`` may be of another job of the same setting. ``overrides`` are the job's own, one value
+    for each key, and ``params`` is ``hydra.sweeper.params`` of a study file.
     """
     values = {_key(item): item.get_value_element_as_str() for item in _parse(overrides)}
     swept = {key: values[key] for key in (*config.run.swept, *(params or {})) if key in values}
     name = config.run.name or run_name(values.get("seed", config.seed), swept)
     return RunFolder(Path(config.run.root) / config.experiment / name)
+
+
+def described(node: DictConfig) -> tuple[Config, dict[str, Any], RunFolder]:
+    """Return the typed configuration of a run, the same as plain values, and its run folder."""
+    job = HydraConfig.get()
+    if job.mode == RunMode.RUN and job.sweeper.params:
+        raise CnmcError(
+            f"hydra.sweeper.params: {', '.join(job.sweeper.params)} would not be swept; add -m"
+        )
+    config: Config = to_config(node)
+    resolved: Any = OmegaConf.to_container(node, resolve=True)
+    folder = job_folder(config, list(job.overrides.task), dict(job.sweeper.params or {}))
+    return config, resolved, folder
+
+
+def run_job(
+    node: DictConfig, train: Callable[[Config, dict[str, Any], RunFolder, Report], str]
+) -> None:
+    """Train the run of a job. Its error is reported on the board, and other jobs continue."""
+    board = Board(Path(node.run.root), node.study.id)
+    state = JobState(int(HydraConfig.get().job.num), "running", time.time())
+    # The jobs of these launchers print to a file of their own.
+    launcher = HydraConfig.get().launcher._target_
+    own_log = RunDisplay() if "submitit" in launcher or "ray" in launcher else None
+
+    def report(progress: RunProgress) -> None:
+        if state.progress is None and progress.epoch > 0:
+            state.first_share = progress.epoch / progress.max_epochs
+        state.progress = progress
+        board.write(state)
+        if own_log is not None:
+            own_log.update(progress)
+
+    try:
+        config, resolved, folder = described(node)
+        bad = [other for other in board.states() if other.status in ("failed", "refused")]
+        if config.study.fail_fast and bad and not folder.is_finished():
+            state.status = "left out"
+            state.error = f"study.fail_fast=true, and run {bad[0].num + 1} {bad[0].status}"
+            return
+        board.write(state)
+        outcome = train(config, resolved, folder, report)
+        state.status = "skipped" if outcome == "skipped" else "finished"
+    except CnmcError as error:
+        state.status = "refused" if isinstance(error, RefusedError) else "failed"
+        state.error = one_line(error)
+    except Exception as error:
+        state.status = "interrupted" if is_interruption(error) else "failed"
+        state.error = ": ".join([type(error).__name__, *str(error).strip().splitlines()[:1]])
+        # No further run after a signal.
+        end_if_received()
+        with suppress(CnmcError):
+            info = folder.read_info()
+            if info is None or info.status != "failed":
+                # The run folder does not hold the traceback.
+                traceback.print_exc()
+    except BaseException:
+        state.status = "interrupted"
+        raise
+    finally:
+        board.write(state)
 
 
 def _parse(overrides: Iterable[str]) -> list[Override]:

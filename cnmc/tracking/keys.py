@@ -2,8 +2,8 @@
 
 Dashboards, sweeps, ``python -m cnmc.best`` and other people's scripts rely on them. The history of
 a run has the columns of ``metrics.csv`` against :data:`EPOCH`, the run of a study
-``<metric>/mean``, ``std``, ``min``, ``max``, ``ci_low`` and ``ci_high``. All metrics are fractions
-of 1.
+``<metric>/mean``, ``std``, ``min``, ``max``, ``ci_low`` and ``ci_high``, and the figures of the
+report as ``figures/<name>``. All metrics are fractions of 1.
 """
 
 from __future__ import annotations
@@ -35,11 +35,6 @@ def best(metric: str) -> str:
 def test(metric: str) -> str:
     """Return the summary key of a metric on the test cells: ``test/f1``."""
     return f"test/{metric}"
-
-
-def figure(name: str) -> str:
-    """Return the key of a figure of the report: ``figures/figure2``."""
-    return f"figures/{name}"
 
 
 def artifact_name(run_id: str) -> str:

@@ -22,16 +22,16 @@ Pixels = Callable[[str], Any]
 """Returns the image of a cell by its id, uint8, shape (H, W, 3)."""
 
 
+@dataclass
 class Guard:
     """Context manager that suppresses the errors of a logger, and warns of the first one.
 
     The messages of other packages are not shown, because those of W&B contain addresses.
     """
 
-    def __init__(self, name: str, remedy: str) -> None:
-        self.name = name
-        self.remedy = remedy
-        self.failed = False
+    name: str
+    remedy: str
+    failed: bool = False
 
     def __enter__(self) -> None:
         """Do nothing."""
@@ -117,18 +117,17 @@ def tracked(
 ) -> Iterator[Tracker]:
     """Yield the loggers of a run, which keep their files in its folder, and close them at its end.
 
-    A failure of a logger is reported on stderr and stops nothing. A resumed run continues the same
-    W&B run. With ``quiet``, only failures are printed.
+    A resumed run continues the same W&B run. With ``quiet``, only failures are printed.
     """
     name = "W&B" if options.kind == "wandb" else f"logger={options.kind}"
     guard = Guard(name, "the training continues, and its numbers are in the run folder")
+    loggers: list[Logger] = []
     if options.kind == "wandb":
         from cnmc.tracking.wandb_run import tracked_at_wandb  # noqa: PLC0415 - takes a second
 
         with tracked_at_wandb(options, guard, folder, info, config, quiet=quiet) as tracker:
             yield tracker
         return
-    loggers: list[Logger] = []
     if options.kind == "csv":
         # A resumed run keeps the steps of its first part.
         taken = len(list(folder.path.glob("steps*")))

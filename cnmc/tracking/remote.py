@@ -20,7 +20,7 @@ from cnmc.tracking import keys
 class Project:
     """A project at W&B, of an entity (user or team) or of the account's default.
 
-    Its methods raise :class:`CnmcError` if W&B refuses the login or cannot be reached.
+    Its methods raise :class:`CnmcError` if W&B cannot be reached, or has no such run or checkpoint.
     """
 
     def __init__(self, project: str, entity: str | None) -> None:
@@ -34,13 +34,7 @@ class Project:
         self.path = f"{owner}/{project}"
 
     def candidates(self, experiment: str | None) -> tuple[list[Candidate], int]:
-        """Return the finished trainings of an experiment with an F1, and the number of others.
-
-        None takes all experiments.
-
-        Raises:
-            CnmcError: There is no training.
-        """
+        """Return the finished trainings with an F1 of one or all experiments, and count others."""
         runs = self._trainings(experiment)
         if not runs:
             known = {run.config[keys.ORIGIN]["experiment"] for run in self._trainings()}
@@ -56,12 +50,7 @@ class Project:
         return scored, len(by_id) - len(scored)
 
     def download(self, run: Candidate, path: Path) -> None:
-        """Write a run's best checkpoint to a file.
-
-        Raises:
-            CnmcError: It does not exist, or the download is damaged.
-            OSError: The file cannot be written.
-        """
+        """Write a run's best checkpoint to a file."""
         artifact = self._checkpoint(run)
         with (
             TemporaryDirectory(dir=path.parent, prefix=".") as folder,
@@ -74,14 +63,8 @@ class Project:
     def promote(self, run: Candidate, experiment: str | None) -> list[str]:
         """Move the alias ``best-of-study`` to a run's best checkpoint.
 
-        The other runs of the experiment, or of all experiments, on the same cells lose the alias
-        after the run has it.
-
-        Returns:
-            The names of the checkpoints that had the alias.
-
-        Raises:
-            CnmcError: The run has no checkpoint at W&B.
+        Then remove it from the other runs of the experiment, or of all experiments, on the same
+        cells, and return the names of the checkpoints that had it.
         """
         artifact = self._checkpoint(run)
         removed = []
@@ -89,12 +72,12 @@ class Project:
             if keys.BEST_OF_STUDY not in artifact.aliases:
                 artifact.aliases = [*artifact.aliases, keys.BEST_OF_STUDY]
                 artifact.save()
-            for other in self._trainings(experiment):
-                origin = other.config[keys.ORIGIN]
-                is_comparable = all(origin.get(k) == run.origin.get(k) for k in CELLS.values())
-                if origin["run_id"] == run.origin["run_id"] or not is_comparable:
+            origins = [other.config[keys.ORIGIN] for other in self._trainings(experiment)]
+            for origin in origins:
+                if any(origin.get(key) != run.origin.get(key) for key in CELLS.values()):
                     continue
-                if (holder := self._artifact(origin, keys.BEST_OF_STUDY)) is not None:
+                holder = self._artifact(origin, keys.BEST_OF_STUDY)
+                if holder is not None and origin["run_id"] != run.origin["run_id"]:
                     kept = [alias for alias in holder.aliases if alias != keys.BEST_OF_STUDY]
                     holder.aliases = kept
                     holder.save()
@@ -116,20 +99,18 @@ class Project:
             {str(key).removeprefix(part): value for key, value in numbers.filter(like=part).items()}
             for part in (keys.best(""), keys.test(""))
         )
+        origin = run.config[keys.ORIGIN]
         return Candidate(
-            origin=run.config[keys.ORIGIN],
+            origin=origin,
             epoch=int(choosing.get("epoch", 0)),
             choosing={"f1": math.nan} | choosing,
             reported=reported,
-            checkpoint=self._name(run.config[keys.ORIGIN], keys.BEST),
+            checkpoint=f"{self.path}/{keys.artifact_name(origin['run_id'])}:{keys.BEST}",
         )
-
-    def _name(self, origin: Mapping[str, Any], alias: str) -> str:
-        return f"{self.path}/{keys.artifact_name(origin['run_id'])}:{alias}"
 
     def _artifact(self, origin: Mapping[str, Any], alias: str) -> Any:
         """Return a checkpoint of a run, or None if it does not exist."""
-        name = self._name(origin, alias)
+        name = f"{self.path}/{keys.artifact_name(origin['run_id'])}:{alias}"
         with _in_one_line(f"reading {name}"):
             exists = self._api.artifact_exists(name, type=keys.MODEL)
             return self._api.artifact(name, type=keys.MODEL) if exists else None

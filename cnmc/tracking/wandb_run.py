@@ -25,9 +25,9 @@ from cnmc.analysis.ranking import scores_of
 from cnmc.analysis.results import Group, Run, hardest_cells, persons, run_table
 from cnmc.analysis.statistics import mean_interval
 from cnmc.config import CONFIG_DIR, LoggerConfig
-from cnmc.runs import sweep_agent
 from cnmc.runs.folder import RunFolder, RunInfo
 from cnmc.runs.identity import without_folders
+from cnmc.runs.provenance import agent_run_id
 from cnmc.tracking import keys
 from cnmc.tracking.loggers import Guard, GuardedLogger, Pixels, Tracker
 
@@ -37,19 +37,18 @@ STATISTICS = ("mean", "std", "min", "max", "ci_low", "ci_high")
 """Statistics of a metric over runs, as fractions of 1: the population's standard deviation (ddof 0)
 and the 95 % interval of the mean over other seeds on the same cells."""
 
-
-def _silent_setup() -> Any:
-    """Set W&B up without its own messages, which contain addresses."""
-    return wandb.setup(wandb.Settings(silent=True))
+# W&B's own messages contain addresses.
+_setup = partial(wandb.setup, wandb.Settings(silent=True))
+_DATA_DIR = os.environ.get("WANDB_DATA_DIR")
 
 
 @cache
 def default_mode() -> str:
     """Return the mode of W&B's settings, but offline if not logged in.
 
-    It is asked once a process, because a login takes seconds without a network.
+    The result is cached, because a login takes seconds without a network.
     """
-    mode = str(_silent_setup().settings.mode)
+    mode = str(_setup().settings.mode)
     try:
         return mode if mode != "online" or wandb.login(prompt=False) else "offline"
     except Exception as error:
@@ -77,17 +76,15 @@ def start(
         return None
     more = ("setting", "weights_sha256", "versions", "hardware")
     origin = info.identity() | {key: getattr(info, key) for key in more}
-    # W&B accepts 128 characters of a name, and 64 of a tag.
-    tags = [str(tag)[:64] for tag in (info.protocol, config["model"]["name"])]
     init = partial(
         wandb.init,
         project=options.project,
         entity=options.entity,
         id=run_id,
-        name=name[:128],
+        name=name[:128],  # W&B accepts 128 characters, and 64 of a tag
         group=info.experiment,
         job_type=job_type,
-        tags=tags,
+        tags=[str(tag)[:64] for tag in (info.protocol, config["model"]["name"])],
         notes=_notes(info.experiment),
         config={**without_folders(config), keys.ORIGIN: origin},
         dir=folder,
@@ -105,7 +102,9 @@ def start(
             disable_git=True,
         ),
     )
-    _silent_setup()
+    _setup()
+    # Files that are not sent yet would be in the user's home.
+    os.environ["WANDB_DATA_DIR"] = _DATA_DIR or str(folder / "wandb" / "data")
     try:
         return init(mode=mode)
     except Exception as error:
@@ -113,7 +112,7 @@ def start(
         sys.stderr.write(f"warning: W&B cannot be reached ({kind}): this run is logged offline\n")
         # The failed attempt holds the id, or the service of an earlier run is broken.
         wandb.teardown()
-        _silent_setup()
+        _setup()
         return init(mode="offline")
 
 
@@ -130,25 +129,10 @@ def _notes(experiment: str) -> str | None:
     return "\n".join(words).strip() or None
 
 
-@contextmanager
-def _staged_below(folder: Path) -> Iterator[None]:
-    """Keep files that W&B has yet to send in the folder instead of the user's home."""
-    key = "WANDB_DATA_DIR"
-    is_given = key in os.environ
-    os.environ.setdefault(key, str(folder / "wandb" / "data"))
-    try:
-        yield
-    finally:
-        if not is_given:
-            os.environ.pop(key, None)
-
-
 class RunLogger(WandbLogger):
     """Logs epochs by their own count, and keeps the summary of the best epoch up to date.
 
-    Args:
-        run: The W&B run.
-        info: Progress of the run, which the recorder updates before it logs an epoch.
+    The recorder updates ``info`` before it logs an epoch.
     """
 
     def __init__(self, run: wandb.Run, info: RunInfo) -> None:
@@ -180,15 +164,11 @@ def tracked_at_wandb(
     *,
     quiet: bool,
 ) -> Iterator[Tracker]:
-    """Yield the W&B logger of a run, and finish the W&B run at the end.
-
-    See :func:`cnmc.tracking.loggers.tracked`.
-    """
+    """Yield the W&B logger of a run; see :func:`cnmc.tracking.loggers.tracked`."""
     run: wandb.Run | None = None
     with guard:
-        run_id = sweep_agent.run_id() or info.run_id
-        more = {"job_type": keys.TRAIN, "run_id": run_id, "name": info.label}
-        run = start(options, folder.path, info, config, **more)
+        names = {"run_id": agent_run_id() or info.run_id, "name": info.label}
+        run = start(options, folder.path, info, config, job_type=keys.TRAIN, **names)
     if run is None:
         yield Tracker()
         return
@@ -206,19 +186,17 @@ def tracked_at_wandb(
 
     tracker = Tracker(conclude=conclude)
     files = Path(run.dir).parent
-    address: str | None = (
-        f"not everything was sent; wandb sync --include-online {files} sends the rest"
-    )
+    address = f"not everything was sent; wandb sync --include-online {files} sends the rest"
     try:
         with guard:
             tracker.loggers = [GuardedLogger(RunLogger(run, info), guard)]
-        with _staged_below(folder.path):
-            yield tracker
+        yield tracker
     finally:
         with guard:
             # A failure after the training is not a failure of the run.
             run.finish(exit_code=0 if info.status == "finished" else 1)
-            address = f"logged offline; wandb sync {files} sends it" if run.offline else run.url
+            sync = f"logged offline; wandb sync {files} sends it"
+            address = sync if run.offline else str(run.url)
         tracker.complete = tracker.complete and not guard.failed
         if not quiet:
             print(f"W&B: {address}")
@@ -245,8 +223,6 @@ def _charts(run: Run, num_images: int, pixels: Pixels | None) -> dict[str, Any]:
     group = Group(run.info.label, (run,))
     labels = group.labels.tolist()
     probs = sigmoid(group.logits[0]).tolist()
-    both: Any = [[1 - p, p] for p in probs]
-    only_all: Any = [1]
     subjects = persons(group).drop(columns=["std_probability", "wrong_share"])
     subjects = subjects.rename(columns={"mean_accuracy": "accuracy"})
     charts: dict[str, Any] = {
@@ -256,13 +232,12 @@ def _charts(run: Run, num_images: int, pixels: Pixels | None) -> dict[str, Any]:
         keys.SUBJECTS: wandb.Table(dataframe=subjects),
     }
     if len(set(labels)) == len(_CLASSES):
-        roc, precision_recall = wandb.plot.roc_curve, wandb.plot.pr_curve
-        charts[keys.ROC] = roc(labels, both, _CLASSES, only_all)
-        charts[keys.PRECISION_RECALL] = precision_recall(labels, both, _CLASSES, only_all)
+        curve: Any = (labels, [[1 - p, p] for p in probs], _CLASSES, [1])
+        charts[keys.ROC] = wandb.plot.roc_curve(*curve)
+        charts[keys.PRECISION_RECALL] = wandb.plot.pr_curve(*curve)
     wrong = hardest_cells(group).drop(columns="wrong_share").head(num_images)
     if len(wrong):
-        wrong = wrong.rename(columns={"mean_probability": "probability"})
-        cells = wandb.Table(dataframe=wrong)
+        cells = wandb.Table(dataframe=wrong.rename(columns={"mean_probability": "probability"}))
         if pixels is not None:
             cells.add_column("image", [wandb.Image(pixels(cell)) for cell in wrong["cell_id"]])
         charts[keys.WRONG_CELLS] = cells
@@ -274,34 +249,18 @@ def _log_checkpoints(
 ) -> None:
     """Log the best checkpoint of a finished run as an artifact, and the last one if wanted."""
     name = keys.artifact_name(info.run_id)
-    wanted = [(folder.best_checkpoint, info.best_epoch, [keys.BEST, f"seed-{info.seed}"])]
+    seed = f"seed-{info.seed}"
+    wanted = [(folder.best_checkpoint, info.best_epoch, summary, [keys.BEST, seed])]
     if log_last:
-        wanted.append((folder.last_checkpoint, info.epochs_done, [keys.LAST]))
-    for path, epoch, aliases in wanted:
-        scores = summary if keys.BEST in aliases else {}
-        artifact = wandb.Artifact(
-            name,
-            type=keys.MODEL,
-            description=f"{info.label}, epoch {epoch}",
-            metadata={**info.identity(), "epoch": epoch, "summary": scores},
-        )
+        wanted.append((folder.last_checkpoint, info.epochs_done, {}, [keys.LAST]))
+    for path, epoch, scores, aliases in wanted:
+        metadata = {**info.identity(), "epoch": epoch, "summary": scores}
+        description = f"{info.label}, epoch {epoch}"
+        artifact = wandb.Artifact(name, keys.MODEL, description, metadata)
         # The file is not copied: W&B reads it from the run folder.
         artifact.add_file(str(path), name=path.name, policy="immutable", skip_cache=True)
         run.log_artifact(artifact, aliases=aliases)
     run.summary[keys.best("checkpoint")] = f"{name}:{keys.BEST}"
-
-
-def _over_runs(group: Group) -> pd.DataFrame:
-    """Return one row for each metric and ``f1_norot``: metric, n and :data:`STATISTICS`."""
-    table = run_table([group])
-    views = [part for _, part in table.groupby("view", sort=False)]
-    values = {name: views[0][name].to_numpy(dtype=float) for name in METRICS}
-    values["f1_norot"] = views[-1]["f1"].to_numpy(dtype=float)
-    rows = [
-        (name, len(x), x.mean(), x.std(), x.min(), x.max(), *mean_interval(x))
-        for name, x in values.items()
-    ]
-    return pd.DataFrame(rows, columns=["metric", "n", *STATISTICS])
 
 
 def log_group(
@@ -314,26 +273,28 @@ def log_group(
     # The id comes from the run that started first, so that it stays the same when runs are added.
     first = min(group.runs, key=lambda run: (run.info.started, run.info.seed))
     shared = {key: value for key, value in first.config.items() if key not in ("seed", "run")}
-    run = start(
-        options,
-        root,
-        first.info,
-        {**shared, "seeds": group.seeds},
-        job_type=keys.STUDY,
-        run_id=f"{keys.STUDY}-{first.info.run_id}",
-        name=f"{group.label} ({len(group.runs)} runs)",
-    )
+    shared["seeds"] = group.seeds
+    name = f"{group.label} ({len(group.runs)} runs)"
+    names = {"run_id": f"{keys.STUDY}-{first.info.run_id}", "name": name}
+    run = start(options, root, first.info, shared, job_type=keys.STUDY, **names)
     if run is None:
         return
-    with _staged_below(root), run:
-        metrics = _over_runs(group)
+    with run:
+        views = [part for _, part in run_table([group]).groupby("view", sort=False)]
+        values = {name: views[0][name].to_numpy(dtype=float) for name in METRICS}
+        values["f1_norot"] = views[-1]["f1"].to_numpy(dtype=float)
+        table = [
+            (name, len(x), x.mean(), x.std(), x.min(), x.max(), *mean_interval(x))
+            for name, x in values.items()
+        ]
+        metrics = pd.DataFrame(table, columns=["metric", "n", *STATISTICS])
         rows = metrics.melt("metric", STATISTICS).dropna()
-        names = rows["metric"] + "/" + rows["variable"]
-        run.summary.update(dict(zip(names, rows["value"], strict=True)) | {"n": len(group.runs)})
+        columns = rows["metric"] + "/" + rows["variable"]
+        run.summary.update(dict(zip(columns, rows["value"], strict=True)) | {"n": len(group.runs)})
         charts: dict[str, Any] = {keys.METRICS_TABLE: wandb.Table(dataframe=metrics)}
         for figure in figures(group, root, options.num_images > 0):
             picture = Image.open(io.BytesIO(figure.png))
-            charts[keys.figure(figure.name)] = wandb.Image(picture, caption=figure.title)
+            charts[f"figures/{figure.name}"] = wandb.Image(picture, caption=figure.title)
         run.log(charts)
     if not run.offline:
         print(f"W&B: {run.url}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import warnings
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
@@ -39,7 +41,8 @@ def build_datamodule(config: Config, store: CellStore) -> CellDataModule:
 
 def build_classifier(config: Config, pos_weight: float) -> CellClassifier:
     """Return the classifier of a run, with the initial weights of ``config.model``."""
-    model, optimizer = config.model, config.optimizer
+    model, steps = config.model, config.optimizer
+    options = {name: getattr(steps, name) for name in ("decay_every", "decay_factor", "fused")}
     return CellClassifier(
         build_network(
             model.name,
@@ -48,12 +51,7 @@ def build_classifier(config: Config, pos_weight: float) -> CellClassifier:
             drop_rate=model.drop_rate,
         ),
         optimizer=OptimizerOptions(
-            stages=asdict(model.stages),
-            rates=optimizer.rates,
-            decay_every=optimizer.decay_every,
-            decay_factor=optimizer.decay_factor,
-            weight_decay=optimizer.weight_decay,
-            fused=optimizer.fused,
+            asdict(model.stages), steps.rates, weight_decay=steps.weight_decay, **options
         ),
         pos_weight=pos_weight,
         num_rotations=config.tta.num_rotations,
@@ -71,20 +69,17 @@ def build_trainer(
     loggers: Sequence[Logger] = (),
     gpu: int | None = None,
 ) -> pl.Trainer:
-    """Return the trainer of a run, on one device; ``gpu=None`` leaves the choice to Lightning.
-
-    Raises:
-        CnmcError: This machine does not have the accelerator.
-    """
+    """Return the trainer of a run, on one device; ``gpu=None`` leaves the choice to Lightning."""
+    # Lightning's advice would drown the lines about the runs.
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", module="pytorch_lightning")
     trainer = config.trainer
-    options: dict[str, Any] = {
-        "accelerator": trainer.accelerator,
-        "devices": 1 if gpu is None else [gpu],
-        "precision": lightning_precision(trainer),
-    }
+    precision: Any = lightning_precision(trainer)
     try:
         return pl.Trainer(
-            **options,
+            accelerator=trainer.accelerator,
+            devices=1 if gpu is None else [gpu],
+            precision=precision,
             deterministic=trainer.deterministic,
             max_epochs=trainer.max_epochs,
             limit_train_batches=trainer.limit_train_batches,

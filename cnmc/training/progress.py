@@ -5,19 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
-import pytorch_lightning as pl
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
-from cnmc.training.recorder import RunRecorder
-
 SECONDS_BETWEEN_LINES = 60.0
 """How often a line is printed within an epoch where there is no terminal."""
-
-_SECONDS_BETWEEN_REPORTS = 1.0
-"""How often a run reports its progress within an epoch; each report waits for the GPU."""
 
 
 def clock(seconds: float) -> str:
@@ -30,29 +23,22 @@ def clock(seconds: float) -> str:
 class RunProgress:
     """The progress of a run at one moment. F1 scores are between 0 and 1."""
 
-    name: str
-    """Experiment and name of the run folder."""
-    epoch: int
-    """The last evaluated epoch; 0 is the network before training."""
+    name: str  # experiment and name of the run folder
+    epoch: int  # the last evaluated epoch; 0 is the network before training
     max_epochs: int
-    share: float
-    """Finished share of the run, 0 to 1."""
+    share: float  # finished share of the run, 0 to 1
     f1: float | None = None
     f1_norot: float | None = None
     best_f1: float | None = None
     seconds_left: float | None = None
-    doing: str | None = None
-    """The current batch; None if ``epoch`` was just evaluated."""
+    doing: str | None = None  # the current batch; None if `epoch` was just evaluated
 
     def line(self) -> str:
         """Return all fields as one line."""
+        f1_norot = self.f1_norot if self.doing is None else None
+        scores = {"F1": self.f1, "without rotations": f1_norot, "best": self.best_f1}
         parts = [f"{self.name} epoch {self.epoch}/{self.max_epochs}"]
-        if self.f1 is not None:
-            parts += [f"F1 {100 * self.f1:.2f}"]
-        if self.f1_norot is not None and self.doing is None:
-            parts += [f"without rotations {100 * self.f1_norot:.2f}"]
-        if self.best_f1 is not None:
-            parts += [f"best {100 * self.best_f1:.2f}"]
+        parts += [f"{what} {100 * f1:.2f}" for what, f1 in scores.items() if f1 is not None]
         if self.doing is not None:
             parts += [self.doing]
         if self.seconds_left is not None:
@@ -61,7 +47,6 @@ class RunProgress:
 
 
 Report = Callable[[RunProgress], None]
-"""A function that receives the progress of a run."""
 
 
 class RunDisplay:
@@ -100,13 +85,7 @@ class RunDisplay:
             self.bars.remove_task(self._tasks.pop(title))
 
     def update(self, progress: RunProgress, title: str = "", note: str = "") -> None:
-        """Show the progress of a run.
-
-        Args:
-            progress: The progress.
-            title: Words before it, if there are several runs.
-            note: Words after it on a printed line.
-        """
+        """Show the progress of a run: ``title`` (of one of several runs), progress, ``note``."""
         self.show_bar(title, progress.share, progress.line())
         now, terminal = time.monotonic(), self.console.is_terminal
         epoch, when = self._printed.setdefault(title, (-1, now))
@@ -115,79 +94,3 @@ class RunDisplay:
         if (is_new and not title) if terminal else (is_new or is_late):
             self._printed[title] = (epoch if progress.f1 is None else progress.epoch, now)
             self.print("  ".join(filter(None, [title, progress.line()])) + note)
-
-
-class ProgressReporter(pl.Callback):
-    """Report the progress of a run after every epoch, and every second within it.
-
-    Args:
-        recorder: Has the metrics of the last epoch; must come before this in the trainer's list.
-        report: Receives the progress.
-    """
-
-    def __init__(self, recorder: RunRecorder, report: Report) -> None:
-        self.recorder = recorder
-        self.report = report
-        self._start = self._last = time.monotonic()
-        self._first_share = 0.0
-
-    def on_train_start(self, trainer: Any, _module: pl.LightningModule) -> None:
-        """Start the clock."""
-        self._start = time.monotonic()
-        self._first_share = trainer.current_epoch / trainer.max_epochs
-
-    def on_train_batch_end(
-        self, trainer: Any, _module: Any, outputs: Any, _batch: Any, batch_idx: int
-    ) -> None:
-        """Report a batch if the last report is old."""
-        if self._is_due():
-            done = f"{batch_idx + 1}/{trainer.num_training_batches}"
-            doing = f"training batch {done} loss {float(outputs['loss']):.4f}"
-            self._send(trainer, batch_idx + 1, 0, doing)
-
-    def on_validation_batch_end(
-        self, trainer: Any, _module: Any, _outputs: Any, _batch: Any, batch_idx: int, *_: Any
-    ) -> None:
-        """Report a batch if the last report is old."""
-        if self._is_due():
-            doing = f"evaluated batch {batch_idx + 1}/{sum(trainer.num_val_batches)}"
-            self._send(trainer, trainer.num_training_batches, batch_idx + 1, doing)
-
-    def on_validation_end(self, trainer: Any, _module: pl.LightningModule) -> None:
-        """Report the metrics of the network before training."""
-        if trainer.state.fn != "fit":
-            self._send(trainer, 0, 0, None)
-
-    def on_train_epoch_end(self, trainer: Any, _module: pl.LightningModule) -> None:
-        """Report the metrics of the epoch."""
-        self._send(trainer, trainer.num_training_batches, sum(trainer.num_val_batches), None)
-
-    def _is_due(self) -> bool:
-        return time.monotonic() - self._last >= _SECONDS_BETWEEN_REPORTS
-
-    def _send(self, trainer: Any, trained: int, evaluated: int, doing: str | None) -> None:
-        """Report after so many training and evaluation batches of the current epoch."""
-        self._last = time.monotonic()
-        share, left = 0.0, None
-        if trainer.state.fn == "fit":
-            # A trained image takes as long as three that only pass the network.
-            of_train = 3 * trainer.datamodule.batch_size
-            of_eval = len(self.recorder.columns) * trainer.datamodule.eval_batch_size
-            whole = of_train * trainer.num_training_batches + of_eval * sum(trainer.num_val_batches)
-            done = (of_train * trained + of_eval * evaluated) / whole
-            share = (trainer.current_epoch + done) / trainer.max_epochs
-            pace = (time.monotonic() - self._start) / max(share - self._first_share, 1e-9)
-            left = pace * (1.0 - share)
-        info, (f1, f1_norot) = self.recorder.info, self.recorder.last_f1
-        progress = RunProgress(
-            name=info.label,
-            epoch=info.epochs_done,
-            max_epochs=trainer.max_epochs,
-            share=share,
-            f1=f1,
-            f1_norot=f1_norot,
-            best_f1=info.best_f1,
-            seconds_left=left,
-            doing=doing,
-        )
-        self.report(progress)

@@ -1,4 +1,4 @@
-"""Writes the run folder during training: logits, metrics and checkpoints of every epoch."""
+"""Writes the run folder during training, and reports the progress of the run."""
 
 from __future__ import annotations
 
@@ -26,6 +26,10 @@ from cnmc.model.tta import rotation_columns
 from cnmc.runs.folder import F1, F1_NOROT, RunFolder, RunInfo, logit_column
 from cnmc.runs.identity import without_folders
 from cnmc.signals import TERMINATED, end_if_received
+from cnmc.training.progress import Report, RunProgress
+
+_SECONDS_BETWEEN_REPORTS = 1.0
+"""How often a run reports its progress within an epoch; each report waits for the GPU."""
 
 
 class RunRecorder(pl.Callback):
@@ -35,12 +39,9 @@ class RunRecorder(pl.Callback):
     after every epoch, then ``best.ckpt`` if the F1 in ``metrics.csv`` is the highest so far. If the
     process dies between the two, the resumed run writes ``best.ckpt`` from ``last.ckpt``.
 
-    Args:
-        folder: The run folder.
-        info: The run's identity and progress; the progress is stored after every epoch.
-        config: The resolved configuration, which is stored in the checkpoints.
-        cells: By role (``val``, ``test``): cell_id, subject, label in the order of evaluation.
-        num_rotations: Number of logits of an evaluated cell.
+    ``cells`` has the cell_id, subject and label of the cells of each role (``val``, ``test``), in
+    the order of evaluation, and an evaluated cell has ``num_rotations`` logits. ``report`` receives
+    the progress after every epoch, and every second within it.
     """
 
     def __init__(
@@ -49,20 +50,23 @@ class RunRecorder(pl.Callback):
         info: RunInfo,
         config: Mapping[str, Any],
         cells: dict[str, pd.DataFrame],
+        *,
         num_rotations: int,
+        report: Report | None,
     ) -> None:
         self.folder = folder
         self.info = info
         self.config = without_folders(config)
         self.cells = cells
         self.columns = [logit_column(eighths) for eighths in rotation_columns(num_rotations)]
-        self.last_f1: tuple[float | None, float | None] = (None, None)
-        """F1 of the last stored epoch, with all rotations and without."""
+        self.report = report
+        self._f1: tuple[float | None, float | None] = (None, None)
         self._error: BaseException | None = None
         self._batches: list[tuple[Tensor, Tensor]] = []
         self._rates: dict[str, float] = {}
         self._scores: dict[str, float] = {}
-        self._clock = time.monotonic()
+        self._clock = self._start = self._reported = time.monotonic()
+        self._first_share = 0.0
 
     def on_train_batch_start(self, *_: Any, **__: Any) -> None:
         """Raise the exception of a signal again, which a library may have lost."""
@@ -97,28 +101,49 @@ class RunRecorder(pl.Callback):
         groups = trainer.optimizers[0].param_groups
         self._rates = {f"lr/{group['name']}": float(group["lr"]) for group in groups}
 
-    def on_validation_batch_end(
-        self, _trainer: pl.Trainer, _module: pl.LightningModule, outputs: Any, batch: Any, *_: Any
+    def on_train_start(self, trainer: Any, _module: Any) -> None:
+        """Start the clock of the progress."""
+        self._start = time.monotonic()
+        self._first_share = trainer.current_epoch / trainer.max_epochs
+
+    def on_train_batch_end(
+        self, trainer: Any, _module: Any, outputs: Any, _batch: Any, batch_idx: int
+    ) -> None:
+        """Report a batch if the last report is old."""
+        if self._is_due():
+            done = f"{batch_idx + 1}/{trainer.num_training_batches}"
+            doing = f"training batch {done} loss {float(outputs['loss']):.4f}"
+            self._report(trainer, batch_idx + 1, 0, doing)
+
+    def on_test_batch_end(
+        self, _trainer: Any, _module: Any, outputs: Any, batch: Any, *_: Any
     ) -> None:
         """Collect the logits of a batch."""
         self._batches.append((batch.positions.cpu(), outputs.cpu()))
 
-    def on_test_batch_end(self, *args: Any) -> None:
-        """Collect the logits of a batch."""
-        self.on_validation_batch_end(*args)
+    def on_validation_batch_end(
+        self, trainer: Any, module: Any, outputs: Any, batch: Any, batch_idx: int, *_: Any
+    ) -> None:
+        """Collect the logits of a batch, and report it if the last report is old."""
+        self.on_test_batch_end(trainer, module, outputs, batch)
+        if self._is_due():
+            doing = f"evaluated batch {batch_idx + 1}/{sum(trainer.num_val_batches)}"
+            self._report(trainer, trainer.num_training_batches, batch_idx + 1, doing)
 
-    def on_validation_end(self, trainer: pl.Trainer, _module: pl.LightningModule) -> None:
+    def on_validation_end(self, trainer: Any, _module: Any) -> None:
         """Store the logits of this epoch, and the metrics of the network before training."""
         self._store_logits("val", _epoch(trainer))
         if _epoch(trainer) == 0:
             self._store_metrics(trainer, 0)
+            self._report(trainer, 0, 0)
 
-    def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        """Store the metrics and the checkpoints of this epoch."""
+    def on_train_epoch_end(self, trainer: Any, module: pl.LightningModule) -> None:
+        """Store the metrics and the checkpoints of this epoch, and report it."""
         self._store_metrics(trainer, _epoch(trainer))
         with replacing(self.folder.last_checkpoint) as temporary:
             trainer.save_checkpoint(temporary)
         self._save_if_best(module)
+        self._report(trainer, trainer.num_training_batches, sum(trainer.num_val_batches))
 
     def on_test_epoch_end(self, _trainer: pl.Trainer, _module: pl.LightningModule) -> None:
         """Store the logits of the test cells under the best epoch."""
@@ -131,10 +156,31 @@ class RunRecorder(pl.Callback):
         """Add configuration, run and epoch."""
         checkpoint["cnmc"] = self._origin()
 
+    def _is_due(self) -> bool:
+        due = time.monotonic() - self._reported >= _SECONDS_BETWEEN_REPORTS
+        return due and self.report is not None
+
+    def _report(self, trainer: Any, trained: int, evaluated: int, doing: str | None = None) -> None:
+        """Report after so many training and evaluation batches of the current epoch."""
+        if self.report is None:
+            return
+        self._reported = time.monotonic()
+        share, left = 0.0, None
+        if trainer.state.fn == "fit":
+            # A trained image takes as long as three that only pass the network.
+            of_train = 3 * trainer.datamodule.batch_size
+            of_eval = len(self.columns) * trainer.datamodule.eval_batch_size
+            whole = of_train * trainer.num_training_batches + of_eval * sum(trainer.num_val_batches)
+            done = (of_train * trained + of_eval * evaluated) / whole
+            share = (trainer.current_epoch + done) / trainer.max_epochs
+            pace = (self._reported - self._start) / max(share - self._first_share, 1e-9)
+            left = pace * (1.0 - share)
+        moment = (self.info.label, self.info.epochs_done, trainer.max_epochs, share)
+        self.report(RunProgress(*moment, *self._f1, self.info.best_f1, left, doing))
+
     def _store_logits(self, role: str, epoch: int) -> None:
-        batches, self._batches = self._batches, []
-        index = torch.cat([index for index, _ in batches]).numpy()
-        logits = torch.cat([logits for _, logits in batches]).numpy()
+        index, logits = (torch.cat(parts).numpy() for parts in zip(*self._batches, strict=True))
+        self._batches = []
         table = self.cells[role].iloc[index].reset_index(drop=True).astype({"label": "int8"})
         table.insert(0, "epoch", epoch)
         table.insert(1, "role", role)
@@ -148,8 +194,8 @@ class RunRecorder(pl.Callback):
         seconds, self._clock = now - self._clock, now
         # Lightning keeps float32, which hold seven digits.
         logged = {name: float(f"{value:.7g}") for name, value in trainer.callback_metrics.items()}
-        row: dict[str, float] = {"epoch": epoch}
-        row["train/loss"] = logged.get("train/loss", math.nan) if epoch else math.nan
+        loss = logged.get("train/loss", math.nan) if epoch else math.nan
+        row: dict[str, float] = {"epoch": epoch, "train/loss": loss}
         row |= {name: value for name, value in logged.items() if name.startswith("val/")}
         # The classifier logs the paper's metrics; any other comes from the stored logits.
         for name, value in self._scores.items():
@@ -159,7 +205,7 @@ class RunRecorder(pl.Callback):
         row |= self._rates or {f"lr/{group['name']}": math.nan for group in groups}
         row["seconds"] = round(seconds, 3)
         self.folder.add_metrics(row)
-        self.last_f1 = (row.get(F1), row.get(F1_NOROT))
+        self._f1 = (row.get(F1), row.get(F1_NOROT))
         self.info.epochs_done = epoch
         self.info.seconds = round(self.info.seconds + seconds, 3)
         self.info.best_epoch, self.info.best_f1 = self.folder.best_epoch() or (None, None)

@@ -10,7 +10,7 @@ import pytest
 from cnmc.analysis.calibration import MAX_POINTS, choose
 from cnmc.analysis.decision import Decision
 from cnmc.analysis.metrics import evaluate
-from cnmc.deploy.exported import GraphInfo
+from cnmc.deploy.networks import GraphInfo
 from cnmc.errors import CnmcError
 
 POINTS = ((0.1, 1.0, 0.0), (0.3, 0.96, 0.5), (0.4, 0.95, 0.7), (0.6, 0.8, 0.9), (0.9, 0.0, 1.0))

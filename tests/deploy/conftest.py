@@ -11,8 +11,8 @@ from onnx import load, save
 from PIL import Image
 
 from cnmc.analysis.decision import Decision
-from cnmc.deploy.exported import METADATA, GraphInfo
 from cnmc.deploy.formats import write_network
+from cnmc.deploy.networks import METADATA, GraphInfo
 from tests.deploy.networks import cells, random_graph
 
 SIZE = 32

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from torch import nn
 
 from cnmc.data.sources.synthetic_cells import draw_cell, subject_traits
-from cnmc.deploy.exported import GraphInfo, Images
 from cnmc.deploy.graph import CellGraph
+from cnmc.deploy.networks import GraphInfo, Images
 from cnmc.model.backbone import build_network
 from cnmc.model.tta import to_float
 

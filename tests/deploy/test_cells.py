@@ -9,9 +9,9 @@ import pytest
 
 from cnmc.config import DataConfig, SplitConfig, SyntheticConfig
 from cnmc.data.store import open_split
-from cnmc.deploy.exported import GraphInfo
+from cnmc.deploy.formats import cells_to_check, find_cells
 from cnmc.deploy.graph import CellGraph, TrainedNetwork
-from cnmc.deploy.run_cells import cells_to_check, find_cells
+from cnmc.deploy.networks import GraphInfo
 from cnmc.errors import CnmcError
 from cnmc.runs.folder import RunFolder
 from tests.deploy.networks import random_graph
@@ -53,7 +53,7 @@ def test_the_cells_of_a_run_are_found_without_a_change_to_its_folders(
     found = find_cells(trained, None)
     assert len(found.cells) == 21
     assert set(found.cells["role"]) == {"train", "val", "test"}
-    images, labels, origin = cells_to_check(found, 8, trained.info)
+    images, labels, origin = cells_to_check(trained, found, 8)
     assert images.shape == (len(labels), 40, 40, 3)
     assert set(labels) == {0, 1}
     assert origin.startswith(f"{len(labels)} ")

@@ -16,10 +16,9 @@ import torch
 
 from cnmc.analysis.decision import Decision
 from cnmc.data.images import crop_and_resize, decode
-from cnmc.deploy.exported import METADATA, GraphInfo, Images
 from cnmc.deploy.formats import check_file, write_network
 from cnmc.deploy.graph import CellGraph
-from cnmc.deploy.networks import open_network, openvino_core, require
+from cnmc.deploy.networks import METADATA, GraphInfo, Images, open_network, openvino_core, require
 from cnmc.errors import CnmcError
 from cnmc.model.backbone import build_network
 from tests.conftest import ROOT

@@ -156,9 +156,9 @@ def test_figures_are_svg_and_png(report: Report) -> None:
 
 def test_figures_do_not_depend_on_the_settings_of_the_user(root: Path) -> None:
     findings = Findings(read_study(root))
-    with plots.styled():
+    with mpl.rc_context(fname=plots.STYLE):
         plain = figure2(findings)
     with mpl.rc_context({"font.size": 30.0, "axes.grid": False}):
-        with plots.styled():
+        with mpl.rc_context(fname=plots.STYLE):
             assert figure2(findings) == plain
         assert mpl.rcParams["font.size"] == 30.0

@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 from cnmc import signals
 from cnmc.config import CONFIG_DIR, register
 from cnmc.errors import CnmcError
-from cnmc.runs import sweep_agent
+from cnmc.runs.provenance import agent_parameters, agent_run_id
 from cnmc.study import plan
 from cnmc.study.plan import compose_settings, job_folder, planned_jobs, setting, with_multirun
 
@@ -108,7 +108,7 @@ GIVEN = ["split=nested", "optimizer.lr.head=0.003", "++optimizer.lr.stage3=1e-05
 
 @pytest.mark.usefixtures("agent")
 def test_the_parameters_of_an_agent_are_swept_in_a_single_run() -> None:
-    assert sweep_agent.run_id() == "r1"
+    assert agent_run_id() == "r1"
     keys = "run.swept=[optimizer.lr.head,optimizer.lr.stage3,seed]"
     assert with_multirun(GIVEN) == [*GIVEN, keys]
     assert with_multirun([*GIVEN, "--cfg", "job"]) == [*GIVEN, "--cfg", "job"]
@@ -118,8 +118,8 @@ def test_the_parameters_of_an_agent_are_swept_in_a_single_run() -> None:
 @pytest.mark.usefixtures("agent")
 def test_without_an_agent_nothing_is_swept(variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(variable)
-    assert sweep_agent.parameters() is None
-    assert sweep_agent.run_id() is None
+    assert agent_parameters() is None
+    assert agent_run_id() is None
     assert with_multirun(GIVEN) == GIVEN
 
 

@@ -65,7 +65,7 @@ def test_every_number_is_one_that_runs_log(
     logged = {f"{name}/{metric}" for metric in metrics for name in ("val", "best", "test")}
     logged |= {"train/loss", "best/epoch", "best/checkpoint", *(f"lr/{stage}" for stage in STAGES)}
     logged |= {f"{metric}/{name}" for metric in metrics for name in STATISTICS}
-    logged |= {keys.figure(name) for name in dashboard.FIGURES}
+    logged |= {"figures/" + name for name in dashboard.FIGURES}
     text = _strings(view["sections"]) | _strings(view["runset_settings"])
     named = {word.removeprefix("summary:") for word in text if re.fullmatch(r"[\w:]+/\w+", word)}
     assert named <= logged

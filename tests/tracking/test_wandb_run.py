@@ -424,7 +424,7 @@ def test_each_group_of_a_study_has_a_run_with_its_spread_and_figures(
         assert log.summary["f1_norot/mean"] == pytest.approx(upright.mean())
         assert log.summary[keys.METRICS_TABLE]["_type"] == "table-file"
         for name in ("figure2", "figure3", "intervals", "roc", "persons"):
-            assert log.summary[keys.figure(name)]["_type"] == "image-file"
+            assert log.summary[f"figures/{name}"]["_type"] == "image-file"
     whole, single = logs["proposal"], logs["norot"]
     # The id is that of the run that started first.
     assert (whole.run.run_id, single.run.run_id) == ("study-abc-3", "study-def-0")

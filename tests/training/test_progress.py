@@ -24,7 +24,7 @@ def test_a_clock_has_hours_minutes_and_seconds() -> None:
 def test_a_run_reports_its_epochs_its_batches_and_its_share(
     tiny: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cnmc.training.progress._SECONDS_BETWEEN_REPORTS", 0.0)
+    monkeypatch.setattr("cnmc.training.recorder._SECONDS_BETWEEN_REPORTS", 0.0)
     config, resolved = compose(tiny)
     reports: list[RunProgress] = []
     assert train(config, resolved, job_folder(config), reports.append) == "trained"
