@@ -32,10 +32,8 @@ class RefusedError(CnmcError):
 
 
 def is_interruption(error: BaseException) -> bool:
-    """Return whether a signal or a scheduler ended a run, not a mistake or a defect.
-
-    After a signal any error counts. submitit raises ``UncompletedJobError`` when the time is up.
-    """
+    """Return whether a signal or a scheduler ended a run; after a signal any error counts."""
+    # submitit raises this error in a job whose time is up.
     return type(error).__name__ == "UncompletedJobError" or status_of_signal() is not None
 
 

@@ -16,9 +16,8 @@ from omegaconf import DictConfig
 from cnmc.cli.app import run_app, user_errors
 from cnmc.config import PredictConfig, register, to_config
 from cnmc.deploy import outputs
-from cnmc.deploy.judgement import Cell, Subject, by_subject, judge, threshold_of
 from cnmc.deploy.networks import best_runs, open_networks
-from cnmc.deploy.screen import gather, screen
+from cnmc.deploy.screen import Journal, gather, screen
 from cnmc.deploy.screening_page import screening_page
 from cnmc.devices import num_cores
 
@@ -36,15 +35,15 @@ def predict(config: PredictConfig) -> int:
         paths = best_runs(Path(config.root), config.experiment, config.top)
     networks = open_networks(paths, config.num_threads)
     decisions = [network.info.decision for network in networks]
-    threshold = threshold_of(decisions, config.threshold)
+    threshold = outputs.threshold_of(decisions, config.threshold)
     num_threads = config.num_threads or num_cores()
     with outputs.output_lock(output):
-        journal = outputs.Journal(output, [n.digest for n in networks], overwrite=config.overwrite)
+        journal = Journal(output, [n.digest for n in networks], overwrite=config.overwrite)
         num_before = len(journal.entries)
         seen, unusable = screen(sources, networks, journal, num_threads)
         skipped |= unusable
-        cells = judge(seen, decisions, threshold)
-        subjects = by_subject(cells)
+        cells = outputs.judge(seen, decisions, threshold)
+        subjects = outputs.by_subject(cells)
         page = screening_page(
             networks,
             sources,
@@ -57,8 +56,10 @@ def predict(config: PredictConfig) -> int:
             skipped=skipped,
         )
         contents = {
-            "predictions.csv": outputs.table(Cell._fields[:-1], (cell[:-1] for cell in cells)),
-            "subjects.csv": outputs.table(Subject._fields, subjects),
+            "predictions.csv": outputs.table(
+                outputs.Cell._fields[:-1], (cell[:-1] for cell in cells)
+            ),
+            "subjects.csv": outputs.table(outputs.Subject._fields, subjects),
             "skipped.csv": outputs.table(("file", "reason"), skipped.items()),
             "screening.html": page.encode(),
         }

@@ -32,8 +32,8 @@ from cnmc.devices import claim_gpu
 from cnmc.errors import CnmcError, is_interruption
 from cnmc.model.checkpoint import load_checkpoint
 from cnmc.runs.folder import RunFolder, RunInfo
+from cnmc.runs.identity import agent_run_id
 from cnmc.runs.lifecycle import (
-    Origin,
     begin_run,
     check_origin,
     check_place,
@@ -42,7 +42,6 @@ from cnmc.runs.lifecycle import (
     find_run,
     start_over,
 )
-from cnmc.runs.provenance import agent_run_id
 from cnmc.study.plan import close_study, described, run_job, with_multirun
 from cnmc.tracking.loggers import Tracker, log_study, tracked
 from cnmc.training.build import build_classifier, build_datamodule, build_trainer, device_name
@@ -147,7 +146,7 @@ def _tracked(
             folder.write_info(info)
 
 
-def _origin(config: Config, cells: CellSplit) -> Origin:
+def _origin(config: Config, cells: CellSplit) -> dict[str, str | None]:
     return {
         "protocol": cells.split.protocol,
         "manifest_fingerprint": cells.manifest.fingerprint,

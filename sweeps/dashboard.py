@@ -23,7 +23,7 @@ import wandb
 from pydantic import TypeAdapter
 
 from cnmc.analysis.metrics import METRICS
-from cnmc.config import STAGES, LoggerConfig
+from cnmc.config.groups import STAGES, LoggerConfig
 from cnmc.errors import CnmcError
 from cnmc.runs.folder import F1, F1_NOROT
 from cnmc.tracking import keys

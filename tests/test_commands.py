@@ -1,4 +1,4 @@
-"""The commands as a user types them: their output, exit status and files."""
+"""The commands in processes of their own: output, exit status and files."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def _run(
         (["data.root=/nowhere"], ["data.root", "/nowhere", "data=synthetic"]),
     ],
 )
-def test_a_mistake_gets_one_line_and_no_traceback(
+def test_user_error_prints_one_line_without_traceback(
     commands: Forks, arguments: list[str], words: list[str]
 ) -> None:
     (done,) = commands.run(arguments)
@@ -52,14 +52,14 @@ def test_a_mistake_gets_one_line_and_no_traceback(
         assert word in done.output
 
 
-def test_a_mistake_is_told_on_standard_error() -> None:
+def test_user_error_is_printed_to_standard_error() -> None:
     done = _run("train", "data.crop=-1")
     assert done.returncode == 2
     assert done.stderr.startswith("error: data.crop=-1")
     assert done.stdout == ""
 
 
-def test_a_sweep_trains_every_seed_and_ends_with_a_table(
+def test_sweep_trains_every_seed_and_prints_a_table(
     commands: Forks, tiny: list[str], tmp_path: Path
 ) -> None:
     (done,) = commands.run([*tiny, "experiment=proposal,norot", "seed=range(2)"])
@@ -76,7 +76,7 @@ def test_a_sweep_trains_every_seed_and_ends_with_a_table(
     assert again.output.count("finished already") == 4
 
 
-def test_a_sweep_names_its_folders_by_what_it_sweeps(
+def test_sweep_names_run_folders_after_the_swept_values(
     commands: Forks, tiny: list[str], tmp_path: Path
 ) -> None:
     overrides = ["experiment=nospeclr", "optimizer.lr=1e-3,1e-4", "trainer.max_epochs=1"]
@@ -87,7 +87,7 @@ def test_a_sweep_names_its_folders_by_what_it_sweeps(
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_ends_a_run_that_the_same_command_goes_on_with(
+def test_signal_interrupts_a_run_that_can_be_resumed(
     tiny: list[str], tmp_path: Path, number: signal.Signals, status: int
 ) -> None:
     command = [sys.executable, "-u", "-m", "cnmc.train", *tiny, "trainer.max_epochs=200"]
@@ -111,9 +111,7 @@ def test_a_signal_ends_a_run_that_the_same_command_goes_on_with(
     assert not list(folder.path.rglob(".*.tmp"))
 
 
-def test_wandb_logs_offline_without_asking_where_nobody_is_logged_in(
-    tiny: list[str], tmp_path: Path
-) -> None:
+def test_wandb_logs_offline_without_a_login(tiny: list[str], tmp_path: Path) -> None:
     home = tmp_path / "home"
     home.mkdir()
     overrides = ["logger=wandb", "trainer.max_epochs=1"]
@@ -123,7 +121,7 @@ def test_wandb_logs_offline_without_asking_where_nobody_is_logged_in(
     assert "wandb sync" in done.stdout
 
 
-def test_csv_logs_steps_into_the_run_folder(
+def test_csv_logger_writes_steps_to_the_run_folder(
     commands: Forks, tiny: list[str], tmp_path: Path
 ) -> None:
     (done,) = commands.run([*tiny, "logger=csv", "trainer.max_epochs=1"])
@@ -140,8 +138,7 @@ def test_prepare_prints_the_composition_and_builds_the_cache(tiny: list[str]) ->
     assert ".npy" in done.stdout
 
 
-def test_prepare_accepts_a_part_of_the_release(tiny: list[str], tmp_path: Path) -> None:
-    """Cells of the training part alone: what is missing is said, the cache is built."""
+def test_prepare_accepts_only_the_training_part(tiny: list[str], tmp_path: Path) -> None:
     data = [item for item in tiny if item.startswith("data") and "prelim" not in item]
     data += [
         f"data.synthetic.prelim_{what}_{c}=0" for what in ("cells", "subjects") for c in CLASSES
@@ -154,7 +151,7 @@ def test_prepare_accepts_a_part_of_the_release(tiny: list[str], tmp_path: Path) 
     assert ".npy" in done.stdout
 
 
-def test_prepare_fails_where_training_could_not_run(tmp_path: Path) -> None:
+def test_prepare_fails_for_empty_or_damaged_data(tmp_path: Path) -> None:
     done = _run("prepare", f"data.root={tmp_path}")
     assert done.returncode == 2
     assert "no cell of C-NMC 2019 found" in done.stderr
@@ -166,7 +163,7 @@ def test_prepare_fails_where_training_could_not_run(tmp_path: Path) -> None:
     assert "UID_1_1_1_all" in done.stdout
 
 
-def test_the_wheel_works_outside_the_checkout(tiny: list[str], tmp_path: Path) -> None:
+def test_wheel_works_outside_the_checkout(tiny: list[str], tmp_path: Path) -> None:
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "-q"]
     wheels = tmp_path / "wheels"
     build = [*pip, "wheel", "--no-deps", "--no-build-isolation", "-w", str(wheels), str(ROOT)]

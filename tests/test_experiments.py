@@ -1,4 +1,4 @@
-"""Every experiment composes, and an ablation changes what it names and nothing else."""
+"""Every experiment composes, and an ablation changes only the keys that it names."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from cnmc.cli.app import compose
-from cnmc.config import CONFIG_DIR, STAGES
+from cnmc.config import CONFIG_DIR
+from cnmc.config.groups import STAGES
 from cnmc.runs.identity import flatten
 
 EXPERIMENTS = sorted(path.stem for path in (CONFIG_DIR / "experiment").glob("*.yaml"))
@@ -26,7 +27,7 @@ def _differences(experiment: str) -> dict[str, tuple[Any, Any]]:
     }
 
 
-def test_the_default_is_the_papers_recipe() -> None:
+def test_default_is_the_recipe_of_the_paper() -> None:
     """The recipe of section 4.1 and of the paper's published code, value by value."""
     flat = _flat()
     expected = {
@@ -62,14 +63,14 @@ def test_the_default_is_the_papers_recipe() -> None:
     assert {key: flat[key] for key in expected} == expected
 
 
-def test_norot_changes_the_rotations_alone() -> None:
+def test_norot_changes_only_the_rotations() -> None:
     assert _differences("norot") == {
         "experiment": ("proposal", "norot"),
         "tta.num_rotations": (8, 1),
     }
 
 
-def test_nospeclr_changes_the_rates_alone() -> None:
+def test_nospeclr_changes_only_the_learning_rates() -> None:
     rates = {f"optimizer.lr.{stage}": (_flat()[f"optimizer.lr.{stage}"], None) for stage in STAGES}
     assert _differences("nospeclr") == {
         "experiment": ("proposal", "nospeclr"),
@@ -78,17 +79,17 @@ def test_nospeclr_changes_the_rates_alone() -> None:
     }
 
 
-def test_nospeclr_takes_its_rate_from_the_command_line() -> None:
+def test_nospeclr_accepts_a_rate_on_the_command_line() -> None:
     assert _flat("experiment=nospeclr", "optimizer.lr=1e-3")["optimizer.lr"] == 1e-3
 
 
-def test_rates_follow_their_leader_unless_set() -> None:
+def test_stages_4_and_5_use_the_rate_of_stage_3_unless_set() -> None:
     flat = _flat("optimizer.lr.stage3=5e-4", "optimizer.lr.stage5=7e-4")
     assert [flat[f"optimizer.lr.stage{n}"] for n in (3, 4, 5)] == [5e-4, 5e-4, 7e-4]
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
-def test_every_experiment_composes_and_says_what_it_claims(experiment: str) -> None:
+def test_experiment_composes_and_documents_its_claim(experiment: str) -> None:
     config, _ = compose([f"experiment={experiment}"])
     assert config.experiment == experiment
     head = (CONFIG_DIR / "experiment" / f"{experiment}.yaml").read_text()
@@ -103,18 +104,18 @@ def test_every_experiment_composes_and_says_what_it_claims(experiment: str) -> N
         if path.parent.name != "experiment"
     ),
 )
-def test_every_choice_of_every_group_composes(choice: str) -> None:
+def test_every_option_of_every_group_composes(choice: str) -> None:
     compose([choice])
 
 
-def test_real_lite_flat_changes_the_rates_alone() -> None:
+def test_real_lite_flat_changes_only_the_learning_rates() -> None:
     one, other = _flat("experiment=real_lite"), _flat("experiment=real_lite_flat")
     changed = {key for key in one.keys() | other.keys() if one.get(key) != other.get(key)}
     assert changed == {"experiment", "optimizer.lr", *(f"optimizer.lr.{s}" for s in STAGES)}
     assert other["optimizer.decay_every"] == 1
 
 
-def test_real_lite_fast_changes_the_trainer_alone() -> None:
+def test_real_lite_fast_changes_only_the_speed_options() -> None:
     one, other = _flat("experiment=real_lite"), _flat("experiment=real_lite_fast")
     changed = {key for key in one.keys() | other.keys() if one.get(key) != other.get(key)}
     presets = {"trainer.precision", "trainer.channels_last", "trainer.compile", "optimizer.fused"}

@@ -22,7 +22,8 @@ from cnmc.analysis.loading import load_study
 from cnmc.analysis.metrics import evaluate, mean_logits
 from cnmc.analysis.results import run_table
 from cnmc.cli.app import compose
-from cnmc.config import CellsConfig, ExportConfig, TrainerConfig
+from cnmc.config import CellsConfig, ExportConfig
+from cnmc.config.groups import TrainerConfig
 from cnmc.data.store import open_cells
 from cnmc.deploy.networks import open_network
 from cnmc.errors import CnmcError

@@ -33,7 +33,8 @@ from torchvision.datasets.folder import default_loader
 
 from cnmc.benchmarking import measure
 from cnmc.benchmarking.measure import EVALUATION, NUM_EVALUATED, TRAINING, Comparison, Row, timed
-from cnmc.config import EXPORT_SUFFIXES, BenchmarkConfig, TrainerConfig
+from cnmc.config import EXPORT_SUFFIXES, BenchmarkConfig
+from cnmc.config.groups import TrainerConfig
 from cnmc.data.store import CellStore
 from cnmc.deploy.formats import write_network
 from cnmc.deploy.graph import CellGraph, describe

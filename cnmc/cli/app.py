@@ -6,7 +6,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from typing import Any
 
@@ -14,7 +14,7 @@ from hydra import compose as hydra_compose
 from hydra import initialize, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override, Quote, QuotedString
+from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
@@ -64,30 +64,25 @@ def _quoted(argument: str, keys: dict[str, bool]) -> str:
     key, _, value = argument.partition("=")
     if argument.startswith(("-", "~")) or value.startswith(("'", '"')) or value in ("", "null"):
         return argument
-    name = key.lstrip("+")
-    if name not in keys:
-        return argument if _parsed(argument) else f"{key}={_quote(value)}"
+    parsed = None
+    with suppress(HydraException):
+        parsed = OverridesParser.create().parse_override(argument)
+    swept = keys.get(key.lstrip("+"))
+    if swept is None:
+        return argument if parsed else f"{key}={_quote(value)}"
     home = os.path.expanduser(value)  # noqa: PTH111 - Path would drop a final slash
-    if os.path.exists(home):  # noqa: PTH110 - Path raises an error for a long text
-        return f"{key}={_quote(home)}"
-    if value.startswith("[") and value.endswith("]") and not {"'", '"'} & {*value}:
-        items = [item.strip() for item in value[1:-1].split(",")]
-        paths = [_quote(os.path.expanduser(item)) for item in items if item]  # noqa: PTH111
-        return f"{key}=[{','.join(paths)}]"
-    parsed = _parsed(argument) if keys[name] else None
-    is_sweep = parsed is not None and parsed.is_sweep_override()
-    return argument if value.startswith("[") or is_sweep else f"{key}={_quote(home)}"
+    if not os.path.exists(home):  # noqa: PTH110 - Path raises an error for a long text
+        if value.startswith("[") and value.endswith("]") and not {"'", '"'} & {*value}:
+            items = [item.strip() for item in value[1:-1].split(",")]
+            paths = [_quote(os.path.expanduser(item)) for item in items if item]  # noqa: PTH111
+            return f"{key}=[{','.join(paths)}]"
+        if value.startswith("[") or (swept and parsed and parsed.is_sweep_override()):
+            return argument
+    return f"{key}={_quote(home)}"
 
 
 def _quote(text: str) -> str:
     return QuotedString(text, Quote.double).with_quotes()
-
-
-def _parsed(argument: str) -> Override | None:
-    try:
-        return OverridesParser.create().parse_override(argument)
-    except HydraException:
-        return None
 
 
 def without_hydra(whole: DictConfig) -> DictConfig:
@@ -99,10 +94,7 @@ def without_hydra(whole: DictConfig) -> DictConfig:
 
 
 def compose(overrides: Sequence[str], config_name: str = "config") -> tuple[Any, dict[str, Any]]:
-    """Return the typed configuration of a command, and the same as resolved plain values.
-
-    ``config_name`` is ``config`` for training, else the name of the command.
-    """
+    """Return the typed configuration of a command (``config``: training), and its plain values."""
     register()
     arguments = quoted(overrides, SCHEMAS[config_name])
     with (
@@ -117,10 +109,7 @@ def compose(overrides: Sequence[str], config_name: str = "config") -> tuple[Any,
 
 @contextmanager
 def user_errors() -> Iterator[None]:
-    """End a single run with one line if it raises a :class:`CnmcError`.
-
-    Hydra would add its own lines. In a multirun the error is raised, and the other jobs continue.
-    """
+    """End a single run with one line for a :class:`CnmcError`, to which Hydra would add lines."""
     try:
         yield
     except CnmcError as error:

@@ -16,44 +16,9 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from cnmc.config.fields import Rules, check, choice, number, path, path_keys
-from cnmc.config.groups import (
-    STAGES,
-    AugmentConfig,
-    DataConfig,
-    FlatOptimizerConfig,
-    LayerwiseOptimizerConfig,
-    LoggerConfig,
-    ModelConfig,
-    OptimizerConfig,
-    RunConfig,
-    SplitConfig,
-    StudyConfig,
-    SyntheticConfig,
-    TrainerConfig,
-    TTAConfig,
-)
+from cnmc.config.groups import OPTIMIZERS, Config, DataConfig, SplitConfig
 from cnmc.devices import register_resolvers
 from cnmc.errors import CnmcError
-
-
-@dataclass
-class Config:
-    """All keys of ``python -m cnmc.train``."""
-
-    # Name of the experiment file; choosing one sets it.
-    experiment: str = "${hydra:runtime.choices.experiment}"
-    # Seed of the run: initial head, order of the cells, augmentation.
-    seed: int = number(0, at_least=0, below=2**32)
-    data: DataConfig = MISSING
-    split: SplitConfig = MISSING
-    augment: AugmentConfig = MISSING
-    model: ModelConfig = MISSING
-    optimizer: OptimizerConfig = MISSING
-    tta: TTAConfig = MISSING
-    trainer: TrainerConfig = MISSING
-    logger: LoggerConfig = MISSING
-    run: RunConfig = field(default_factory=RunConfig)
-    study: StudyConfig = field(default_factory=StudyConfig)
 
 
 @dataclass
@@ -77,7 +42,7 @@ class PrepareConfig:
 class CellsConfig:
     """Where the cells of existing runs are."""
 
-    root: str | None = path(None)  # folder of their data set; null uses that of the training
+    root: str | None = path(None)  # folder of the data set; null uses that of the training
 
 
 @dataclass
@@ -87,8 +52,7 @@ class ReportConfig:
     runs: str = path("runs")  # run.root of the training
     output: str = path("report")  # folder that the report is written to
     experiments: list[str] = field(default_factory=list)  # to report; empty takes all
-    # The group that others are compared with, and whose subjects and errors are shown, by its name
-    # in the tables; null takes proposal, or else the first.
+    # Group to compare others with, by its name in the tables; null takes proposal, or the first.
     reference: str | None = None
     data: CellsConfig = field(default_factory=CellsConfig)
 
@@ -103,14 +67,11 @@ class BestConfig:
     project: str = "cnmc"  # source=wandb: logger.project of the training
     entity: str | None = None  # source=wandb: user or team; null takes the account's default
     protocol: str | None = choice("paper", "honest", default=None)  # compare only these runs
-    # Compare only runs whose data set or split has a fingerprint that begins with these digits.
-    manifest: str | None = path(None)
-    split: str | None = path(None)
+    manifest: str | None = path(None)  # compare only runs whose data have this fingerprint
+    split: str | None = path(None)  # compare only runs whose split has this fingerprint
     download: bool = False  # write the best checkpoint to <output>/<experiment>-<name>/best.ckpt
     output: str = path("best")
-    # Give the best checkpoint the alias best-of-study at W&B, and remove it from the others that
-    # were compared.
-    promote: bool = False
+    promote: bool = False  # move the alias best-of-study at W&B to the best checkpoint
 
     def _rules(self) -> Rules:
         for key in ("manifest", "split"):
@@ -122,8 +83,7 @@ class BestConfig:
 class PredictConfig:
     """All keys of ``python -m cnmc.predict``."""
 
-    # A checkpoint, a run folder or an exported network (.onnx, .xml of OpenVINO). A list of them is
-    # an ensemble.
+    # Checkpoint, run folder or exported network (.onnx, .xml of OpenVINO), or an ensemble: [A,B].
     checkpoint: Any = path(None)
     experiment: str | None = None  # instead of checkpoint: the top best runs of this experiment
     root: str = path("runs")  # experiment=: run.root of the training
@@ -133,8 +93,7 @@ class PredictConfig:
     # Probability from which a cell is called ALL: checkpoint (chosen with the network), paper (a
     # mean logit of 0), a number, sensitivity:0.95 or specificity:0.9.
     threshold: str = "checkpoint"
-    # challenge also writes the challenge's submission.
-    format: str = choice("report", "challenge", default="report")
+    format: str = choice("report", "challenge", default="report")  # challenge adds its submission
     cells: int = number(500, at_least=0)  # most cells that the page shows; the tables have all
     gradcam: int = number(16, at_least=0)  # cells that the page shows with Grad-CAM (a checkpoint)
     num_threads: int | None = number(None, above=0)  # cores to use; null takes all
@@ -154,7 +113,6 @@ class PredictConfig:
 
 
 EXPORT_SUFFIXES = {"onnx": ".onnx", "openvino": ".xml", "openvino_int8": ".xml"}
-"""Suffix of the file of each format."""
 
 
 @dataclass
@@ -162,8 +120,7 @@ class ExportConfig:
     """All keys of ``python -m cnmc.export``."""
 
     checkpoint: str = path()  # a checkpoint, or a run folder, whose best checkpoint is taken
-    # openvino_int8 has 8-bit numbers: smaller, faster, less exact.
-    format: str = choice(*EXPORT_SUFFIXES, default="onnx")
+    format: str = choice(*EXPORT_SUFFIXES, default="onnx")  # openvino_int8 is fast and less exact
     output: str = path()  # file to write: .onnx, or .xml of OpenVINO (with a .bin beside it)
     data: CellsConfig = field(default_factory=CellsConfig)
 
@@ -195,16 +152,12 @@ def register() -> None:
         store.store(name=f"{name}_schema", node=schema)
     for name in STANDALONE:
         store.store(name=name, node=OmegaConf.load(CONFIG_DIR / f"{name}.yaml"))
-    store.store(group="optimizer", name="layerwise_schema", node=LayerwiseOptimizerConfig)
-    store.store(group="optimizer", name="flat_schema", node=FlatOptimizerConfig)
+    for name, optimizer in OPTIMIZERS.items():
+        store.store(group="optimizer", name=name, node=optimizer)
 
 
 def to_config(node: DictConfig) -> Any:
-    """Turn a composed node into its dataclasses and check them.
-
-    Raises:
-        CnmcError: A key is unknown or was not given, or a value is not accepted.
-    """
+    """Turn a composed node into its dataclasses; raise CnmcError for a key or value at fault."""
     if missing := sorted(OmegaConf.missing_keys(node)):
         raise CnmcError(f"{missing[0]}: add {' '.join(f'{key}=VALUE' for key in missing)}")
     config = OmegaConf.to_object(node)

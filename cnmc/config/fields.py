@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-import operator
 from collections.abc import Iterator
 from dataclasses import field, fields, is_dataclass
+from operator import ge, gt, le, lt
 from typing import Any, get_type_hints
 
 from omegaconf import MISSING
@@ -15,12 +15,7 @@ from cnmc.errors import CnmcError
 Rules = Iterator[tuple[str, object, str]]
 """What the method ``_rules`` of a group yields: a key, whether its value fits, what is expected."""
 
-_COMPARISONS = {
-    "at_least": operator.ge,
-    "above": operator.gt,
-    "at_most": operator.le,
-    "below": operator.lt,
-}
+_COMPARISONS = {"at_least": ge, "above": gt, "at_most": le, "below": lt}
 
 
 def number(default: Any = MISSING, **bounds: float) -> Any:
@@ -41,10 +36,7 @@ def choice(*options: Any, default: Any = MISSING) -> Any:
 
 
 def path(default: Any = MISSING, *, swept: bool = False) -> Any:
-    """Declare a path, or another text that Hydra must not interpret.
-
-    A study can sweep the key if it is ``swept``; a comma then separates several paths.
-    """
+    """Declare a path or another text that Hydra must not interpret; a study can sweep some."""
     return field(default=default, metadata={"path": True, "swept": swept})
 
 
@@ -64,8 +56,7 @@ def check(config: Any, prefix: str = "") -> None:
     """Check the values of a configuration against their declarations and rules.
 
     Raises:
-        CnmcError: A key is unknown (Hydra adds keys with ``+``), or a value is not accepted. The
-            message begins with the key.
+        CnmcError: A key is unknown (Hydra adds keys with ``+``), or a value is not accepted.
     """
     known = {item.name: item.metadata for item in fields(config)}
     for name, value in vars(config).items():

@@ -1,4 +1,4 @@
-"""The groups of the configuration of a run."""
+"""The configuration of a run: its groups, and the type, the range and the meaning of each key."""
 
 from __future__ import annotations
 
@@ -16,10 +16,9 @@ STAGES = ("stage1", "stage2", "stage3", "stage4", "stage5", "head")
 
 @dataclass
 class SyntheticConfig:
-    """Generated cells in the layout of the release (see ``cnmc.data.sources.synthetic``).
+    """Numbers of generated cells by part and class, as in the paper's Table 1.
 
-    The numbers of subjects and cells are by part and class. The defaults are the paper's Table 1,
-    and 2,586 cells of 17 subjects for the final part, whose division into classes is a guess.
+    The paper gives 2,586 cells of 17 subjects for the final part; their classes are a guess.
     """
 
     seed: int = number(0, at_least=0)  # the same seed gives the same files
@@ -51,15 +50,12 @@ class DataConfig:
     root: str = path(swept=True)  # folder of the data set, in any layout of the release
     work_dir: str = path(swept=True)  # folder for the manifest, the splits and the image cache
     crop: int = number(300, above=0)  # side of the central crop in pixels (section 2 of the paper)
-    # Side in pixels to which the crop is resized by area averaging; null keeps its size.
-    resize: int | None = number(None, above=0)
-    # Leave out images that are unreadable or smaller than the crop, instead of refusing to train.
-    skip_unreadable: bool = False
+    resize: int | None = number(None, above=0)  # side of the resized crop; null keeps its size
+    skip_unreadable: bool = False  # leave out unreadable or small images, do not refuse to train
     batch_size: int = number(16, above=0)  # cells in a training batch (section 4.1)
     # Cells in an evaluation batch; each takes as many forward passes as there are rotations.
     eval_batch_size: int = number(32, above=0)
-    # Processes that augment training images; 0 uses the training process. No effect on results.
-    num_workers: int = number(2, at_least=0)
+    num_workers: int = number(2, at_least=0)  # processes that augment; 0: the training process
     synthetic: SyntheticConfig | None = None  # composition of generated cells; null for existing
 
     def _rules(self) -> Rules:
@@ -98,27 +94,13 @@ class AugmentConfig:
     rotate: float = number(360.0, at_least=0, at_most=360)  # degrees, uniform over [0, rotate)
     translate: float = number(0.2, at_least=0, at_most=1)  # uniform over ± this share of each side
     scale: float = number(0.0, at_least=0, below=1)  # uniform over 1 ± scale; the paper uses none
-    # Strength of brightness, contrast, saturation and hue jitter; the paper uses none.
-    color: float = number(0.0, at_least=0, at_most=0.5)
-    # Move the pixels on the device that trains, one batch at a time, with the same random draws.
-    # The pixels are the same except for ties in rounding. Not with color.
+    color: float = number(0.0, at_least=0, at_most=0.5)  # color jitter; the paper uses none
+    # Augment batches on the device that trains: same pixels except for ties in rounding; no color.
     device: bool = False
 
     def _rules(self) -> Rules:
         fits = not (self.device and self.color > 0)
         yield "device", fits, f"false, or augment.color=0 instead of {self.color}"
-
-
-@dataclass
-class StagesConfig:
-    """Name patterns of the parameters of each stage; shell wildcards, the first match wins."""
-
-    stage1: list[str] = MISSING
-    stage2: list[str] = MISSING
-    stage3: list[str] = MISSING
-    stage4: list[str] = MISSING
-    stage5: list[str] = MISSING
-    head: list[str] = MISSING
 
 
 @dataclass
@@ -134,9 +116,11 @@ class ModelConfig:
     normalize: bool = False
     mean: list[float] = field(default_factory=lambda: [0.485, 0.456, 0.406])
     std: list[float] = field(default_factory=lambda: [0.229, 0.224, 0.225])
-    stages: StagesConfig = field(default_factory=StagesConfig)
+    # By stage: patterns of the names of its parameters; shell wildcards, the first match wins.
+    stages: dict[str, list[str]] = MISSING
 
     def _rules(self) -> Rules:
+        yield "stages", tuple(self.stages) == STAGES, f"the keys {', '.join(STAGES)}, in this order"
         yield "weights", self.pretrained or self.weights is None, "null if model.pretrained=false"
         yield "mean", len(self.mean) == 3, "three numbers (RGB)"
         yield "std", len(self.std) == 3 and min(self.std) > 0, "three numbers above 0"
@@ -184,6 +168,9 @@ class FlatOptimizerConfig(OptimizerConfig):
     lr: float = number(1e-4, at_least=0)
 
 
+OPTIMIZERS = {"layerwise_schema": LayerwiseOptimizerConfig, "flat_schema": FlatOptimizerConfig}
+
+
 @dataclass
 class TTAConfig:
     """Rotations of a cell, equally spaced over the circle, whose logits are averaged."""
@@ -196,16 +183,14 @@ class TrainerConfig:
     """How long and on what device to train. One run trains on one device."""
 
     max_epochs: int = number(6, above=0)
-    # auto uses a GPU if there is one.
+    # auto takes a GPU if there is one.
     accelerator: str = choice("auto", "cpu", "gpu", "cuda", "mps", default="auto")
     # auto is bf16-mixed on a GPU that computes in bfloat16, else 32-true.
     precision: str = choice("32-true", "16-mixed", "bf16-mixed", "auto", default="32-true")
     channels_last: bool = False  # memory layout that makes convolutions faster
     compile: bool = False  # compile the network; on a CPU this needs a C++ compiler
-    # Ask PyTorch for deterministic kernels. On a CPU runs are repeatable without it.
-    deterministic: bool = False
-    # Threads of PyTorch on the CPU; null keeps its default. Another number changes the rounding of
-    # sums, so keep it if results must repeat to the last bit.
+    deterministic: bool = False  # deterministic kernels; a CPU repeats runs without them
+    # Threads of PyTorch; null keeps its default. Another number changes the rounding of sums.
     num_threads: int | None = number(None, above=0)
     # Batches of a training epoch and of an evaluation, for a quick trial; null takes all.
     limit_train_batches: int | None = number(None, above=0)
@@ -217,8 +202,7 @@ class TrainerConfig:
 class LoggerConfig:
     """Where metrics are logged in addition to the run folder."""
 
-    # wandb, tensorboard (scalars), csv (one line per step) or none.
-    kind: str = choice("wandb", "tensorboard", "csv", "none")
+    kind: str = choice("wandb", "tensorboard", "csv", "none")  # csv has one line per step
     project: str = "cnmc"  # W&B project
     entity: str | None = None  # W&B user or team; null takes the account's default
     # Mode of W&B; null is online if logged in, else offline.
@@ -240,8 +224,7 @@ class RunConfig:
     root: str = path("runs")
     name: str | None = path(None)  # null makes it of the seed and the other swept overrides
     overwrite: bool = False  # start over if the run folder exists
-    # Keys that the command line or W&B's agent sweeps. Filled in by the program.
-    swept: list[str] = field(default_factory=list)
+    swept: list[str] = field(default_factory=list)  # keys that are swept; set by the program
 
     def _rules(self) -> Rules:
         # Starting over removes this folder.
@@ -253,8 +236,26 @@ class RunConfig:
 class StudyConfig:
     """How the runs of one command are scheduled; no effect on what a run computes."""
 
-    # Start no further run after one has failed; other runs that are training continue.
-    fail_fast: bool = False
-    # How often a run that raised an error is tried again, from its last complete epoch.
-    max_retries: int = number(0, at_least=0)
-    id: str | None = None  # names this command's study; filled in by the program
+    fail_fast: bool = False  # start no further run after one failed; running ones continue
+    max_retries: int = number(0, at_least=0)  # new attempts of a failed run, from its last epoch
+    id: str | None = None  # name of this command's study; set by the program
+
+
+@dataclass
+class Config:
+    """All keys of ``python -m cnmc.train``."""
+
+    # Name of the experiment file; choosing one sets it.
+    experiment: str = "${hydra:runtime.choices.experiment}"
+    # Seed of the run: initial head, order of the cells, augmentation.
+    seed: int = number(0, at_least=0, below=2**32)
+    data: DataConfig = MISSING
+    split: SplitConfig = MISSING
+    augment: AugmentConfig = MISSING
+    model: ModelConfig = MISSING
+    optimizer: OptimizerConfig = MISSING
+    tta: TTAConfig = MISSING
+    trainer: TrainerConfig = MISSING
+    logger: LoggerConfig = MISSING
+    run: RunConfig = field(default_factory=RunConfig)
+    study: StudyConfig = field(default_factory=StudyConfig)

@@ -22,8 +22,7 @@ from cnmc.deploy.formats import CellsOfRun, Check
 from cnmc.deploy.graph import TrainedNetwork
 from cnmc.errors import CnmcError
 from cnmc.files import natural_key
-from cnmc.runs.identity import identity, without_folders
-from cnmc.runs.provenance import versions
+from cnmc.runs.identity import identity, versions, without_folders
 
 _NAME = "model_card.md"
 _ROLES = {"val": "cells that chose the epoch", "test": "cells that chose nothing (honest protocol)"}

@@ -1,30 +1,143 @@
-"""Write the output folder of a screening: journal, results and the challenge's submission."""
+"""Judge the cells of a screening by their logits, and write the results.
+
+Logits become probabilities, classes and doubts, by cell and by subject.
+"""
 
 from __future__ import annotations
 
 import csv
-import hashlib
 import io
-import json
+import math
 import zipfile
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
+import numpy as np
 from filelock import FileLock
 
+from cnmc.analysis.decision import Decision, sigmoid
+from cnmc.data.names import parse_uid
 from cnmc.errors import CnmcError
 from cnmc.files import natural_key, replacing
 
 RESULTS = ("predictions.csv", "subjects.csv", "skipped.csv", "screening.html", "submission.zip")
-JOURNAL = "journal.jsonl"
-
-_JOURNAL_FORMAT = 2
-"""Version of the journal; raise it when files are decoded or warned about in another way."""
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 """A spreadsheet takes text that begins with one of these for a formula."""
+
+MOST_AGAINST = 0.25
+"""A cell is doubtful where this share of its views, or more, calls the other class."""
+
+LEAST_ODDS = 2.0
+"""A cell is doubtful where its odds are within this factor of the threshold's."""
+
+
+class Entry(NamedTuple):
+    """The logits of a file's content, by network and rotation, and the warnings about it."""
+
+    logits: Sequence[Sequence[float]]
+    warnings: Sequence[str]
+
+
+class Cell(NamedTuple):
+    """A row of ``predictions.csv``, and the log odds minus those of the threshold."""
+
+    file: str
+    subject: str
+    probability: float
+    label: str
+    doubtful: bool
+    spread: float
+    views_against: int
+    views: int
+    mean_logit: float
+    warnings: Sequence[str]
+    margin: float
+
+
+class Subject(NamedTuple):
+    """A row of ``subjects.csv``; the ends of the interval are None for a single cell."""
+
+    subject: str
+    cells: int
+    all: int
+    share_all: float
+    doubtful: int
+    mean_probability: float
+    low: float | None
+    high: float | None
+
+
+def judge(seen: Mapping[str, Entry], decisions: Sequence[Decision], threshold: float) -> list[Cell]:
+    """Decide about cells, which are ALL from a probability of ``threshold`` on.
+
+    The logits of each network are divided by the temperature of its decision, which makes them
+    comparable log odds, then averaged over the views: the rotations, by each network.
+    """
+    if not seen:
+        return []
+    logits = [np.array(rows) for rows in zip(*(e.logits for e in seen.values()), strict=True)]
+    views = [rows / item.temperature for rows, item in zip(logits, decisions, strict=True)]
+    log_odds = np.mean([rows.mean(axis=1) for rows in views], axis=0)
+    probs, probs_of_views = sigmoid(log_odds), sigmoid(np.concatenate(views, axis=1))
+    is_all = probs >= threshold
+    margins = log_odds - _log_odds(threshold)
+    is_against = (probs_of_views >= threshold) != is_all[:, None]
+    is_close = np.abs(margins) < math.log(LEAST_ODDS)
+    uids = [parse_uid(PurePosixPath(name).name) for name in seen]
+    columns = (
+        seen,
+        ["" if uid is None else uid.subject for uid in uids],
+        probs.tolist(),
+        np.where(is_all, "ALL", "HEM").tolist(),
+        (is_close | (is_against.mean(axis=1) >= MOST_AGAINST)).tolist(),
+        probs_of_views.std(axis=1).tolist(),
+        is_against.sum(axis=1).tolist(),
+        [is_against.shape[1]] * len(seen),
+        np.mean([rows.mean(axis=1) for rows in logits], axis=0).tolist(),
+        [entry.warnings for entry in seen.values()],
+        margins.tolist(),
+    )
+    return [Cell(*values) for values in zip(*columns, strict=True)]
+
+
+def by_subject(cells: Sequence[Cell]) -> list[Subject]:
+    """Summarise each subject in natural order, and last the cells without a subject.
+
+    The interval of the mean probability is a percentile bootstrap over the cells (95 %). Cells of a
+    subject are alike, so it says nothing about other cells.
+    """
+    subjects = []
+    for name in sorted({c.subject for c in cells}, key=lambda name: (not name, natural_key(name))):
+        mine = [cell for cell in cells if cell.subject == name]
+        probs = np.array([cell.probability for cell in mine])
+        num_all, num_doubtful = sum(c.label == "ALL" for c in mine), sum(c.doubtful for c in mine)
+        ends = [None, None]
+        if len(mine) > 1:
+            rng = np.random.default_rng(0)
+            means = [rng.choice(probs, len(probs)).mean() for _ in range(2000)]
+            ends = np.quantile(means, [0.025, 0.975]).tolist()
+        numbers = len(mine), num_all, num_all / len(mine), num_doubtful, float(probs.mean())
+        subjects.append(Subject(name, *numbers, *ends))
+    return subjects
+
+
+def threshold_of(decisions: Sequence[Decision], wanted: str) -> float:
+    """Return the threshold of one network, or the mean of an ensemble's thresholds as log odds.
+
+    With a wanted sensitivity, each network's own threshold has it on its choosing cells; for the
+    ensemble it was not measured. See :meth:`~cnmc.analysis.decision.Decision.threshold_for`.
+    """
+    thresholds = [decision.threshold_for(wanted) for decision in decisions]
+    if len(set(thresholds)) == 1:
+        return thresholds[0]
+    return float(sigmoid(np.mean([_log_odds(threshold) for threshold in thresholds])))
+
+
+def _log_odds(probability: float) -> float:
+    return math.log(probability / (1 - probability))
 
 
 @contextmanager
@@ -39,59 +152,6 @@ def output_lock(folder: Path) -> Iterator[None]:
             f"output={folder}: cannot be written ({error}); make room there, wait for another "
             "screening into it, or give another folder"
         ) from error
-
-
-class Entry(NamedTuple):
-    """The logits of a file's content, by network and rotation, and the warnings about it."""
-
-    logits: Sequence[Sequence[float]]
-    warnings: Sequence[str]
-
-
-class Journal:
-    """Store logits while a screening runs, and read those of an interrupted screening.
-
-    Entries are found by the digest of a file's content, so a renamed file is not computed again and
-    a replaced file is. Every line has a checksum over itself and the networks; a line that was
-    edited or damaged is ignored. A foreign or damaged journal is only replaced with ``overwrite``.
-    Where a new journal begins, the results in its folder are removed.
-    """
-
-    def __init__(self, folder: Path, networks: Sequence[str], *, overwrite: bool) -> None:
-        self._path = folder / JOURNAL
-        self._header = json.dumps({"cnmc.screening": _JOURNAL_FORMAT, "networks": networks})
-        self.entries: dict[str, Entry] = {}
-        lines = []
-        if self._path.is_file():
-            lines = self._path.read_text(encoding="utf-8", errors="replace").split("\n")
-        if lines and lines[0] == self._header:
-            for line in lines[1:]:
-                text = line.rpartition(', "check": ')[0] + "}"
-                if line == self._with_checksum(text):
-                    row = json.loads(text)
-                    self.entries[row["file"]] = Entry(row["logits"], row["warnings"])
-        elif lines and not overwrite:
-            raise CnmcError(
-                f"{self._path}: belongs to other networks or another version of cnmc, or is "
-                "damaged; overwrite=true starts over in this folder, output=DIR names another"
-            )
-        else:
-            # Remove them first: tables must never lie beside the journal of other networks.
-            write_results(folder, {})
-            with replacing(self._path) as temporary:
-                temporary.write_text(self._header, encoding="utf-8")
-
-    def add(self, entries: Mapping[str, Entry]) -> None:
-        """Append entries by the digest of their file's content."""
-        rows = [json.dumps({"file": key, **entry._asdict()}) for key, entry in entries.items()]
-        with self._path.open("a", encoding="utf-8") as file:
-            # The line break comes first: the last line may end where a process was killed.
-            file.writelines("\n" + self._with_checksum(row) for row in rows)
-        self.entries.update(entries)
-
-    def _with_checksum(self, row: str) -> str:
-        check = hashlib.blake2b((self._header + row).encode(), digest_size=8).hexdigest()
-        return f'{row[:-1]}, "check": "{check}"}}'
 
 
 def write_results(folder: Path, contents: Mapping[str, bytes]) -> None:

@@ -1,8 +1,9 @@
-"""Find files, run networks over them batch by batch, and warn about images unlike training."""
+"""Find files, run networks over them with a journal, and warn about images unlike training."""
 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,9 +22,13 @@ from cnmc.data.images import (
 )
 from cnmc.data.parallel import progress
 from cnmc.deploy.networks import Images, Network
-from cnmc.deploy.outputs import JOURNAL, RESULTS, Entry, Journal
+from cnmc.deploy.outputs import RESULTS, Entry, write_results
 from cnmc.errors import CnmcError
-from cnmc.files import natural_key, printable
+from cnmc.files import natural_key, printable, replacing
+
+JOURNAL = "journal.jsonl"
+_JOURNAL_FORMAT = 2
+"""Version of the journal; raise it when files are decoded or warned about in another way."""
 
 _MIN_BATCH = 8
 """Smallest batch of files; a process that is killed loses one batch."""
@@ -95,6 +100,52 @@ def _walk(folder: Path, output: Path) -> Iterable[tuple[Path, str]]:
         if Path(error.filename) == folder:
             raise CnmcError(f"input={folder}: cannot be read ({error.strerror})") from error
         yield Path(error.filename), f"folder cannot be read ({error.strerror})"
+
+
+class Journal:
+    """Store logits while a screening runs, and read those of an interrupted screening.
+
+    Entries are found by the digest of a file's content, so a renamed file is not computed again and
+    a replaced file is. Every line has a checksum over itself and the networks; a line that was
+    edited or damaged is ignored. A foreign or damaged journal is only replaced with ``overwrite``.
+    Where a new journal begins, the results in its folder are removed.
+    """
+
+    def __init__(self, folder: Path, networks: Sequence[str], *, overwrite: bool) -> None:
+        self._path = folder / JOURNAL
+        self._header = json.dumps({"cnmc.screening": _JOURNAL_FORMAT, "networks": networks})
+        self.entries: dict[str, Entry] = {}
+        lines = []
+        if self._path.is_file():
+            lines = self._path.read_text(encoding="utf-8", errors="replace").split("\n")
+        if lines and lines[0] == self._header:
+            for line in lines[1:]:
+                text = line.rpartition(', "check": ')[0] + "}"
+                if line == self._with_checksum(text):
+                    row = json.loads(text)
+                    self.entries[row["file"]] = Entry(row["logits"], row["warnings"])
+        elif lines and not overwrite:
+            raise CnmcError(
+                f"{self._path}: belongs to other networks or another version of cnmc, or is "
+                "damaged; overwrite=true starts over in this folder, output=DIR names another"
+            )
+        else:
+            # Remove them first: tables must never lie beside the journal of other networks.
+            write_results(folder, {})
+            with replacing(self._path) as temporary:
+                temporary.write_text(self._header, encoding="utf-8")
+
+    def add(self, entries: Mapping[str, Entry]) -> None:
+        """Append entries by the digest of their file's content."""
+        rows = [json.dumps({"file": key, **entry._asdict()}) for key, entry in entries.items()]
+        with self._path.open("a", encoding="utf-8") as file:
+            # The line break comes first: the last line may end where a process was killed.
+            file.writelines("\n" + self._with_checksum(row) for row in rows)
+        self.entries.update(entries)
+
+    def _with_checksum(self, row: str) -> str:
+        check = hashlib.blake2b((self._header + row).encode(), digest_size=8).hexdigest()
+        return f'{row[:-1]}, "check": "{check}"}}'
 
 
 def screen(

@@ -14,8 +14,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
 
 from cnmc.data.images import Pixels, crop_and_resize, decode, read_file
-from cnmc.deploy.judgement import LEAST_ODDS, MOST_AGAINST, Cell
 from cnmc.deploy.networks import EXPORTED, Network
+from cnmc.deploy.outputs import LEAST_ODDS, MOST_AGAINST, Cell
 from cnmc.errors import CnmcError, needs
 
 

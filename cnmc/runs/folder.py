@@ -116,11 +116,7 @@ class RunFolder:
             path.unlink(missing_ok=True)
 
     def lock(self) -> AbstractContextManager[object]:
-        """Keep other processes from training this run until the context ends.
-
-        Raises:
-            RefusedError: Another process trains it.
-        """
+        """Lock this run until the context ends; raise RefusedError if another process trains it."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         try:
             return FileLock(self.lock_path).acquire(timeout=LOCK_PATIENCE)

@@ -19,8 +19,7 @@ from typing import Any
 from cnmc.config import Config
 from cnmc.errors import CnmcError, RefusedError, is_interruption
 from cnmc.runs.folder import CONFIG, INFO, RunFolder, RunInfo
-from cnmc.runs.identity import config_hash, differing_keys
-from cnmc.runs.provenance import git_commit, versions
+from cnmc.runs.identity import config_hash, differing_keys, git_commit, versions
 
 _WAYS_OUT = "choose another run.name or run.root, or start over with run.overwrite=true"
 
@@ -31,9 +30,6 @@ _ORIGIN = {
 }
 """The field of the run's description that identifies the content behind a key."""
 
-Origin = Mapping[str, str | None]
-"""Fields of :class:`cnmc.runs.folder.RunInfo`: the protocol and those of ``_ORIGIN``."""
-
 
 def file_digest(path: str | None) -> str | None:
     """Return the SHA-256 of a file; None without a path, or if there is no such file."""
@@ -42,11 +38,7 @@ def file_digest(path: str | None) -> str | None:
 
 
 def check_place(folder: RunFolder) -> None:
-    """Check that a run folder can be made and written; nothing is created.
-
-    Raises:
-        CnmcError: Its name is too long, or ``run.root`` cannot be written.
-    """
+    """Raise CnmcError if a run folder cannot be made or written; create nothing."""
     name, root = folder.path.name, folder.path.parents[1]
     try:
         place = next(path for path in (folder.path, *folder.path.parents) if path.exists())
@@ -103,13 +95,13 @@ def find_run(folder: RunFolder, config: Config, resolved: Mapping[str, Any]) -> 
 
 
 def begin_run(
-    folder: RunFolder, info: RunInfo, resolved: Mapping[str, Any], origin: Origin, epochs_done: int
+    folder: RunFolder,
+    info: RunInfo,
+    resolved: Mapping[str, Any],
+    origin: Mapping[str, str | None],
+    epochs_done: int,
 ) -> None:
-    """Prepare a run folder for training after ``epochs_done`` epochs, and complete ``info``.
-
-    Raises:
-        RefusedError: The run was begun with another data set, split or other initial weights.
-    """
+    """Prepare a run folder for training after ``epochs_done`` epochs, and complete ``info``."""
     check_origin(folder, info, origin)
     folder.remove_temporaries()
     folder.write_config(resolved)
@@ -123,12 +115,8 @@ def begin_run(
     folder.write_info(info)
 
 
-def check_origin(folder: RunFolder, info: RunInfo, origin: Origin) -> None:
-    """Check that a run that was begun has the same data, split and initial weights as now.
-
-    Raises:
-        RefusedError: One of them differs; the message names its key.
-    """
+def check_origin(folder: RunFolder, info: RunInfo, origin: Mapping[str, str | None]) -> None:
+    """Raise RefusedError if a run was begun with other data, another split or other weights."""
     for key, name in _ORIGIN.items() if info.manifest_fingerprint is not None else ():
         old, new = str(getattr(info, name))[:12], str(origin[name])[:12]
         if old != new:
@@ -140,11 +128,7 @@ def check_origin(folder: RunFolder, info: RunInfo, origin: Origin) -> None:
 
 @contextmanager
 def failure_recorded(folder: RunFolder, info: RunInfo) -> Iterator[None]:
-    """Store an error in the run folder and raise it again.
-
-    A folder that refuses the run stays unchanged. A user's mistake that is found before the first
-    evaluation leaves no new folder.
-    """
+    """Store an error in the run folder; a mistake before the first evaluation leaves no folder."""
     is_new = not folder.path.exists()
     try:
         yield
@@ -162,11 +146,7 @@ def failure_recorded(folder: RunFolder, info: RunInfo) -> Iterator[None]:
 
 
 def start_over(folder: RunFolder, study_id: str | None) -> None:
-    """Remove a run folder, except one that this study began and that a restarted job resumes.
-
-    Raises:
-        RefusedError: The folder is not a run folder.
-    """
+    """Remove a run folder, except one that this study began and that a restarted job resumes."""
     if not folder.path.exists():
         return
     if not (folder.has_results() or any((folder.path / name).is_file() for name in (CONFIG, INFO))):

@@ -28,9 +28,8 @@ from omegaconf.errors import OmegaConfBaseException
 from cnmc.config import Config, to_config
 from cnmc.errors import CnmcError, RefusedError, is_interruption, one_line
 from cnmc.runs.folder import RunFolder
-from cnmc.runs.identity import run_name
+from cnmc.runs.identity import agent_parameters, run_name
 from cnmc.runs.lifecycle import check_place
-from cnmc.runs.provenance import agent_parameters
 from cnmc.signals import end_if_received, end_with_parent, never_fail_to_print
 from cnmc.study.monitor import SUCCEEDED, Board, JobState, Monitor
 from cnmc.training.progress import Report, RunDisplay, RunProgress

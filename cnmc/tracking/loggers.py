@@ -13,7 +13,7 @@ from typing import Any
 from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger
 
 from cnmc.analysis.results import Group, Study
-from cnmc.config import LoggerConfig
+from cnmc.config.groups import LoggerConfig
 from cnmc.errors import CnmcError
 from cnmc.runs.folder import RunFolder, RunInfo
 from cnmc.tracking import keys

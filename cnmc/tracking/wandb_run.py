@@ -24,10 +24,10 @@ from cnmc.analysis.metrics import METRICS
 from cnmc.analysis.ranking import scores_of
 from cnmc.analysis.results import Group, Run, hardest_cells, persons, run_table
 from cnmc.analysis.statistics import mean_interval
-from cnmc.config import CONFIG_DIR, LoggerConfig
+from cnmc.config import CONFIG_DIR
+from cnmc.config.groups import LoggerConfig
 from cnmc.runs.folder import RunFolder, RunInfo
-from cnmc.runs.identity import without_folders
-from cnmc.runs.provenance import agent_run_id
+from cnmc.runs.identity import agent_run_id, without_folders
 from cnmc.tracking import keys
 from cnmc.tracking.loggers import Guard, GuardedLogger, Pixels, Tracker
 

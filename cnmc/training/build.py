@@ -14,7 +14,7 @@ from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.loggers import Logger
 
-from cnmc.config import Config, TrainerConfig
+from cnmc.config.groups import Config, TrainerConfig
 from cnmc.data.augment import CellAugmentation
 from cnmc.data.datamodule import CellDataModule
 from cnmc.data.store import CellStore
@@ -51,7 +51,7 @@ def build_classifier(config: Config, pos_weight: float) -> CellClassifier:
             drop_rate=model.drop_rate,
         ),
         optimizer=OptimizerOptions(
-            asdict(model.stages), steps.rates, weight_decay=steps.weight_decay, **options
+            model.stages, steps.rates, weight_decay=steps.weight_decay, **options
         ),
         pos_weight=pos_weight,
         num_rotations=config.tta.num_rotations,

@@ -9,7 +9,7 @@ from typing import Any
 import cv2
 import pytest
 
-from cnmc.config import SyntheticConfig
+from cnmc.config.groups import SyntheticConfig
 from cnmc.data.names import parse_uid
 from cnmc.data.sources import synthetic
 from cnmc.data.sources.synthetic import MARKER, generate

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cnmc.config import DataConfig, SplitConfig, SyntheticConfig
+from cnmc.config.groups import DataConfig, SplitConfig, SyntheticConfig
 from cnmc.data.store import open_split
 from cnmc.deploy.formats import cells_to_check, find_cells
 from cnmc.deploy.graph import CellGraph, TrainedNetwork

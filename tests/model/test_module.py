@@ -11,7 +11,7 @@ from sklearn import metrics as sk
 from torch import Tensor, nn
 
 from cnmc.cli.app import compose
-from cnmc.config import STAGES
+from cnmc.config.groups import STAGES
 from cnmc.model.module import CellClassifier
 from cnmc.model.optimizer import OptimizerOptions
 from cnmc.model.tta import images_at_once

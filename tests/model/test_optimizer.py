@@ -1,14 +1,13 @@
 from __future__ import annotations
 
-from dataclasses import asdict
-
 import pytest
 import timm
 import torch
 from omegaconf import OmegaConf
 from torch import nn
 
-from cnmc.config import CONFIG_DIR, STAGES, ModelConfig
+from cnmc.config import CONFIG_DIR
+from cnmc.config.groups import STAGES, ModelConfig
 from cnmc.errors import CnmcError
 from cnmc.model.optimizer import parameter_groups
 
@@ -44,7 +43,7 @@ def small() -> nn.Module:
 def test_configs_cover_every_parameter_once(name: str) -> None:
     config = model_config(name)
     network = network_of(config)
-    groups = parameter_groups(network, asdict(config.stages), RATES)
+    groups = parameter_groups(network, config.stages, RATES)
     assert [group["name"] for group in groups] == list(STAGES)
     grouped = [id(p) for group in groups for p in group["params"]]
     assert len(grouped) == len(set(grouped))
@@ -55,7 +54,7 @@ def test_configs_cover_every_parameter_once(name: str) -> None:
 
 def test_the_papers_network_has_25_million_parameters_at_its_three_rates() -> None:
     config = model_config("seresnext50")
-    groups = parameter_groups(network_of(config), asdict(config.stages), RATES)
+    groups = parameter_groups(network_of(config), config.stages, RATES)
     sizes = {group["name"]: sum(p.numel() for p in group["params"]) for group in groups}
     assert sum(sizes.values()) == 25_512_945
     assert sizes["head"] == 2049
@@ -72,7 +71,7 @@ def test_a_stage_is_one_resolution(name: str, last: str) -> None:
     """Footnote 2 of the paper: a stage is a stack of blocks at one spatial resolution."""
     config = model_config(name)
     network = network_of(config).eval()
-    groups = parameter_groups(network, asdict(config.stages), RATES)
+    groups = parameter_groups(network, config.stages, RATES)
     stages = {id(p): group["name"] for group in groups for p in group["params"]}
     strides: dict[str, set[int]] = {}
 

@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 from cnmc import signals
 from cnmc.config import CONFIG_DIR, register
 from cnmc.errors import CnmcError
-from cnmc.runs.provenance import agent_parameters, agent_run_id
+from cnmc.runs.identity import agent_parameters, agent_run_id
 from cnmc.study import plan
 from cnmc.study.plan import compose_settings, job_folder, planned_jobs, setting, with_multirun
 

@@ -15,7 +15,7 @@ import pytest
 import wandb
 
 from cnmc.analysis.metrics import METRICS
-from cnmc.config import STAGES, LoggerConfig
+from cnmc.config.groups import STAGES, LoggerConfig
 from cnmc.tracking import keys
 from cnmc.tracking.wandb_run import STATISTICS
 

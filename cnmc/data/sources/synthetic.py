@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from filelock import FileLock
 
-from cnmc.config import SyntheticConfig
+from cnmc.config.groups import SyntheticConfig
 from cnmc.data.names import LABELS, PARTS
 from cnmc.data.parallel import map_threads
 from cnmc.data.sources.cnmc import LABEL_COLUMNS

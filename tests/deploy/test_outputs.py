@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from cnmc.analysis.decision import Decision
-from cnmc.deploy.judgement import Cell, by_subject, judge
-from cnmc.deploy.outputs import Entry
+from cnmc.deploy.outputs import Cell, Entry, by_subject, judge
 from cnmc.deploy.screening_page import cells_to_show, most_decisive
 
 
