@@ -7,6 +7,7 @@ from cnmc.cli.app import start
 if __name__ == "__main__":
     start()
 
+import shlex
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING
 import hydra
 from omegaconf import DictConfig
 
-from cnmc.analysis.ranking import Candidate, candidates_in, describe, override, rank
+from cnmc.analysis.ranking import Candidate, candidates_in, describe, rank
 from cnmc.cli.app import run_app, user_errors
 from cnmc.config import BestConfig, register, to_config
 from cnmc.errors import CnmcError
@@ -50,7 +51,7 @@ def best(config: BestConfig) -> None:
         path = _download(run, project, Path(config.output))
         print(f"\nwritten: {path}")
     if project is None or config.download:
-        print(f"start from it: python -m cnmc.train {override('model.weights', str(path))}")
+        print(f"start from it: python -m cnmc.train {shlex.quote(f'model.weights={path}')}")
     else:
         print("download=true downloads the checkpoint")
     if config.promote:

@@ -9,8 +9,6 @@ if __name__ == "__main__":
 
 import gc
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal
@@ -44,7 +42,7 @@ from cnmc.runs.lifecycle import (
     start_over,
 )
 from cnmc.study.plan import close_study, described, run_job, with_multirun
-from cnmc.tracking.loggers import Tracker, log_study, tracked
+from cnmc.tracking.loggers import log_study, tracked
 from cnmc.training.build import build_classifier, build_trainer, device_name
 from cnmc.training.progress import Report, RunDisplay
 from cnmc.training.recorder import RunRecorder, defined, tidy
@@ -103,7 +101,9 @@ def _run(
     with failure_recorded(folder, info):
         epochs = int(load_checkpoint(last, lazy=True)["cnmc"]["epoch"]) if last.is_file() else 0
         begin_run(folder, info, resolved, _origin(config, store), epochs)
-        with _tracked(config, resolved, folder, info, quiet=report is not None) as tracker:
+        with tracked(
+            config.logger, folder=folder, info=info, config=resolved, quiet=report is not None
+        ) as tracker:
             pl.seed_everything(config.seed, workers=True, verbose=False)
             if config.trainer.num_threads is not None:
                 torch.set_num_threads(config.trainer.num_threads)
@@ -134,19 +134,6 @@ def _run(
             tracker.conclude(store.pixels)
 
 
-@contextmanager
-def _tracked(
-    config: Config, resolved: dict[str, Any], folder: RunFolder, info: RunInfo, *, quiet: bool
-) -> Iterator[Tracker]:
-    """Yield the loggers of a run, and note at the end whether W&B has everything."""
-    with tracked(config.logger, folder=folder, info=info, config=resolved, quiet=quiet) as tracker:
-        yield tracker
-    if tracker.complete and not info.logged:
-        info.logged = True
-        with suppress(OSError):
-            folder.write_info(info)
-
-
 def _origin(config: Config, cells: CellSplit) -> dict[str, str | None]:
     return {
         "protocol": cells.split.protocol,
@@ -169,7 +156,7 @@ def _revisit(
     tidy(folder)
     if config.logger.kind != "wandb" or (info.logged and agent_run_id() is None):
         return
-    with _tracked(config, resolved, folder, info, quiet=quiet) as tracker:
+    with tracked(config.logger, folder=folder, info=info, config=resolved, quiet=quiet) as tracker:
         for row in folder.read_metrics().to_dict(orient="records"):
             for logger in tracker.loggers:
                 logger.log_metrics(defined(row))

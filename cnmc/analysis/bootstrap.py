@@ -27,9 +27,8 @@ def strata_of(labels: IntArray, subjects: IntArray) -> IntArray:
 def draw_weights(strata: IntArray, rng: np.random.Generator, number: int) -> FloatArray:
     """Draw the weight of each member of a sample in each resample, shape (number, S).
 
-    In each stratum of n members, n - 1 are drawn with weight n / (n - 1), which gives a mean its
-    right variance (Rao and Wu 1988); n draws of few members give too little variance. Each stratum
-    has at least two members.
+    In each stratum of n >= 2 members, n - 1 are drawn with weight n / (n - 1), which gives a mean
+    its right variance (Rao and Wu 1988); n draws of few members give too little.
     """
     weights = np.zeros((number, len(strata)))
     for stratum in np.unique(strata):
@@ -105,8 +104,8 @@ class SubjectBootstrap:
     def interval(self, resampled: FloatArray, minus: FloatArray | None = None) -> Interval:
         """Return the interval of the mean over runs, for other seeds and other subjects.
 
-        ``resampled`` is a metric of each run in each resample of the subjects, shape (B, R). The
-        mean of ``minus``, shape (B, Q), is subtracted; pairs of runs are subtracted beforehand.
+        ``resampled`` is a metric by resample and run, (B, R). The mean of ``minus``, (B, Q), is
+        subtracted; pairs of runs are subtracted beforehand.
         """
         means = self._means(resampled, self.seed + 1)
         if minus is not None:

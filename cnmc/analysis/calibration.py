@@ -64,10 +64,6 @@ def roc_points(labels: IntArray, scores: FloatArray) -> tuple[FloatArray, FloatA
     return np.append(0.0, fpr), np.append(0.0, tpr)
 
 
-def _has_roc(labels: IntArray, scores: FloatArray) -> bool:
-    return len(np.unique(labels)) == 2 and not np.isnan(scores).any()
-
-
 def mean_roc(labels: IntArray, scores: FloatArray) -> pd.DataFrame:
     """Average ROC curves over runs, at equal false positive rates, from scores of shape (R, N).
 
@@ -75,7 +71,7 @@ def mean_roc(labels: IntArray, scores: FloatArray) -> pd.DataFrame:
     runs). There is no row if a class is missing.
     """
     names = ["fpr", "tpr_mean", "tpr_low", "tpr_high"]
-    if not _has_roc(labels, scores):
+    if len(np.unique(labels)) < 2 or np.isnan(scores).any():
         return pd.DataFrame(columns=pd.Index(names), dtype=float)
     curves = []
     for row in scores:
@@ -88,7 +84,7 @@ def mean_roc(labels: IntArray, scores: FloatArray) -> pd.DataFrame:
 
 def sensitivity_at(labels: IntArray, scores: FloatArray, specificity: float) -> float:
     """Return the highest sensitivity with at least this specificity; NaN if a class is missing."""
-    if not _has_roc(labels, scores):
+    if len(np.unique(labels)) < 2 or np.isnan(scores).any():
         return float("nan")
     fpr, tpr = roc_points(labels, scores)
     return float(tpr[fpr <= 1 - specificity + _NEAR].max())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from itertools import pairwise
 from typing import Any
@@ -15,8 +16,6 @@ from cnmc.errors import CnmcError
 
 PAPER_THRESHOLD = 0.5
 """The probability of a mean logit of 0, whatever the temperature."""
-
-_POINTS = ("sensitivity", "specificity")
 
 
 def sigmoid(logits: npt.ArrayLike) -> npt.NDArray[np.float64]:
@@ -46,25 +45,20 @@ class Decision:
         Raises:
             CnmcError: A value is missing, unknown, of another type or out of range.
         """
-        try:
+        with suppress(KeyError, TypeError, ValueError):
             points = tuple(tuple(map(float, point)) for point in values["points"])
             found = cls(**{**values, "points": points})
-            fits = (
-                values.keys() == {item.name for item in fields(cls)}
+            if (
+                len(values) == len(fields(cls))
                 and 0.0 < found.temperature < math.inf
                 and 0.0 < found.threshold < 1.0
                 and isinstance(found.chosen_on, str)
                 and type(found.num_cells) is int
                 and all(len(point) == 3 and 0 <= min(point) <= max(point) <= 1 for point in points)
                 and all(one[0] < next_one[0] for one, next_one in pairwise(points))
-            )
-        except (KeyError, TypeError, ValueError):
-            fits = False
-        if not fits:
-            raise CnmcError(
-                "decision: a value is missing, unknown, of another type or out of range"
-            )
-        return found
+            ):
+                return found
+        raise CnmcError("decision: a value is missing, unknown, of another type or out of range")
 
     def probabilities(self, mean_logits: npt.ArrayLike) -> npt.NDArray[np.float64]:
         """Return the probability of ALL of each mean logit, of the same shape."""
@@ -73,14 +67,12 @@ class Decision:
     def threshold_for(self, wanted: str) -> float:
         """Return the probability from which a cell is called ALL.
 
-        Args:
-            wanted: ``checkpoint`` (the one that came with it), ``paper`` (a mean logit of 0), a
-                number in (0, 1), or ``sensitivity:0.95``: the threshold with the highest
-                specificity that reaches this sensitivity on the cells that chose it;
-                ``specificity:0.9`` is the other way round.
+        ``wanted`` is ``checkpoint`` (the stored one), ``paper`` (a mean logit of 0), a number in
+        (0, 1), ``sensitivity:0.95`` (the highest specificity with this sensitivity on the cells
+        that chose it) or ``specificity:0.9``.
 
         Raises:
-            CnmcError: The words are others, or the point cannot be reached.
+            CnmcError: It is something else, or the point cannot be reached.
         """
         text = wanted.strip().lower()
         if text in ("checkpoint", "paper"):
@@ -92,7 +84,7 @@ class Decision:
             number = math.nan
         if not kind and 0.0 < number < 1.0:
             return number
-        if kind not in _POINTS or not 0.0 < number <= 1.0:
+        if kind not in ("sensitivity", "specificity") or not 0.0 < number <= 1.0:
             raise CnmcError(
                 f"threshold={wanted}: expected checkpoint, paper, a number between 0 and 1, "
                 "sensitivity:0.95 or specificity:0.9"

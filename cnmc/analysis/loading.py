@@ -26,15 +26,12 @@ from cnmc.runs.folder import (
 )
 from cnmc.runs.identity import config_hash, differing_keys
 
-
-def _is_text(values: pd.Series) -> bool:
-    return infer_dtype(values, skipna=False) == "string"
-
-
 _COLUMNS: dict[str, Callable[[Any], Any]] = {
     "epoch": is_integer_dtype,
     "label": lambda values: is_integer_dtype(values) and values.isin([0, 1]).all(),
-    **dict.fromkeys(("role", "cell_id", "subject"), _is_text),
+    **dict.fromkeys(
+        ("role", "cell_id", "subject"), lambda v: infer_dtype(v, skipna=False) == "string"
+    ),
 }
 """Checks of the columns of the predictions."""
 
@@ -44,16 +41,13 @@ def _expect(good: object, path: Path, problem: str) -> None:
         raise CnmcError(f"{path} {problem}; run.overwrite=true trains this run again")
 
 
-def load_run(folder: RunFolder) -> Run:
+def load_run(folder: RunFolder, info: RunInfo) -> Run:
     """Read the folder of a finished run.
 
     Raises:
         CnmcError: A file is missing or damaged, or does not fit the others.
     """
     path = folder.path
-    info = folder.read_info()
-    if info is None or info.status != "finished":
-        raise CnmcError(f"{path}: the run is not finished")
     known = info.manifest_fingerprint and info.split_fingerprint
     _expect(known and info.protocol in ("paper", "honest"), path / INFO, "names no cells")
     config = folder.read_config()
@@ -114,7 +108,7 @@ def load_study(folders: Sequence[RunFolder], reasons: Mapping[str, str] | None =
             elif reason is not None:
                 raise CnmcError(f"{path}: {reason}")
             else:
-                runs.append(load_run(folder))
+                runs.append(load_run(folder, info))
         except CnmcError as error:
             gaps[path] = f"left out: {error}"
     groups = []
@@ -173,11 +167,8 @@ def existing_runs(root: Path, experiments: Sequence[str] | None = None) -> list[
     folders = find_runs(root, experiments)
     if not folders:
         known = ", ".join(sorted({folder.path.parent.name for folder in find_runs(root)}))
-        raise CnmcError(
-            f"runs={root}: no run of {', '.join(experiments or ())} there; it has {known}"
-            if known
-            else f"runs={root}: no run folder there; python -m cnmc.train makes them below run.root"
-        )
+        wanted = " or ".join(experiments or ["any experiment"])
+        raise CnmcError(f"runs={root}: expected runs of {wanted}, found {known or 'no run folder'}")
     return folders
 
 

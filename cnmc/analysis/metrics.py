@@ -125,19 +125,16 @@ def decision_metrics(labels: IntArray, logits: FloatArray) -> dict[str, FloatArr
     return count_metrics(confusion(labels, np.asarray(logits) > 0.0))
 
 
-def aurocs(labels: IntArray, scores: FloatArray) -> FloatArray:
-    """Return the :func:`auroc` of each row of scores, shape (R, N) to (R,)."""
-    return np.array([auroc(labels, row) for row in scores])
-
-
 def evaluate_each(labels: IntArray, logits: FloatArray) -> dict[str, FloatArray]:
     """Return every metric of each run, logits of shape (R, N) to metrics of shape (R,)."""
-    logits = np.asarray(logits, dtype=np.float64)
-    found = decision_metrics(labels, logits)
-    for name, metric in METRICS.items():
-        if metric.of_scores is not None:
-            found[name] = np.array([metric.of_scores(labels, row) for row in logits])
-    return {name: found[name] for name in METRICS}
+    scores = np.asarray(logits, dtype=np.float64)
+    counted = decision_metrics(labels, scores)
+    return {
+        name: np.array([m.of_scores(labels, row) for row in scores])
+        if m.of_scores
+        else counted[name]
+        for name, m in METRICS.items()
+    }
 
 
 def evaluate(labels: IntArray, logits: FloatArray) -> dict[str, float]:

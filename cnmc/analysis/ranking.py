@@ -6,7 +6,6 @@ would make them optimistic.
 
 from __future__ import annotations
 
-import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,7 +21,7 @@ from cnmc.analysis.results import Logits, Run
 from cnmc.errors import CnmcError
 
 F1_NOROT = "f1_norot"
-_CELLS = {"protocol": "protocol", "manifest": "manifest_fingerprint", "split": "split_fingerprint"}
+CELLS = {"protocol": "protocol", "manifest": "manifest_fingerprint", "split": "split_fingerprint"}
 """Keys that must be equal for runs to be compared, and their names in an origin."""
 _NUM_DIGITS, _NUM_SHOWN = 12, 5
 
@@ -55,13 +54,8 @@ class Candidate:
 
     @property
     def cells(self) -> dict[str, str]:
-        """Protocol, data and split, which must be equal for runs to be compared."""
-        return cells_of(self.origin)
-
-
-def cells_of(origin: Mapping[str, Any]) -> dict[str, str]:
-    """Return protocol and fingerprints of a run, keys ``protocol``, ``manifest``, ``split``."""
-    return {name: str(origin.get(key)) for name, key in _CELLS.items()}
+        """Protocol and fingerprints, by the keys of :data:`CELLS`."""
+        return {name: str(self.origin.get(key)) for name, key in CELLS.items()}
 
 
 def candidates_in(root: Path, experiment: str | None) -> tuple[list[Candidate], int]:
@@ -75,8 +69,8 @@ def candidates_in(root: Path, experiment: str | None) -> tuple[list[Candidate], 
         Candidate(
             origin=run.info.identity(),
             epoch=run.best_epoch,
-            choosing=_scores(run, run.choosing) | {"f1": run.info.best_f1},
-            reported={} if run.reported is run.choosing else _scores(run, run.reported),
+            choosing=scores_of(run, run.choosing) | {"f1": run.info.best_f1},
+            reported={} if run.reported is run.choosing else scores_of(run, run.reported),
             checkpoint=str(run.folder.best_checkpoint),
             folder=run.folder.path,
         )
@@ -87,7 +81,8 @@ def candidates_in(root: Path, experiment: str | None) -> tuple[list[Candidate], 
     return found, len(folders) - len(found)
 
 
-def _scores(run: Run, logits: Logits) -> dict[str, float]:
+def scores_of(run: Run, logits: Logits) -> dict[str, float]:
+    """Return the metrics and :data:`F1_NOROT` of a run's best epoch."""
     upright = evaluate(logits.labels, logits.mean(run.best_epoch, rotations=False))
     return {**evaluate(logits.labels, logits.mean(run.best_epoch)), F1_NOROT: upright["f1"]}
 
@@ -110,18 +105,18 @@ def rank(
         for run in candidates
         if all(run.cells[name].startswith(start) for name, start in wanted.items())
     ]
+    listing = _listing(chosen or candidates)
     if not chosen:
         asked = " ".join(f"{name}={start}" for name, start in wanted.items())
-        there = _listing(candidates)
-        raise CnmcError(f"{asked}: no finished run of these cells; there are {there}")
-    values = {name: dict.fromkeys(run.cells[name] for run in chosen) for name in _CELLS}
-    differing = [name for name in _CELLS if len(values[name]) > 1]
+        raise CnmcError(f"{asked}: no finished run of these cells; there are {listing}")
+    values = {name: dict.fromkeys(run.cells[name] for run in chosen) for name in CELLS}
+    differing = [name for name in CELLS if len(values[name]) > 1]
     if differing:
         first = differing[0]
-        ways = [override(first, value[:_NUM_DIGITS]) for value in values[first]]
+        ways = [f"{first}={value[:_NUM_DIGITS]}" for value in values[first]]
         raise CnmcError(
             f"these runs differ in {' and '.join(differing)}, and F1 on other cells cannot be "
-            f"compared: {_listing(chosen)}; choose with {' or '.join(ways)}"
+            f"compared: {listing}; choose with {' or '.join(ways)}"
         )
     return sorted(chosen, key=lambda run: (-run.f1, run.origin["seed"], run.label))
 
@@ -141,11 +136,6 @@ def _words(run: Candidate) -> str:
     return ", ".join(f"{name} {value[:_NUM_DIGITS]}" for name, value in run.cells.items())
 
 
-def override(key: str, value: str) -> str:
-    """Return an override, quoted for a shell."""
-    return shlex.quote(f"{key}={value}")
-
-
 def describe(runs: Sequence[Candidate], num_left_out: int) -> str:
     """Return the ranked runs as text, with the number of those that are not ranked."""
     best, count = runs[0], _count(len(runs))
@@ -160,9 +150,8 @@ def describe(runs: Sequence[Candidate], num_left_out: int) -> str:
         meaning = "the reported F1 is not optimistic"
     else:
         title = "on the reported cells, which also chose each run's epoch, in %"
-        meaning = (
-            f"the reported cells also chose this run among {len(runs)}, so its F1 is optimistic"
-        )
+        meaning = f"the reported cells also chose this run among {len(runs)}, "
+        meaning += "so its F1 is optimistic"
     f1 = table["F1"].to_numpy()
     lines += [title, _shown(table), ""]
     lines += [

@@ -1,4 +1,4 @@
-"""A study: finished runs, grouped into repetitions of each other, and what is missing."""
+"""A study: finished runs, grouped into repetitions, and their results by subject and cell."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from cnmc.analysis.decision import sigmoid
 from cnmc.analysis.metrics import FloatArray, IntArray, evaluate
 from cnmc.errors import CnmcError
+from cnmc.files import natural_key
 from cnmc.runs.folder import RunFolder, RunInfo, logit_column
 from cnmc.runs.identity import config_hash, identity
 
@@ -30,8 +32,7 @@ class Logits:
     """The stored logits of one part of a run's cells.
 
     ``cells`` has cell_id, subject and label, sorted by cell_id; ``epochs`` is ascending; ``values``
-    has shape (E, N, V): epoch, cell, rotation; ``columns`` are the names of the rotations, upright
-    first.
+    has shape (E, N, V): epoch, cell, rotation; ``columns`` names the rotations, the upright first.
     """
 
     cells: pd.DataFrame
@@ -79,10 +80,6 @@ class Run:
         keys = identity(self.config) | dict(zip(FINGERPRINTS, prints, strict=True))
         return {key: value for key, value in keys.items() if key != "seed"}
 
-    def logits(self, *, rotations: bool = True) -> FloatArray:
-        """Return the mean logits of the best checkpoint on the reported cells, shape (N,)."""
-        return self.reported.mean(self.best_epoch, rotations=rotations)
-
 
 @dataclass(frozen=True)
 class Group:
@@ -117,10 +114,9 @@ class Group:
         return self.runs[0].reported.labels
 
     @cached_property
-    def subjects(self) -> tuple[list[str], IntArray]:
-        """Names of the subjects of the reported cells, and the index of each cell's subject."""
-        numbers, names = pd.factorize(self.cells["subject"], sort=True)
-        return [str(name) for name in names], np.asarray(numbers, dtype=np.int64)
+    def subjects(self) -> IntArray:
+        """The number of each cell's subject, from 0 in the order of their names, shape (N,)."""
+        return pd.factorize(self.cells["subject"], sort=True)[0]
 
     @property
     def has_rotations(self) -> bool:
@@ -130,12 +126,13 @@ class Group:
     @cached_property
     def logits(self) -> FloatArray:
         """Mean logits of the best checkpoints on the reported cells, shape (R, N)."""
-        return np.stack([run.logits() for run in self.runs])
+        return np.stack([run.reported.mean(run.best_epoch) for run in self.runs])
 
     @cached_property
     def upright(self) -> FloatArray:
         """Logits of the best checkpoints in the original orientation, shape (R, N)."""
-        return np.stack([run.logits(rotations=False) for run in self.runs])
+        parts = [run.reported.mean(run.best_epoch, rotations=False) for run in self.runs]
+        return np.stack(parts)
 
     def by_epoch(self, *, rotations: bool = True) -> tuple[IntArray, FloatArray]:
         """Return the epochs that all runs stored, (E,), and the mean logits, (E, R, N)."""
@@ -227,3 +224,75 @@ def run_table(groups: Sequence[Group]) -> pd.DataFrame:
                 for view, logits in views.items()
             ]
     return pd.DataFrame(rows)
+
+
+def _rows(group: Group) -> tuple[pd.DataFrame, IntArray]:
+    """Return subject, label and num_cells by row, and the row of each cell."""
+    cells = group.cells.groupby(["subject", "label"], sort=False)
+    table = cells.size().rename("num_cells").reset_index()
+    keys = list(zip(-table["label"], map(natural_key, table["subject"]), strict=True))
+    order = sorted(range(len(table)), key=keys.__getitem__)
+    return table.iloc[order].reset_index(drop=True), np.argsort(order)[cells.ngroup()]
+
+
+def _by_row(values: FloatArray, rows: IntArray) -> FloatArray:
+    """Average over the cells of each row: (..., N) to (..., S)."""
+    members = np.zeros((values.shape[-1], int(rows.max()) + 1))
+    members[np.arange(len(rows)), rows] = 1.0
+    return np.asarray(values @ (members / members.sum(axis=0)))
+
+
+def persons(group: Group) -> pd.DataFrame:
+    """Return the results of each subject of the reported cells, ALL first, then by name.
+
+    A subject with cells of both classes has two rows. Columns: subject, label, num_cells; over runs
+    mean_accuracy of its cells, mean_probability and std_probability (ddof 0) of their mean
+    probability of ALL, and wrong_share, the share of runs that put it on the wrong side of 0.5.
+    """
+    table, rows = _rows(group)
+    right = (group.logits > 0.0) == (group.labels == 1)
+    labels, probs = person_scores(group)
+    table["mean_accuracy"] = _by_row(right.astype(float), rows).mean(axis=0)
+    table["mean_probability"] = probs.mean(axis=0)
+    table["std_probability"] = probs.std(axis=0)
+    table["wrong_share"] = ((probs > 0.5) != (labels == 1)).mean(axis=0)
+    return table
+
+
+def person_scores(group: Group) -> tuple[IntArray, FloatArray]:
+    """Return the label of each row of :func:`persons`, and its mean probability by run, (R, S)."""
+    table, rows = _rows(group)
+    return table["label"].to_numpy(dtype=np.int64), _by_row(sigmoid(group.logits), rows)
+
+
+def best_and_last(group: Group, position: int) -> pd.DataFrame:
+    """Return the accuracy by subject of the run at a position, as in the paper's Figure 3.
+
+    Columns: subject, label, num_cells, best (of the best checkpoint) and last (of the last epoch;
+    NaN where the reported cells were evaluated only at the best epoch).
+    """
+    table, rows = _rows(group)
+    run = group.runs[position]
+    truth = group.labels == 1
+    table["best"] = _by_row(((group.logits[position] > 0.0) == truth).astype(float), rows)
+    table["last"] = np.nan
+    if run.info.epochs_done in run.reported.epochs:
+        last = run.reported.mean(run.info.epochs_done)
+        table["last"] = _by_row(((last > 0.0) == truth).astype(float), rows)
+    return table
+
+
+def hardest_cells(group: Group) -> pd.DataFrame:
+    """Return the cells that at least one run classifies wrongly, most frequent first.
+
+    Columns: cell_id, subject, label, wrong_share (of runs), mean_probability of ALL over runs.
+    """
+    wrong = (group.logits > 0.0) != (group.labels == 1)
+    table = group.cells.assign(
+        wrong_share=wrong.mean(axis=0), mean_probability=sigmoid(group.logits).mean(axis=0)
+    )
+    # Among cells that equally many runs get wrong, the most confident ones come first.
+    surest = (table["mean_probability"] - table["label"]).abs()
+    order = np.lexsort((table["cell_id"], -surest, -table["wrong_share"]))
+    table = table.iloc[order]
+    return table[table["wrong_share"] > 0].reset_index(drop=True)

@@ -1,7 +1,4 @@
-"""Tests between groups of runs, and their 95 % intervals.
-
-Resampling always starts from the same seed, so results are reproducible.
-"""
+"""Tests between groups of runs, and 95 % intervals; resampling has a fixed seed."""
 
 from __future__ import annotations
 
@@ -24,14 +21,12 @@ NOT_DEFINED: Interval = (float("nan"), float("nan"))
 def compare(first: FloatArray, second: FloatArray, *, paired: bool = False) -> dict[str, float]:
     """Compare a metric over the runs of two groups, shape (N,) and (M,), or over pairs of runs.
 
-    Returns:
-        ``difference`` of the means; ``superiority``, the probability that a run of the first group
-        beats one of the second (its partner), ties counted half, with ``superiority_low`` and
-        ``superiority_high``; ``p_two_sided`` and ``p_one_sided`` (the first is lower, as in section
-        4.4) of the Mann-Whitney U test, or of Wilcoxon's signed-rank test of pairs; ``num_needed``,
-        the runs in each group (or pairs) that show a difference of this size with a probability of
-        :data:`POWER`; ``can_tell``, whether p < :data:`SIGNIFICANCE` is possible with so few runs.
-        NaN where a value is not defined.
+    Keys: ``difference`` of the means; ``superiority``, the probability that a run of the first
+    group beats one of the second (its partner), ties counted half, and its interval
+    ``superiority_low`` to ``superiority_high``; ``p_two_sided`` and ``p_one_sided`` (the first is
+    lower, section 4.4) of the Mann-Whitney U or the Wilcoxon signed-rank test; ``num_needed``, the
+    runs in each group (or pairs) that show such a difference with a probability of :data:`POWER`;
+    ``can_tell``, whether p < :data:`SIGNIFICANCE` is possible with so few runs.
     """
     a, b = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
     # Pairs are rounded, so that equal gains are ties.
@@ -50,13 +45,11 @@ def compare(first: FloatArray, second: FloatArray, *, paired: bool = False) -> d
         low, high = proportion_interval(wins, len(gains))
     else:
         low, high = superiority_interval(superiority, len(a), len(b))
-    for name, alternative in (("p_two_sided", "two-sided"), ("p_one_sided", "less")):
-        if not paired:
-            found[name] = float(mannwhitneyu(a, b, alternative=alternative).pvalue)
-        elif gains.any():
-            found[name] = float(wilcoxon(gains, alternative=alternative).pvalue)
+    for name, side in (("p_two_sided", "two-sided"), ("p_one_sided", "less")):
+        if paired:
+            found[name] = float(wilcoxon(gains, alternative=side).pvalue) if gains.any() else 1.0
         else:
-            found[name] = 1.0
+            found[name] = float(mannwhitneyu(a, b, alternative=side).pvalue)
     return found | {
         "superiority": superiority,
         "superiority_low": low,
@@ -78,9 +71,8 @@ def holm(p_values: npt.ArrayLike) -> FloatArray:
 def superiority_interval(superiority: float, num_first: int, num_second: int) -> Interval:
     """Return an interval for the probability that a run of one group beats one of another.
 
-    Newcombe's (2006) fifth method: the values that lie within the normal quantile of the estimate,
-    by the variance that Hanley and McNeil (1982) give an area under a curve. Unlike a bootstrap it
-    has a width where the groups do not overlap.
+    Newcombe's (2006) fifth method, with the variance of Hanley and McNeil (1982). Unlike a
+    bootstrap it has a width where the groups do not overlap.
     """
     if min(num_first, num_second) < 2:
         return NOT_DEFINED
@@ -94,12 +86,9 @@ def superiority_interval(superiority: float, num_first: int, num_second: int) ->
 
     # The estimate itself is another root if it is 0 or 1.
     near = 1e-9
-    low = high = superiority
-    if superiority > 0.0:
-        low = float(brentq(beyond, 0.0, superiority - near))
-    if superiority < 1.0:
-        high = float(brentq(beyond, superiority + near, 1.0))
-    return low, high
+    low = brentq(beyond, 0.0, superiority - near) if superiority > 0.0 else 0.0
+    high = brentq(beyond, superiority + near, 1.0) if superiority < 1.0 else 1.0
+    return float(low), float(high)
 
 
 def proportion_interval(successes: float, number: int) -> Interval:
@@ -116,7 +105,7 @@ def proportion_interval(successes: float, number: int) -> Interval:
 def runs_needed(superiority: float, factor: int = 6) -> float:
     """Return how many runs each group needs for the two-sided Mann-Whitney test.
 
-    Noether (1987): ``(z + z')**2 / (6 (superiority - 1/2)**2)`` for groups of equal size.
+    Noether (1987): ``(z + z')**2 / (factor (superiority - 1/2)**2)`` for groups of equal size.
     """
     quantiles = float(norm.ppf(1 - SIGNIFICANCE / 2) + norm.ppf(POWER))
     away = abs(superiority - 0.5)
@@ -126,8 +115,7 @@ def runs_needed(superiority: float, factor: int = 6) -> float:
 def pairs_needed(gains: FloatArray) -> float:
     """Return how many pairs the two-sided signed-rank test needs for gains like these.
 
-    Noether (1987): ``(z + z')**2 / (3 (p - 1/2)**2)``, where p is the probability that the sum of
-    two gains is positive.
+    As :func:`runs_needed`, by the probability that the sum of two gains is positive.
     """
     if len(gains) < 2:
         return float("nan")

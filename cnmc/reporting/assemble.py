@@ -66,7 +66,7 @@ def _facts(study: Study) -> dict[str, str]:
             cells=len(group.labels),
             num_all=group.labels.sum(),
             num_hem=(group.labels == 0).sum(),
-            subjects=len(group.subjects[0]),
+            subjects=group.cells["subject"].nunique(),
             key=", ".join(group.cells_key),
         )
     commits = {run.info.git_commit for group in study.groups for run in group.runs}
@@ -82,7 +82,7 @@ def _warnings(findings: Findings) -> list[str]:
     study = findings.study
     environment = templates()
     environment.filters["runs"] = _counted
-    environment.tests["diverged"] = lambda run: np.isnan(run.logits()).any()
+    environment.tests["diverged"] = lambda run: np.isnan(run.reported.at(run.best_epoch)).any()
     warnings = environment.get_template("warnings.txt.j2").render(
         study=study,
         is_generated=findings.is_generated,

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cnmc.analysis import calibration, subjects
-from cnmc.analysis.comparisons import published
+from cnmc.analysis import calibration, results
 from cnmc.analysis.decision import sigmoid
-from cnmc.analysis.metrics import FloatArray, aurocs, decision_metrics
+from cnmc.analysis.metrics import FloatArray, evaluate_each
 from cnmc.analysis.results import Group
+from cnmc.analysis.summary import published
 from cnmc.data.names import CLASS_NAMES
 from cnmc.reporting import plots
 from cnmc.reporting.document import Figure, Item, say, table
@@ -26,8 +26,8 @@ def roc(findings: Findings) -> list[Item]:
     points: dict[str, tuple[Any, Any]] = {}
     for group in findings.study.groups:
         labels, logits = group.labels, group.logits
-        scores = decision_metrics(labels, logits)
-        row = head(group) | moments("auroc_", aurocs(labels, logits))
+        scores = evaluate_each(labels, logits)
+        row = head(group) | moments("auroc_", scores["auroc"])
         for name in ("sensitivity", "specificity"):
             row |= moments(f"{name}_", scores[name])
         for target in (80, 90, 95):
@@ -136,16 +136,16 @@ def persons(findings: Findings) -> list[Item]:
     group = findings.study.reference
     rows = [
         head(other)
-        | {"num_subjects": len(other.subjects[0])}
-        | moments("auroc_", aurocs(*subjects.person_scores(other)))
+        | {"num_subjects": other.cells["subject"].nunique()}
+        | moments("auroc_", evaluate_each(*results.person_scores(other))["auroc"])
         for other in findings.study.groups
     ]
-    by_person = in_percent(subjects.persons(group), "mean_accuracy", "wrong_share")
+    by_person = in_percent(results.persons(group), "mean_accuracy", "wrong_share")
     away = (by_person["mean_probability"] - by_person["label"]).abs()
     order = by_person.assign(away=away).sort_values(
         ["wrong_share", "away"], ascending=False, kind="stable", ignore_index=True
     )
-    curve = calibration.mean_roc(*subjects.person_scores(group))
+    curve = calibration.mean_roc(*results.person_scores(group))
     return [
         _draw_persons(by_person, 100 * curve),
         table("person_roc", pd.DataFrame(rows)),
@@ -181,7 +181,7 @@ def _about(group: Group) -> dict[str, Any]:
 def errors(findings: Findings) -> list[Item]:
     """Return the cells that at least one run gets wrong."""
     group = findings.study.reference
-    cells = subjects.hardest_cells(group)
+    cells = results.hardest_cells(group)
     counts = {"most": (cells["wrong_share"] > 0.5).sum(), "any": len(cells)}
     words = say("errors", cells=len(group.labels), **counts, **_about(group))
     return [words, table("errors", in_percent(cells, "wrong_share"))] if len(cells) else [words]

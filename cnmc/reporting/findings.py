@@ -13,9 +13,9 @@ import numpy as np
 import pandas as pd
 
 from cnmc.analysis.bootstrap import SubjectBootstrap
-from cnmc.analysis.comparisons import comparisons
 from cnmc.analysis.metrics import FloatArray, decision_metrics
 from cnmc.analysis.results import Group, Study, run_table
+from cnmc.analysis.summary import comparisons
 from cnmc.data.manifest import Manifest, load_manifest
 
 MAX_READS = 4000
@@ -40,7 +40,7 @@ class Findings:
     def bootstraps(self) -> dict[tuple[str, ...], SubjectBootstrap]:
         """The resampled subjects of each set of reported cells."""
         return {
-            group.cells_key: SubjectBootstrap(group.labels, group.subjects[1])
+            group.cells_key: SubjectBootstrap(group.labels, group.subjects)
             for group in self.study.groups
         }
 

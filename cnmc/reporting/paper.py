@@ -8,10 +8,10 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from cnmc.analysis.comparisons import PUBLISHED, published
 from cnmc.analysis.metrics import METRICS, decision_metrics
+from cnmc.analysis.results import best_and_last
 from cnmc.analysis.statistics import SIGNIFICANCE
-from cnmc.analysis.subjects import best_and_last
+from cnmc.analysis.summary import PUBLISHED, published
 from cnmc.data.names import CLASS_NAMES
 from cnmc.reporting import plots
 from cnmc.reporting.document import Figure, Item, Row, Table, say, shown, table

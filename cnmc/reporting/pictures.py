@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
-from cnmc.analysis import subjects
+from cnmc.analysis import results
 from cnmc.data.audit import COUNTS, TABLE1, composition
 from cnmc.data.images import Pixels, UnreadableImageError, crop_and_resize, decode, read_file
 from cnmc.data.manifest import Manifest
@@ -92,7 +92,7 @@ def hardest_cells(findings: Findings) -> Figure | str:
     manifest = findings.cells
     if isinstance(manifest, str):
         return say("no_pictures", reason=manifest)
-    hardest = subjects.hardest_cells(findings.study.reference)
+    hardest = results.hardest_cells(findings.study.reference)
     hardest = hardest[hardest["wrong_share"] > 0.5].head(_COLUMNS * _ROWS)
     if hardest.empty:
         return say("no_pictures", reason="no cell is wrong in more than half of the runs.")

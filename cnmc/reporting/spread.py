@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cnmc.analysis.comparisons import published
 from cnmc.analysis.metrics import METRICS, evaluate_each
 from cnmc.analysis.results import Group, Study
 from cnmc.analysis.selection import HONEST, is_honest_twin, schemes, views
 from cnmc.analysis.selection import ensembles as score_ensembles
 from cnmc.analysis.statistics import mean_interval
+from cnmc.analysis.summary import published
 from cnmc.reporting import plots
 from cnmc.reporting.document import Figure, Item, say, table
 from cnmc.reporting.findings import Findings, ends, f1_of, in_percent
@@ -33,7 +33,7 @@ def intervals(findings: Findings) -> list[Item]:
                 "protocol": group.protocol,
                 "metric": metric,
                 "n": len(group.runs),
-                "num_subjects": len(group.subjects[0]),
+                "num_subjects": group.cells["subject"].nunique(),
                 "mean": 100 * values[metric].mean(),
                 **ends("seeds_", mean_interval(values[metric])),
                 **ends("subjects_", bootstrap.interval(resampled[metric])),

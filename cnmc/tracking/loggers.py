@@ -102,8 +102,6 @@ class Tracker:
     """For Lightning's trainer."""
     conclude: Callable[[Pixels | None], None] = lambda _pixels: None
     """Logs the results of the finished run, with images of cells if they are available."""
-    complete: bool = False
-    """After closing: whether W&B received everything."""
 
 
 @contextmanager

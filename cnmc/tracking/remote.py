@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 import wandb
 
-from cnmc.analysis.ranking import Candidate, cells_of
+from cnmc.analysis.ranking import CELLS, Candidate
 from cnmc.errors import CnmcError
 from cnmc.tracking import keys
 
@@ -73,7 +73,9 @@ class Project:
                 artifact.aliases = [*artifact.aliases, keys.BEST_OF_STUDY]
                 artifact.save()
             origins = [other.config[keys.ORIGIN] for other in self._trainings(experiment)]
-            for origin in (origin for origin in origins if cells_of(origin) == run.cells):
+            for origin in origins:
+                if any(origin.get(key) != run.origin.get(key) for key in CELLS.values()):
+                    continue
                 holder = self._artifact(origin, keys.BEST_OF_STUDY)
                 if holder is not None and origin["run_id"] != run.origin["run_id"]:
                     kept = [alias for alias in holder.aliases if alias != keys.BEST_OF_STUDY]

@@ -6,7 +6,7 @@ import io
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache, partial
 from itertools import takewhile
 from pathlib import Path
@@ -20,10 +20,10 @@ from pytorch_lightning.loggers import WandbLogger
 
 from cnmc.analysis.decision import sigmoid
 from cnmc.analysis.loading import load_run
-from cnmc.analysis.metrics import METRICS, evaluate
-from cnmc.analysis.results import Group, Run, run_table
+from cnmc.analysis.metrics import METRICS
+from cnmc.analysis.ranking import scores_of
+from cnmc.analysis.results import Group, Run, hardest_cells, persons, run_table
 from cnmc.analysis.statistics import mean_interval
-from cnmc.analysis.subjects import hardest_cells, persons
 from cnmc.config import CONFIG_DIR
 from cnmc.config.groups import LoggerConfig
 from cnmc.runs.folder import RunFolder, RunInfo
@@ -166,6 +166,7 @@ def tracked_at_wandb(
 ) -> Iterator[Tracker]:
     """Yield the W&B logger of a run; see :func:`cnmc.tracking.loggers.tracked`."""
     run: wandb.Run | None = None
+    concluded = False
     with guard:
         names = {"run_id": agent_run_id() or info.run_id, "name": info.label}
         run = start(options, folder.path, info, config, job_type=keys.TRAIN, **names)
@@ -175,14 +176,15 @@ def tracked_at_wandb(
 
     def conclude(pixels: Pixels | None) -> None:
         with guard:
-            results = load_run(folder)
+            results = load_run(folder, info)
             summary = _summary(results)
             with guard:
                 run.summary.update(summary)
                 run.log(_charts(results, options.num_images, pixels))
             if options.log_model:
                 _log_checkpoints(run, folder, info, summary, log_last=options.log_last)
-        tracker.complete = True
+        nonlocal concluded
+        concluded = True
 
     tracker = Tracker(conclude=conclude)
     files = Path(run.dir).parent
@@ -197,7 +199,10 @@ def tracked_at_wandb(
             run.finish(exit_code=0 if info.status == "finished" else 1)
             sync = f"logged offline; wandb sync {files} sends it"
             address = sync if run.offline else str(run.url)
-        tracker.complete = tracker.complete and not guard.failed
+        if concluded and not guard.failed:
+            info.logged = True
+            with suppress(OSError):
+                folder.write_info(info)
         if not quiet:
             print(f"W&B: {address}")
 
@@ -213,9 +218,7 @@ def _summary(run: Run) -> dict[str, float]:
     best = run.metrics[run.metrics["epoch"] == run.best_epoch]
     summary = _best_summary(best.iloc[0].dropna().to_dict())
     if run.reported is not run.choosing:
-        labels = run.reported.labels
-        found = evaluate(labels, run.logits())
-        found["f1_norot"] = evaluate(labels, run.logits(rotations=False))["f1"]
+        found = scores_of(run, run.reported)
         summary |= {keys.test(name): value for name, value in found.items()}
     return summary
 
@@ -224,7 +227,7 @@ def _charts(run: Run, num_images: int, pixels: Pixels | None) -> dict[str, Any]:
     """Return tables, charts and images of the best checkpoint on the reported cells."""
     group = Group(run.info.label, (run,))
     labels = group.labels.tolist()
-    probs = sigmoid(run.logits()).tolist()
+    probs = sigmoid(group.logits[0]).tolist()
     subjects = persons(group).drop(columns=["std_probability", "wrong_share"])
     subjects = subjects.rename(columns={"mean_accuracy": "accuracy"})
     charts: dict[str, Any] = {

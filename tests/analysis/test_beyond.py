@@ -22,10 +22,9 @@ from cnmc.analysis.calibration import (
     roc_points,
     sensitivity_at,
 )
-from cnmc.analysis.comparisons import MANN_WHITNEY, WILCOXON, comparisons
 from cnmc.analysis.loading import read_study
-from cnmc.analysis.metrics import aurocs, confusion, count_metrics, evaluate
-from cnmc.analysis.results import Group
+from cnmc.analysis.metrics import confusion, count_metrics, evaluate, evaluate_each
+from cnmc.analysis.results import Group, best_and_last, hardest_cells, person_scores, persons
 from cnmc.analysis.selection import (
     HONEST,
     best_upright_logits,
@@ -34,7 +33,7 @@ from cnmc.analysis.selection import (
     schemes,
     views,
 )
-from cnmc.analysis.subjects import best_and_last, hardest_cells, person_scores, persons
+from cnmc.analysis.summary import MANN_WHITNEY, WILCOXON, comparisons
 from tests.analysis.test_metrics import Case, cases
 from tests.studies import Subjects, write_run
 
@@ -246,7 +245,7 @@ def test_persons_are_scored_by_the_mean_probability_of_their_cells(group: Group)
         )
         for p in probs
     ]
-    assert aurocs(*person_scores(group)) == pytest.approx(expected)
+    assert evaluate_each(*person_scores(group))["auroc"] == pytest.approx(expected)
 
 
 def test_accuracy_by_subject_is_of_the_best_and_of_the_last_checkpoint(group: Group) -> None:
@@ -285,7 +284,7 @@ def test_the_cells_that_most_runs_get_wrong_come_first(group: Group) -> None:
 def _compare(root: Path) -> tuple[list[Any], list[str]]:
     study = read_study(root)
     bootstraps = {
-        g.cells_key: SubjectBootstrap(g.labels, g.subjects[1], number=200) for g in study.groups
+        g.cells_key: SubjectBootstrap(g.labels, g.subjects, number=200) for g in study.groups
     }
     found, refused = comparisons(study, bootstraps)
     return list(found.itertuples()), refused

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from cnmc.analysis.ranking import Candidate, candidates_in, describe, override, rank
+from cnmc.analysis.ranking import Candidate, candidates_in, describe, rank
 from cnmc.errors import CnmcError
 from tests.studies import write_run
 
@@ -69,13 +68,6 @@ def test_one_key_is_offered_after_the_other() -> None:
 def test_a_choice_that_fits_no_run_tells_what_there_is() -> None:
     with pytest.raises(CnmcError, match=r"split=f: no finished run of these cells; .* split b+: "):
         rank([_candidate(0, 0.8)], only={"split": "f"})
-
-
-def test_overrides_can_be_pasted_into_a_shell() -> None:
-    assert override("split", "1234567e8901") == "split=1234567e8901"
-    assert shlex.split(override("model.weights", "a (b)/it's.ckpt")) == [
-        "model.weights=a (b)/it's.ckpt"
-    ]
 
 
 def test_folders_are_ranked_by_the_cells_that_chose_the_epoch(tmp_path: Path) -> None:
