@@ -146,7 +146,6 @@ def test_prepare_accepts_only_the_training_part(tiny: list[str], tmp_path: Path)
     data += [f"data.root={tmp_path / 'part'}", "data.batch_size=4"]
     done = _run("prepare", *data)
     assert done.returncode == 0, done.stderr
-    assert "Prelim. test: missing as a whole" in done.stdout
     assert "split=subject_holdout" in done.stdout
     assert ".npy" in done.stdout
 
@@ -154,7 +153,7 @@ def test_prepare_accepts_only_the_training_part(tiny: list[str], tmp_path: Path)
 def test_prepare_fails_for_empty_or_damaged_data(tmp_path: Path) -> None:
     done = _run("prepare", f"data.root={tmp_path}")
     assert done.returncode == 2
-    assert "no cell of C-NMC 2019 found" in done.stderr
+    assert str(tmp_path) in done.stderr
     broken = tmp_path / "broken" / "fold_0" / "all"
     broken.mkdir(parents=True)
     (broken / "UID_1_1_1_all.bmp").write_bytes(b"BM not an image")
