@@ -86,6 +86,8 @@ def _logits(predictions: pd.DataFrame, role: str, best: int, path: Path) -> Logi
     _expect(same, path, f"does not have the same {role} cells, subjects and labels in every epoch")
     columns = logit_columns(rows)
     values = rows[columns].to_numpy(dtype=np.float32).reshape(len(epochs), len(cells), -1)
+    # Not a number poisons every mean, so a run that diverged is left out as a whole.
+    _expect(np.isfinite(values).all(), path, "has logits that are not finite: the run diverged")
     return Logits(cells.reset_index(drop=True), epochs, values, tuple(columns))
 
 

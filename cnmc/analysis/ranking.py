@@ -18,6 +18,7 @@ import pandas as pd
 from cnmc.analysis.loading import existing_runs, load_study
 from cnmc.analysis.metrics import METRICS, evaluate
 from cnmc.analysis.results import Logits, Run
+from cnmc.analysis.statistics import std
 from cnmc.errors import CnmcError
 
 F1_NOROT = "f1_norot"
@@ -155,7 +156,7 @@ def describe(runs: Sequence[Candidate], num_left_out: int) -> str:
     f1 = table["F1"].to_numpy()
     lines += [title, _shown(table), ""]
     lines += [
-        f"protocol {protocol}: {meaning}; mean F1 of {count}: {f1.mean():.2f} ± {f1.std():.2f}"
+        f"protocol {protocol}: {meaning}; mean F1 of {count}: {f1.mean():.2f} ± {std(f1):.2f}"
     ]
     if num_left_out:
         lines += [f"left out: {_count(num_left_out)} not finished or not readable"]

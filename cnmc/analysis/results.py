@@ -99,6 +99,15 @@ class Group:
         return str(self.runs[0].info.protocol)
 
     @property
+    def best(self) -> int:
+        """Position of the run with the highest F1 on the cells that chose its epoch.
+
+        Reported cells that chose nothing do not choose here either. Equal runs go by their seed.
+        """
+        keys = [(-(run.info.best_f1 or 0.0), run.info.seed) for run in self.runs]
+        return keys.index(min(keys))
+
+    @property
     def seeds(self) -> list[int]:
         """The seeds, one a run."""
         return [run.info.seed for run in self.runs]

@@ -23,6 +23,7 @@ from cnmc.analysis.metrics import (
     evaluate_each,
 )
 from cnmc.analysis.results import Group
+from cnmc.analysis.statistics import std
 from cnmc.runs.identity import differing_keys
 
 NUM_DIVISIONS = 100
@@ -166,5 +167,5 @@ def views(group: Group) -> pd.DataFrame:
         if stored % size == 0:
             spaced = f1[:, subsets.index(tuple(range(0, stored, stored // size)))].mean()
         mean = f1.mean(axis=1)
-        rows.append({"num_views": size, "mean": mean.mean(), "std": mean.std(), "spaced": spaced})
+        rows.append({"num_views": size, "mean": mean.mean(), "std": std(mean), "spaced": spaced})
     return pd.DataFrame(rows)

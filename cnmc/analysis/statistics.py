@@ -1,4 +1,4 @@
-"""Tests between groups of runs, and 95 % intervals; resampling has a fixed seed."""
+"""Tests between groups of runs, and 95 % intervals."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from math import comb
 import numpy as np
 import numpy.typing as npt
 from scipy.optimize import brentq
-from scipy.stats import binomtest, bootstrap, mannwhitneyu, norm, wilcoxon
+from scipy.stats import binomtest, mannwhitneyu, norm, wilcoxon
+from scipy.stats import t as student
 
 from cnmc.analysis.metrics import FloatArray
 
 Interval = tuple[float, float]
 
 SIGNIFICANCE, CONFIDENCE, POWER = 0.05, 0.95, 0.8
-NUM_RESAMPLES = 4999
 NOT_DEFINED: Interval = (float("nan"), float("nan"))
 
 
@@ -24,9 +24,9 @@ def compare(first: FloatArray, second: FloatArray, *, paired: bool = False) -> d
     Keys: ``difference`` of the means; ``superiority``, the probability that a run of the first
     group beats one of the second (its partner), ties counted half, and its interval
     ``superiority_low`` to ``superiority_high``; ``p_two_sided`` and ``p_one_sided`` (the first is
-    lower, section 4.4) of the Mann-Whitney U or the Wilcoxon signed-rank test; ``num_needed``, the
-    runs in each group (or pairs) that show such a difference with a probability of :data:`POWER`;
-    ``can_tell``, whether p < :data:`SIGNIFICANCE` is possible with so few runs.
+    lower, section 4.4) of the Mann-Whitney U or the Wilcoxon signed-rank test; ``smallest``, see
+    :func:`smallest_difference`; ``can_tell``, whether p < :data:`SIGNIFICANCE` is possible with so
+    few runs.
     """
     a, b = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
     # Pairs are rounded, so that equal gains are ties.
@@ -38,7 +38,7 @@ def compare(first: FloatArray, second: FloatArray, *, paired: bool = False) -> d
     }
     if np.isnan(gains).any():
         names = ("superiority", "superiority_low", "superiority_high")
-        return found | dict.fromkeys((*names, "p_two_sided", "p_one_sided", "num_needed"), np.nan)
+        return found | dict.fromkeys((*names, "p_two_sided", "p_one_sided", "smallest"), np.nan)
     wins = (gains > 0).sum() + (gains == 0).sum() / 2
     superiority = float(wins / gains.size)
     if paired:
@@ -54,7 +54,7 @@ def compare(first: FloatArray, second: FloatArray, *, paired: bool = False) -> d
         "superiority": superiority,
         "superiority_low": low,
         "superiority_high": high,
-        "num_needed": pairs_needed(gains) if paired else runs_needed(superiority),
+        "smallest": smallest_difference(gains) if paired else smallest_difference(a, b),
     }
 
 
@@ -102,51 +102,38 @@ def proportion_interval(successes: float, number: int) -> Interval:
     return float(low.low), float(high.high)
 
 
-def runs_needed(superiority: float, factor: int = 6) -> float:
-    """Return how many runs each group needs for the two-sided Mann-Whitney test.
-
-    Noether (1987): ``(z + z')**2 / (factor (superiority - 1/2)**2)`` for groups of equal size.
-    """
-    quantiles = float(norm.ppf(1 - SIGNIFICANCE / 2) + norm.ppf(POWER))
-    away = abs(superiority - 0.5)
-    return float(np.ceil(quantiles**2 / (factor * away**2))) if away > 0 else float("inf")
-
-
-def pairs_needed(gains: FloatArray) -> float:
-    """Return how many pairs the two-sided signed-rank test needs for gains like these.
-
-    As :func:`runs_needed`, by the probability that the sum of two gains is positive.
-    """
-    if len(gains) < 2:
-        return float("nan")
-    rows, columns = np.triu_indices(len(gains), k=1)
-    sums = gains[rows] + gains[columns]
-    return runs_needed(float((sums > 0).mean() + (sums == 0).mean() / 2), factor=3)
-
-
 def mean_interval(values: FloatArray, minus: FloatArray | None = None) -> Interval:
-    """Return an interval for the mean over runs, or (``minus``) the difference of two means.
+    """Return Student's interval of a mean over runs, or Welch's of a difference of two means.
 
-    By the bias-corrected, accelerated bootstrap, for other seeds on the same cells; groups are
-    resampled separately. It is not defined for one run, and has no width for equal runs.
+    It holds for other seeds on the same cells and is not defined for one run. ``minus`` has the
+    values of the group whose mean is subtracted.
     """
+    error, dof = _error(values, minus)
+    half = float(student.ppf((1 + CONFIDENCE) / 2, dof)) * error
+    mean = float(np.mean(values)) - (0.0 if minus is None else float(np.mean(minus)))
+    return mean - half, mean + half
+
+
+def smallest_difference(values: FloatArray, minus: FloatArray | None = None) -> float:
+    """Return the difference that so many runs show by the t-test with probability :data:`POWER`.
+
+    ``values`` are the gains of pairs, or one group of runs, and ``minus`` the other.
+    """
+    error, dof = _error(values, minus)
+    return float(student.ppf([1 - SIGNIFICANCE / 2, POWER], dof).sum()) * error
+
+
+def _error(values: FloatArray, minus: FloatArray | None) -> tuple[float, float]:
+    """Return the standard error of a mean or difference, and its degrees of freedom (Welch)."""
     samples = [np.asarray(part, dtype=np.float64) for part in (values, minus) if part is not None]
-    if any(len(sample) < 2 or np.isnan(sample).any() for sample in samples):
-        return NOT_DEFINED
+    if min(map(len, samples)) < 2:
+        return float("nan"), 1.0
+    parts = np.array([sample.var(ddof=1) / len(sample) for sample in samples])
+    dofs = np.array([len(sample) - 1 for sample in samples])
+    spread = float((parts**2 / dofs).sum())
+    return float(parts.sum() ** 0.5), float(parts.sum() ** 2 / spread) if spread > 0 else 1.0
 
-    def difference(*parts: FloatArray, axis: int = -1) -> FloatArray:
-        first, *others = (np.asarray(np.mean(part, axis=axis)) for part in parts)
-        return first - others[0] if others else first
 
-    if all(np.ptp(sample) == 0 for sample in samples):
-        constant = float(difference(*(sample[:1] for sample in samples)))
-        return constant, constant
-    found = bootstrap(
-        samples,
-        difference,
-        confidence_level=CONFIDENCE,
-        n_resamples=NUM_RESAMPLES,
-        method="BCa",
-        rng=np.random.default_rng(0),
-    ).confidence_interval
-    return float(found.low), float(found.high)
+def std(values: FloatArray) -> float:
+    """Return the population standard deviation (ddof 0), as in the paper; NaN for one run."""
+    return float(np.std(values)) if len(values) > 1 else float("nan")

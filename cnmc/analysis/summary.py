@@ -12,7 +12,7 @@ from cnmc.analysis.bootstrap import SubjectBootstrap
 from cnmc.analysis.metrics import METRICS, FloatArray, decision_metrics
 from cnmc.analysis.results import NO_ROTATION, ROTATIONS, Group, Study, run_table
 from cnmc.analysis.selection import best_upright_logits
-from cnmc.analysis.statistics import compare, holm, mean_interval
+from cnmc.analysis.statistics import compare, holm, mean_interval, std
 
 MANN_WHITNEY, WILCOXON = "Mann-Whitney", "Wilcoxon signed-rank"
 PUBLISHED: dict[str, Any] = yaml.safe_load(Path(__file__).with_name("published.yaml").read_text())
@@ -113,10 +113,11 @@ def summarise(study: Study) -> str:
         # The first view of a run is the one that chose its epoch.
         headline = table.drop_duplicates(["group", "run"])
         lines += ["", _table(table), "", *_notes(table), *_differences(study, headline)]
-        for label, rows in headline.groupby("group", sort=False):
-            best = rows.iloc[int(rows["f1"].argmax())]
-            epoch = f"F1 {100 * best['f1']:.2f} at epoch {best['best_epoch']}"
-            lines += [f"best run of {label}: {best['run']}, {epoch}", f"  {best['checkpoint']}"]
+        for group in study.groups:
+            best = headline[headline["group"] == group.label].iloc[group.best]
+            reached = f"F1 {100 * best['f1']:.2f} at epoch {best['best_epoch']}"
+            lines.append(f"best run of {group.label}: {best['run']}, {reached}")
+            lines.append(f"  {best['checkpoint']}")
     return "\n".join([*lines, *study.gaps])
 
 
@@ -126,7 +127,7 @@ def _table(table: pd.DataFrame) -> str:
     for (label, view), part in table.groupby(["group", "view"], sort=False):
         for name in names:
             values = 100 * part[name].to_numpy(dtype=float)
-            spread = f"{values.mean():.2f} ± {values.std():5.2f}".replace("nan", "n/a")
+            spread = f"{values.mean():.2f} ± {std(values):5.2f}".replace("nan", "n/a")
             row = (values.min(), spread, values.max())
             rows[label, view, len(part), METRICS[name].title] = row
     index = pd.MultiIndex.from_tuples(rows, names=["experiment", "view", "n", "metric"])

@@ -12,6 +12,7 @@ from cnmc.analysis import calibration, results
 from cnmc.analysis.decision import sigmoid
 from cnmc.analysis.metrics import FloatArray, evaluate_each
 from cnmc.analysis.results import Group
+from cnmc.analysis.statistics import std
 from cnmc.analysis.summary import published
 from cnmc.data.names import CLASS_NAMES
 from cnmc.reporting import plots
@@ -93,7 +94,7 @@ def _measure(group: Group) -> tuple[dict[str, Any], pd.DataFrame]:
         return row | dict.fromkeys(names, np.nan), diagram
     fit = calibration.fit_temperature
     fitted = [fit(r.choosing.labels, r.choosing.mean(r.best_epoch)) for r in group.runs]
-    row |= {"temperature_mean": np.mean(fitted), "temperature_std": np.std(fitted)}
+    row |= {"temperature_mean": np.mean(fitted), "temperature_std": std(np.array(fitted))}
     after = sigmoid(group.logits / np.array(fitted)[:, None])
     calibrated = calibration.reliability(repeated, after.ravel())
     diagram["calibrated_probability"] = calibrated["mean_probability"]

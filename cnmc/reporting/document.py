@@ -76,7 +76,9 @@ def _cell(form: Cell, row: Row) -> str:
     if "{" not in form:
         return _FORMATS.get(form, shown)(row[form])
     text = form.format_map(row)
-    return NOT_DEFINED if re.search(r"\bnan\b", text) else text
+    if not re.search(r"\d", text):
+        return NOT_DEFINED
+    return re.sub(r"[+-]?\bnan\b", NOT_DEFINED, text)
 
 
 @dataclass(frozen=True)

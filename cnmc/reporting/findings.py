@@ -15,6 +15,7 @@ import pandas as pd
 from cnmc.analysis.bootstrap import SubjectBootstrap
 from cnmc.analysis.metrics import FloatArray, decision_metrics
 from cnmc.analysis.results import Group, Study, run_table
+from cnmc.analysis.statistics import std
 from cnmc.analysis.summary import comparisons
 from cnmc.data.manifest import Manifest, load_manifest
 
@@ -94,8 +95,10 @@ def head(group: Group) -> dict[str, Any]:
 
 def moments(prefix: str, values: FloatArray | Sequence[float]) -> dict[str, float]:
     """Return mean and standard deviation (ddof 0) in percent: ``<prefix>mean``, ``<prefix>std``."""
-    mean, std = 100 * float(np.mean(values)), 100 * float(np.std(values))
-    return {f"{prefix}mean": mean, f"{prefix}std": std}
+    return {
+        f"{prefix}mean": 100 * float(np.mean(values)),
+        f"{prefix}std": 100 * std(np.asarray(values)),
+    }
 
 
 def ends(prefix: str, interval: tuple[float, float]) -> dict[str, float]:

@@ -10,15 +10,13 @@ from matplotlib.axes import Axes
 
 from cnmc.analysis.metrics import METRICS, decision_metrics
 from cnmc.analysis.results import best_and_last
-from cnmc.analysis.statistics import SIGNIFICANCE
+from cnmc.analysis.statistics import std
 from cnmc.analysis.summary import PUBLISHED, published
 from cnmc.data.names import CLASS_NAMES
 from cnmc.reporting import plots
-from cnmc.reporting.document import Figure, Item, Row, Table, say, shown, table
-from cnmc.reporting.findings import Findings, f1_of, in_percent, moments
+from cnmc.reporting.document import Figure, Item, Row, Table, say, table
+from cnmc.reporting.findings import Findings, in_percent, moments
 from cnmc.runs.folder import F1
-
-_LARGEST_NUMBER = 10_000
 
 
 def table2(findings: Findings) -> Table:
@@ -32,7 +30,7 @@ def table2(findings: Findings) -> Table:
             paper = published(group.experiment, group.protocol, metric)
             row: dict[str, Any] = {"experiment": group.label, "protocol": group.protocol}
             row |= {"metric": metric, "n": len(x)}
-            row |= {"min": x.min(), "mean": x.mean(), "std": x.std(), "max": x.max()}
+            row |= {"min": x.min(), "mean": x.mean(), "std": std(x), "max": x.max()}
             names = ("min", "mean", "std", "max")
             rows.append(row | {f"published_{name}": paper.get(name, np.nan) for name in names})
 
@@ -51,7 +49,7 @@ def table2(findings: Findings) -> Table:
 def figure2(findings: Findings) -> Figure:
     """Draw the losses and the F1 of the best run by epoch."""
     group = findings.study.reference
-    run = group.runs[int(np.argmax(f1_of(group)))]
+    run = group.runs[group.best]
     curve = run.metrics.reindex(columns=["epoch", "train/loss", "val/loss", F1])
     drawing, (left, right) = plots.panels(2.4, columns=2)
     for position, (key, label) in enumerate((("train", "training"), ("val", "validation"))):
@@ -71,7 +69,7 @@ def figure2(findings: Findings) -> Figure:
 def figure3(findings: Findings) -> list[Item]:
     """Draw the accuracy of the best run on the cells of each subject."""
     group = findings.study.reference
-    best = int(np.argmax(f1_of(group)))
+    best = group.best
     subjects = best_and_last(group, best)
     is_prelim = set(subjects["subject"]) <= set(PUBLISHED["subject_accuracy"])
     if is_prelim and not findings.is_generated:
@@ -145,20 +143,14 @@ def comparisons(findings: Findings) -> list[Item]:
     """Return every comparison with its tests, intervals and effect size."""
     found, refused = findings.compared
 
-    def needed(row: Row) -> str:
-        if row["p_holm"] <= SIGNIFICANCE:
-            return "significant"
-        too_many = row["num_needed"] > _LARGEST_NUMBER
-        return f"> {_LARGEST_NUMBER:,}" if too_many else shown(row["num_needed"], ",.0f")
-
     items: list[Item] = [say("nothing_to_compare")]
     if len(found):
         names = "first second protocol test num_first num_second mean_first mean_second difference "
         names += "seeds_low seeds_high subjects_low subjects_high superiority superiority_low "
-        names += "superiority_high p_one_sided p_two_sided p_holm published_p num_needed"
+        names += "superiority_high p_one_sided p_two_sided p_holm published_p smallest"
         published_p = found["experiment"].map(PUBLISHED["p_values"]).fillna("")
-        frame = in_percent(found.assign(published_p=published_p), *names.split()[6:13])
-        items = [table("comparisons", frame[names.split()], {"seeds needed": needed})]
+        frame = in_percent(found.assign(published_p=published_p), *names.split()[6:13], "smallest")
+        items = [table("comparisons", frame[names.split()])]
     items += [say("refused", reason=reason) for reason in refused]
     return items + [
         say("too_few_to_compare", **{str(key): value for key, value in row.items()})

@@ -13,7 +13,7 @@ from cnmc.analysis.metrics import METRICS, evaluate_each
 from cnmc.analysis.results import Group, Study
 from cnmc.analysis.selection import HONEST, is_honest_twin, schemes, views
 from cnmc.analysis.selection import ensembles as score_ensembles
-from cnmc.analysis.statistics import mean_interval
+from cnmc.analysis.statistics import mean_interval, std
 from cnmc.analysis.summary import published
 from cnmc.reporting import plots
 from cnmc.reporting.document import Figure, Item, say, table
@@ -90,7 +90,7 @@ def _rules(group: Group, groups: tuple[Group, ...]) -> list[dict[str, Any]]:
                 "scheme": scheme.name,
                 "n": len(scheme.f1),
                 "mean": 100 * scheme.f1.mean(),
-                "std": 100 * scheme.f1.std(),
+                "std": 100 * std(scheme.f1),
                 **ends("seeds_", mean_interval(scheme.f1)),
                 "difference": 100 * (scheme.f1.mean() - first.mean()),
                 **ends("difference_", gain),

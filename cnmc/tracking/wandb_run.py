@@ -23,7 +23,7 @@ from cnmc.analysis.loading import load_run
 from cnmc.analysis.metrics import METRICS
 from cnmc.analysis.ranking import scores_of
 from cnmc.analysis.results import Group, Run, hardest_cells, persons, run_table
-from cnmc.analysis.statistics import mean_interval
+from cnmc.analysis.statistics import mean_interval, std
 from cnmc.config import CONFIG_DIR
 from cnmc.config.groups import LoggerConfig
 from cnmc.runs.folder import RunFolder, RunInfo
@@ -289,7 +289,7 @@ def log_group(
         values = {name: views[0][name].to_numpy(dtype=float) for name in METRICS}
         values["f1_norot"] = views[-1]["f1"].to_numpy(dtype=float)
         table = [
-            (name, len(x), x.mean(), x.std(), x.min(), x.max(), *mean_interval(x))
+            (name, len(x), x.mean(), std(x), x.min(), x.max(), *mean_interval(x))
             for name, x in values.items()
         ]
         metrics = pd.DataFrame(table, columns=["metric", "n", *STATISTICS])

@@ -164,6 +164,8 @@ CERTAIN: dict[str, tuple[str, Damage]] = {
             "every row has its own epoch": lambda t: t.assign(epoch=range(len(t))),
             "a role is missing": _first("role", None),
             "logits are text": lambda t: t.assign(logit_0="high"),
+            "a logit is NaN": _first("logit_3", NAN),
+            "a logit is infinite": _first("logit_3", float("inf")),
             "a row twice": lambda t: pd.concat([t, t.iloc[[5]]]),
             "a row is missing": lambda t: t.drop(index=5),
             "the best epoch is missing": lambda t: t[t["epoch"] == 0],

@@ -10,6 +10,7 @@ import pytest
 from cnmc.analysis.loading import load_study, read_study
 from cnmc.analysis.metrics import evaluate, mean_logits
 from cnmc.analysis.results import missing_seeds, run_table, with_reference
+from cnmc.analysis.summary import summarise
 from cnmc.errors import CnmcError
 from cnmc.runs.folder import PREDICTIONS, RunFolder
 from tests.studies import write_run
@@ -95,3 +96,14 @@ def test_logits_that_are_not_numbers_stay_in_the_study(tmp_path: Path) -> None:
 def test_an_empty_folder_is_an_empty_study(tmp_path: Path) -> None:
     assert not read_study(tmp_path).groups
     assert not load_study([RunFolder(tmp_path / "a" / "b")]).groups
+
+
+def test_the_choosing_cells_name_the_best_run_not_the_reported_ones(tmp_path: Path) -> None:
+    folders = [write_run(tmp_path, "proposal", seed, protocol="honest") for seed in range(6)]
+    (group,) = load_study(folders).groups
+    chosen = [run.info.best_f1 or 0.0 for run in group.runs]
+    reported = run_table([group]).query("view == 'rotations'")["f1"]
+    assert group.best == int(np.argmax(chosen))
+    assert group.best != int(reported.argmax())
+    name = group.runs[group.best].info.name
+    assert f"best run of {group.label}: {name}," in summarise(load_study(folders))

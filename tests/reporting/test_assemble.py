@@ -23,7 +23,7 @@ TABLES = {
     "recall_mean recall_std",
     "comparisons": "first second protocol test num_first num_second mean_first mean_second "
     "difference seeds_low seeds_high subjects_low subjects_high superiority superiority_low "
-    "superiority_high p_one_sided p_two_sided p_holm published_p num_needed",
+    "superiority_high p_one_sided p_two_sided p_holm published_p smallest",
     "intervals": "experiment protocol metric n num_subjects mean seeds_low seeds_high "
     "subjects_low subjects_high",
     "selection": "experiment protocol scheme n mean std seeds_low seeds_high difference "
