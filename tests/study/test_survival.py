@@ -288,7 +288,7 @@ def test_a_run_that_another_process_trains_is_refused(
         (done,) = commands.run(study, patience=0.1)
     assert done.status == 1
     assert "norot/seed=0 refused: " in done.output
-    assert "another process is training this run" in done.output.split("not finished: ")[1]
+    assert "not started" in done.output.split("not finished: ")[1]
     assert _num_trained(done) == NUM_RUNS - 1
 
 
