@@ -82,17 +82,6 @@ def test_seeds_that_other_groups_have_are_missed(tmp_path: Path) -> None:
     assert missing_seeds(read_study(tmp_path)) == {"norot": [0, 2]}
 
 
-def test_logits_that_are_not_numbers_stay_in_the_study(tmp_path: Path) -> None:
-    folder = write_run(tmp_path, "proposal", 0)
-    table = folder.read_predictions()
-    assert table is not None
-    table.assign(logit_3=np.nan).to_parquet(folder.path / PREDICTIONS)
-    row = run_table(load_study([folder]).groups).iloc[0]
-    assert row["sensitivity"] == 0.0
-    assert row["specificity"] == 1.0
-    assert np.isnan(row["auroc"])
-
-
 def test_an_empty_folder_is_an_empty_study(tmp_path: Path) -> None:
     assert not read_study(tmp_path).groups
     assert not load_study([RunFolder(tmp_path / "a" / "b")]).groups

@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 
 from cnmc.analysis.loading import load_study
+from cnmc.analysis.metrics import evaluate
 from cnmc.analysis.results import run_table
 from cnmc.analysis.summary import summarise
 from cnmc.runs.folder import RunFolder, RunInfo
@@ -39,13 +40,16 @@ def _finished(
         "started": "2026-01-01T00:00:00+00:00",
         "best_epoch": 1,
     }
+    labels = np.array([1, 1, 1, 0])
+    mean = np.mean(list(logits.values()), axis=0)
+    values["best_f1"] = None if np.isnan(mean).any() else evaluate(labels, mean)["f1"]
     folder = RunFolder(path)
     config = {"seed": changes.get("seed", 0), "optimizer": {"lr": lr}}
     folder.write_info(RunInfo(**{**values, "config_hash": config_hash(config), **changes}))
     folder.write_config(config)
     folder.add_metrics({"epoch": 1, "val/f1": 0.5})
     table = {"epoch": 1, "role": "val", "cell_id": list("abcd"), "subject": "S"}
-    folder.add_predictions(pd.DataFrame({**table, "label": [1, 1, 1, 0], **logits}))
+    folder.add_predictions(pd.DataFrame({**table, "label": labels, **logits}))
     return folder
 
 
@@ -109,8 +113,8 @@ def test_what_is_swept_besides_the_seed_is_not_averaged_away(tmp_path: Path) -> 
         for rate, logits in (("0.001", RIGHT), ("0.0001", WRONG))
     ]
     text = _text(runs)
-    assert "100.00 ±  0.00" in text
-    assert "0.00 ±  0.00" in text
+    assert "100.00 ±   n/a" in text
+    assert "0.00 ±   n/a" in text
     assert "best run of nospeclr optimizer.lr=0.001: seed=0,optimizer.lr=0.001" in text
     assert (
         "F1 of nospeclr optimizer.lr=0.0001 minus F1 of nospeclr optimizer.lr=0.001: -100" in text
