@@ -15,6 +15,7 @@ from omegaconf import DictConfig
 
 from cnmc.cli.app import run_app, user_errors
 from cnmc.config import PredictConfig, register, to_config
+from cnmc.data.names import CLASS_NAMES
 from cnmc.deploy import outputs
 from cnmc.deploy.networks import best_runs, open_networks
 from cnmc.deploy.screen import Journal, gather, screen
@@ -70,7 +71,10 @@ def predict(config: PredictConfig) -> int:
         outputs.check_submission(seen, skipped)
     num_new = len(journal.entries) - num_before
     new = f"{num_new:,} of them new" if num_new else "nothing is computed again"
-    num_all, num_doubtful = sum(c.label == "ALL" for c in cells), sum(c.doubtful for c in cells)
+    num_all, num_doubtful = (
+        sum(c.label == CLASS_NAMES[1] for c in cells),
+        sum(c.doubtful for c in cells),
+    )
     found = f"{len(cells):,} cells, {new}: {num_all:,} called ALL"
     print(found if cells else "no cell could be screened")
     print(f"doubtful: {num_doubtful:,}; unlike training: {sum(bool(c.warnings) for c in cells):,}")

@@ -17,7 +17,7 @@ from cnmc.files import printable
 from cnmc.runs.folder import (
     CONFIG,
     INFO,
-    METRICS,
+    METRICS_CSV,
     PREDICTIONS,
     RunFolder,
     RunInfo,
@@ -57,7 +57,7 @@ def load_run(folder: RunFolder, info: RunInfo) -> Run:
     metrics = folder.read_metrics()
     good = all(map(is_numeric_dtype, metrics.dtypes)) and is_integer_dtype(metrics["epoch"])
     good = good and metrics["epoch"].is_unique and best in set(metrics["epoch"])
-    _expect(good, path / METRICS, f"has text, an epoch twice, or not the best epoch, {best}")
+    _expect(good, path / METRICS_CSV, f"has text, an epoch twice, or not the best epoch, {best}")
     predictions = folder.read_predictions()
     file = path / PREDICTIONS
     if predictions is None:

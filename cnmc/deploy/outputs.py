@@ -18,7 +18,7 @@ import numpy as np
 from filelock import FileLock
 
 from cnmc.analysis.decision import Decision, sigmoid
-from cnmc.data.names import parse_uid
+from cnmc.data.names import CLASS_NAMES, parse_uid
 from cnmc.errors import CnmcError
 from cnmc.files import natural_key, replacing
 
@@ -91,7 +91,7 @@ def judge(seen: Mapping[str, Entry], decisions: Sequence[Decision], threshold: f
         seen,
         ["" if uid is None else uid.subject for uid in uids],
         probs.tolist(),
-        np.where(is_all, "ALL", "HEM").tolist(),
+        np.array(CLASS_NAMES)[is_all.astype(int)].tolist(),
         (is_close | (is_against.mean(axis=1) >= MOST_AGAINST)).tolist(),
         probs_of_views.std(axis=1).tolist(),
         is_against.sum(axis=1).tolist(),
@@ -113,7 +113,10 @@ def by_subject(cells: Sequence[Cell]) -> list[Subject]:
     for name in sorted({c.subject for c in cells}, key=lambda name: (not name, natural_key(name))):
         mine = [cell for cell in cells if cell.subject == name]
         probs = np.array([cell.probability for cell in mine])
-        num_all, num_doubtful = sum(c.label == "ALL" for c in mine), sum(c.doubtful for c in mine)
+        num_all, num_doubtful = (
+            sum(c.label == CLASS_NAMES[1] for c in mine),
+            sum(c.doubtful for c in mine),
+        )
         ends = [None, None]
         if len(mine) > 1:
             rng = np.random.default_rng(0)

@@ -14,6 +14,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
 
 from cnmc.data.images import Pixels, crop_and_resize, decode, read_file
+from cnmc.data.names import CLASS_NAMES
 from cnmc.deploy.networks import EXPORTED, Network
 from cnmc.deploy.outputs import LEAST_ODDS, MOST_AGAINST, Cell
 from cnmc.errors import CnmcError, needs
@@ -49,7 +50,7 @@ def screening_page(
         try:
             with needs("explain", "it"):
                 from cnmc.deploy.explain import decision_maps, overlay  # noqa: PLC0415 (torch)
-            is_all = [cell.label == "ALL" for cell in decisive]
+            is_all = [cell.label == CLASS_NAMES[1] for cell in decisive]
             heats = decision_maps([network.path for network in networks], images, is_all)
             maps = [overlay(*pair) for pair in zip(images, heats, strict=True)]
         except CnmcError as error:
@@ -99,10 +100,9 @@ def most_decisive(cells: Sequence[Cell], limit: int) -> list[Cell]:
     Cells called ALL come first; doubtful cells are left out.
     """
     sure = sorted((c for c in cells if not c.doubtful), key=lambda cell: -abs(cell.margin))
-    called_all = [cell for cell in sure if cell.label == "ALL"]
-    called_hem = [cell for cell in sure if cell.label == "HEM"]
-    num_all = min(len(called_all), max((limit + 1) // 2, limit - len(called_hem)))
-    return called_all[:num_all] + called_hem[: limit - num_all]
+    negative, positive = ([c for c in sure if c.label == name] for name in CLASS_NAMES)
+    num_positive = min(len(positive), max((limit + 1) // 2, limit - len(negative)))
+    return positive[:num_positive] + negative[: limit - num_positive]
 
 
 def _address(pixels: Pixels, side: int) -> str:

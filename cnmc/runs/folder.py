@@ -22,7 +22,12 @@ from filelock import FileLock, Timeout
 from cnmc.errors import CnmcError, RefusedError
 from cnmc.files import natural_key, replacing
 
-CONFIG, INFO, METRICS, PREDICTIONS = "config.yaml", "run.json", "metrics.csv", "predictions.parquet"
+CONFIG, INFO, METRICS_CSV, PREDICTIONS = (
+    "config.yaml",
+    "run.json",
+    "metrics.csv",
+    "predictions.parquet",
+)
 
 F1, F1_NOROT = "val/f1", "val/f1_norot"
 """Columns of the metrics: weighted F1 of the mean logit, and of the original orientation only."""
@@ -107,7 +112,7 @@ class RunFolder:
 
     def has_results(self) -> bool:
         """Return whether anything was trained or evaluated in this folder."""
-        results = (self.path / METRICS, self.path / PREDICTIONS, self.last_checkpoint)
+        results = (self.path / METRICS_CSV, self.path / PREDICTIONS, self.last_checkpoint)
         return any(path.is_file() for path in results)
 
     def remove_temporaries(self) -> None:
@@ -167,9 +172,9 @@ class RunFolder:
 
     def read_metrics(self) -> pd.DataFrame:
         """Return one row per epoch; no row if nothing was evaluated yet."""
-        if not (self.path / METRICS).is_file():
+        if not (self.path / METRICS_CSV).is_file():
             return pd.DataFrame({"epoch": pd.Series(dtype=int)})
-        with self._reading(METRICS) as path:
+        with self._reading(METRICS_CSV) as path:
             table = pd.read_csv(path)
             table["epoch"]  # every reader needs it
         return table
@@ -217,7 +222,7 @@ class RunFolder:
         return int(best["epoch"]), float(best[F1])
 
     def _write_metrics(self, table: pd.DataFrame) -> None:
-        with replacing(self.path / METRICS) as temporary:
+        with replacing(self.path / METRICS_CSV) as temporary:
             table.to_csv(temporary, index=False)
 
     def _write_predictions(self, table: pd.DataFrame) -> None:

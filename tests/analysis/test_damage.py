@@ -20,7 +20,7 @@ import yaml
 from cnmc.analysis.loading import read_study
 from cnmc.analysis.results import run_table
 from cnmc.analysis.summary import summarise
-from cnmc.runs.folder import CONFIG, INFO, METRICS, PREDICTIONS
+from cnmc.runs.folder import CONFIG, INFO, METRICS_CSV, PREDICTIONS
 from tests.studies import write_run
 
 Damage = Callable[[Path], object]
@@ -73,7 +73,7 @@ def _predictions(change: Callable[[pd.DataFrame], pd.DataFrame]) -> Damage:
 
 def _metrics(change: Callable[[pd.DataFrame], pd.DataFrame]) -> Damage:
     def damage(folder: Path) -> None:
-        change(pd.read_csv(folder / METRICS)).to_csv(folder / METRICS, index=False)
+        change(pd.read_csv(folder / METRICS_CSV)).to_csv(folder / METRICS_CSV, index=False)
 
     return damage
 
@@ -127,7 +127,7 @@ CERTAIN: dict[str, tuple[str, Damage]] = {
     },
     **{
         f"{name}: {kind}": (name, _replace(name, content))
-        for name in (INFO, CONFIG, METRICS, PREDICTIONS)
+        for name in (INFO, CONFIG, METRICS_CSV, PREDICTIONS)
         for kind, content in {
             "nothing": b"",
             "zeros": bytes(300),
@@ -137,7 +137,7 @@ CERTAIN: dict[str, tuple[str, Damage]] = {
             "a number": b"3",
         }.items()
     },
-    f"{INFO}: another best epoch": (METRICS, _info(best_epoch=99)),
+    f"{INFO}: another best epoch": (METRICS_CSV, _info(best_epoch=99)),
     f"{CONFIG}: truncated": (CONFIG, _truncate(CONFIG, 0.6)),
     f"{CONFIG}: a key is missing": (CONFIG, _config(lambda c: c.pop("optimizer") and None)),
     f"{CONFIG}: a date": (CONFIG, _config(lambda c: c.update(seed=date(2026, 1, 1)))),
@@ -174,7 +174,7 @@ CERTAIN: dict[str, tuple[str, Damage]] = {
         }.items()
     },
     **{
-        f"{METRICS}: {kind}": (METRICS, _metrics(change))
+        f"{METRICS_CSV}: {kind}": (METRICS_CSV, _metrics(change))
         for kind, change in {
             "no epoch": lambda t: t.drop(columns="epoch"),
             "epochs are text": lambda t: t.assign(epoch="first"),
@@ -189,12 +189,12 @@ CERTAIN: dict[str, tuple[str, Damage]] = {
 UNCERTAIN: dict[str, tuple[str, Damage]] = {
     **{
         f"{name}: bytes overwritten ({seed})": (name, _overwrite(name, seed))
-        for name in (INFO, CONFIG, METRICS, PREDICTIONS)
+        for name in (INFO, CONFIG, METRICS_CSV, PREDICTIONS)
         for seed in range(12)
     },
     **{
         f"{name}: truncated to {share}": (name, _truncate(name, share))
-        for name in (INFO, CONFIG, METRICS, PREDICTIONS)
+        for name in (INFO, CONFIG, METRICS_CSV, PREDICTIONS)
         for share in (0.1, 0.3, 0.5, 0.7, 0.9, 0.99)
     },
 }
@@ -241,7 +241,7 @@ def test_the_commands_list_what_is_left_out(runs: Path, tmp_path: Path) -> None:
     kinds = [
         f"{INFO}: status 'done'",
         f"{PREDICTIONS}: a label differs between epochs",
-        f"{METRICS}: F1 is text",
+        f"{METRICS_CSV}: F1 is text",
         f"{CONFIG}: a date",
     ]
     for number, kind in enumerate(kinds, start=3):
