@@ -15,7 +15,7 @@ import numpy.typing as npt
 from cnmc.errors import CnmcError
 
 PAPER_THRESHOLD = 0.5
-"""The probability of a mean logit of 0, whatever the temperature."""
+"""The probability of a mean logit of 0 at any temperature."""
 
 
 def sigmoid(logits: npt.ArrayLike) -> npt.NDArray[np.float64]:
