@@ -131,7 +131,8 @@ def test_a_study_survives_signals(
 ) -> None:
     moments = random.Random(int(number))
     num_interrupted = 0
-    for _ in range(2):
+    # On a machine whose speed changes, a signal may come before the start or after the end.
+    for _ in range(8):
         after = moments.uniform(0.3, 0.7) * undisturbed.seconds
         (done,) = commands.run(_study(tmp_path), signal=number, after=after)
         # A process that has set no handler yet ends by the signal itself.
@@ -141,6 +142,10 @@ def test_a_study_survives_signals(
             assert "interrupted" in done.output
             assert not list((tmp_path / "runs").rglob(".*.tmp"))
         _check_whole(tmp_path / "runs")
+        if num_interrupted == 2:
+            break
+        if done.status == 0:
+            shutil.rmtree(tmp_path / "runs")
     assert num_interrupted
     (done,) = commands.run(_study(tmp_path))
     assert done.status == 0, done.output
