@@ -80,7 +80,7 @@ def make_split(cells: pd.DataFrame, split: SplitConfig) -> Split:
 def load_split(
     manifest_fingerprint: str, cells: pd.DataFrame, split: SplitConfig, work_dir: Path
 ) -> Split:
-    """Read the saved split of the usable rows of a manifest; make and save it if there is none.
+    """Return the saved split of the usable rows of a manifest, or make and save a new one.
 
     The file is ``<work_dir>/splits/<kind>-<hash>.csv``; a JSON file beside it holds what it was
     made from. ``split.path`` names a file of the user instead.

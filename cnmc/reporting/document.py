@@ -67,7 +67,7 @@ _FORMATS: dict[str, Callable[[Any], str]] = {
         lambda value: "< 0.001" if value < 0.001 else shown(value, ".3f"),
     ),
 }
-"""Formats of the columns that are not :func:`shown` as they are stored."""
+"""Formats of columns for which :func:`shown` is not enough."""
 
 
 def _cell(form: Cell, row: Row) -> str:
